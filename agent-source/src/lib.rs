@@ -1,0 +1,1 @@
+//! The source agent: serves an appliance's inventory, snapshots and chunks.

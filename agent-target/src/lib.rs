@@ -1,0 +1,1 @@
+//! The target agent: plans, runs, journals and verifies migrations.

@@ -1,0 +1,1 @@
+//! Handover's PKI: issue, load, reload and verify identities.

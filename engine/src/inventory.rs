@@ -1,0 +1,175 @@
+//! What an agent found on its host: facts, never secrets.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::name::DatasetName;
+use crate::rows::TableName;
+use crate::time::Timestamp;
+
+/// What an agent found on its host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Version of the agent that looked.
+    pub agent_version: String,
+    /// When it looked, by its own clock.
+    pub taken_at: Timestamp,
+    /// The appliance, from the manifest.
+    pub appliance: ApplianceFacts,
+    /// The host, as its kernel tells.
+    pub host: HostFacts,
+    /// The datasets, in the manifest's order.
+    pub datasets: Vec<Dataset>,
+}
+
+/// The appliance as its manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ApplianceFacts {
+    /// Its name.
+    pub name: String,
+    /// The release it runs.
+    pub release: String,
+    /// Its role: `standalone`, `ha-master` or `ha-replica`.
+    pub role: String,
+    /// Host name users know it by.
+    pub host_name: String,
+    /// Domain.
+    pub domain: String,
+    /// Addresses.
+    pub addresses: Vec<String>,
+    /// The licence's identifier (GUID), where the appliance has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+}
+
+/// The host as its kernel tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Host name.
+    pub host_name: String,
+    /// Operating system and version.
+    pub os: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// File systems.
+    pub disks: Vec<DiskFacts>,
+}
+
+/// One mounted file system.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// Where it is mounted.
+    pub mount_point: String,
+    /// Its type.
+    pub file_system: String,
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes that can still be written.
+    pub available_bytes: u64,
+}
+
+/// One dataset and what was found of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dataset {
+    /// Its name.
+    pub name: DatasetName,
+    /// What was found.
+    pub facts: DatasetFacts,
+}
+
+/// What was found of a dataset, by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DatasetFacts {
+    /// A database.
+    Database(DatabaseFacts),
+    /// A file tree.
+    Files(TreeFacts),
+    /// Something that should be there and is not, or could not be read.
+    Unreadable {
+        /// What the manifest declares it to be: `database` or `files`.
+        declared: String,
+        /// Why.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+/// A database.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DatabaseFacts {
+    /// Engine: `sqlite`, `mariadb`, `postgres`.
+    pub engine: String,
+    /// Version.
+    pub version: String,
+    /// Where it lives (path or address; never credentials).
+    pub location: String,
+    /// Digest of the schema's structure; all zeros where unknown.
+    pub structure: Option<Digest>,
+    /// Tables, largest first.
+    pub tables: Vec<TableFacts>,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// What the operator should know before a copy (a journal mode that makes writers wait, a table without a key).
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableFacts {
+    /// Its name.
+    pub name: TableName,
+    /// Rows (exact where the engine can tell cheaply, otherwise its estimate).
+    pub rows: u64,
+    /// Bytes (an estimate).
+    pub bytes: u64,
+}
+
+/// A file tree.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TreeFacts {
+    /// Its root.
+    pub root: String,
+    /// Regular files.
+    pub files: u64,
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Symbolic links, pipes, devices, further hard links.
+    pub others: u64,
+    /// Bytes of regular files.
+    pub bytes: u64,
+    /// What the operator should know (sockets left out, mount points not entered).
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+impl Inventory {
+    /// What must not change between approval and start, by item, so that a difference can be named: which datasets there
+    /// are, of which kind, where, and the databases' structure. Sizes and counts are not in it: the source is alive.
+    pub fn structure(&self) -> BTreeMap<String, String> {
+        let mut out = BTreeMap::from([
+            ("appliance".to_owned(), self.appliance.name.clone()),
+            ("release".to_owned(), self.appliance.release.clone()),
+        ]);
+        for dataset in &self.datasets {
+            let shape = match &dataset.facts {
+                DatasetFacts::Database(d) => {
+                    let structure = d.structure.map(|s| s.to_string()).unwrap_or_default();
+                    format!("{} {} {} {structure}", d.engine, d.version, d.location)
+                }
+                DatasetFacts::Files(t) => format!("files {}", t.root),
+                DatasetFacts::Unreadable { declared, .. } => format!("unreadable {declared}"),
+            };
+            out.insert(format!("dataset {}", dataset.name), shape);
+        }
+        out
+    }
+}

@@ -1,0 +1,22 @@
+//! The ports: small traits between what a migration is and the host it runs on.
+//!
+//! A remote source is an ordinary trait: the in-process source (`platform`) and the gRPC client (`transport`) both
+//! implement [`SourceHost`], [`RowSource`] and [`TreeSource`], and the driver cannot tell them apart.
+
+pub mod rows;
+pub mod source;
+pub mod tree;
+
+use futures::stream::BoxStream;
+
+use crate::failure::Failure;
+
+pub use rows::{Database, DatabaseSnapshot, DatabaseTarget};
+pub use source::{Opened, RowSource, Source, SourceHost, TreeSource};
+pub use tree::{TreeOp, TreeReader, TreeTarget};
+
+/// What a port answers.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// A bounded stream of answers; it ends after the first failure.
+pub type Answers<T> = BoxStream<'static, Result<T>>;

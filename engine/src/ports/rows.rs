@@ -1,0 +1,72 @@
+//! What a database adapter provides: a consistent view to read, and a place to load into.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Result;
+use crate::inventory::DatabaseFacts;
+use crate::rows::{KeyRange, RowsChunk, Schema, SnapshotId, TableName};
+
+/// A database on this host, to be read.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Engine, version, tables, sizes: what the inventory shows. Changes nothing.
+    async fn facts(&self) -> Result<DatabaseFacts>;
+
+    /// Opens a view that is consistent at one moment and stays so until dropped.
+    async fn snapshot(&self) -> Result<Arc<dyn DatabaseSnapshot>>;
+}
+
+/// A view of a database at one moment. Dropping it releases whatever it holds at the server.
+#[async_trait]
+pub trait DatabaseSnapshot: Send + Sync {
+    /// Names the view; a new snapshot has a new id unless it is known to show the same rows.
+    fn id(&self) -> SnapshotId;
+
+    /// The schema in this view.
+    fn schema(&self) -> &Schema;
+
+    /// The next chunk of `table` within `range`: rows in key order from just after `range.after` until about `budget`
+    /// text bytes are together (at least one row, whatever its size) or `range.until` is reached.
+    ///
+    /// The chunk's own range starts at `range.after`; it ends at its last row's key, or at `range.until` when there
+    /// are no further rows in the range. A range is therefore read whole when the chunk's `until` equals `range.until`.
+    async fn read(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk>;
+}
+
+/// A database on this host, to be filled. It is built beside the final place and not visible there until `publish`.
+#[async_trait]
+pub trait DatabaseTarget: Send + Sync {
+    /// What stands at the final place now, if anything (an inventory of it, for plan and preflight).
+    async fn occupied(&self) -> Result<Option<DatabaseFacts>>;
+
+    /// Makes the unfinished database and its tables (`schema.before_load`). Idempotent: what exists already, from an
+    /// interrupted run of the same migration, is kept with its rows.
+    async fn prepare(&self, schema: &Schema) -> Result<()>;
+
+    /// Applies chunks, durably and in one transaction: each chunk's range holds exactly its rows afterwards.
+    /// Idempotent. Chunks of several tables may come in any order.
+    async fn apply(&self, chunks: &[RowsChunk]) -> Result<()>;
+
+    /// Makes the second half (`schema.after_load`). Idempotent, resumable in the middle.
+    async fn finish(&self, schema: &Schema) -> Result<()>;
+
+    /// Reads the rows of a range of the unfinished or the published database again, for verification: same text form
+    /// and order as the source's [`DatabaseSnapshot::read`], the whole range in one chunk.
+    async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk>;
+
+    /// The schema as the target's engine now tells it, to be compared with the source's.
+    async fn reread_schema(&self) -> Result<Schema>;
+
+    /// Puts the finished database in its final place in one step; what stood there is kept for `undo`. Durable when it
+    /// returns. Idempotent.
+    async fn publish(&self) -> Result<()>;
+
+    /// Takes back everything since `prepare`: the unfinished or published database goes, what stood there before comes
+    /// back. Idempotent.
+    async fn undo(&self) -> Result<()>;
+
+    /// Forgets what `undo` would need. Idempotent.
+    async fn forget(&self) -> Result<()>;
+}

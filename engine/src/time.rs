@@ -1,0 +1,48 @@
+//! Wall-clock time. Durations are `tokio::time`'s matter; what is stored or shown comes from a [`Clock`].
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A moment: seconds and nanoseconds since the Unix epoch (negative seconds lie before it). As wide as a file
+/// system's own time stamps, so that no file's time is out of range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Timestamp {
+    /// Whole seconds since the epoch, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds after `seconds`, below 1,000,000,000.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// Milliseconds since the epoch, saturating.
+    pub fn millis(&self) -> i64 {
+        self.seconds.saturating_mul(1000).saturating_add(i64::from(self.nanos / 1_000_000))
+    }
+
+    /// The moment `millis` milliseconds after the epoch.
+    pub fn from_millis(millis: i64) -> Self {
+        let nanos = u32::try_from(millis.rem_euclid(1000)).unwrap_or(0) * 1_000_000;
+        Self { seconds: millis.div_euclid(1000), nanos }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC; a moment outside the years it can express is shown as `@seconds`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let date = OffsetDateTime::from_unix_timestamp(self.seconds).ok();
+        let text = date.and_then(|d| d.replace_millisecond((self.nanos / 1_000_000) as u16).ok());
+        match text.and_then(|d| d.format(&Rfc3339).ok()) {
+            Some(text) => f.write_str(&text),
+            None => write!(f, "@{}", self.seconds),
+        }
+    }
+}
+
+/// Tells the time. A port, so that tests can set it.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}

@@ -1,0 +1,1 @@
+//! The real host behind the engine's ports: databases, files, host facts, state store.

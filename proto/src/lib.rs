@@ -1,0 +1,1 @@
+//! The wire: gRPC messages and services, generated from handover/v1.

@@ -1,0 +1,1 @@
+//! End-to-end tests, and what they share with the scenarios: appliances, processes, an independent comparison.

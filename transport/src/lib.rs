@@ -1,0 +1,1 @@
+//! gRPC over mutually authenticated TLS: the engine's ports on the wire.

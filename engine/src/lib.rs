@@ -4,12 +4,20 @@
 //! This crate does no IO. It knows no gRPC, no SQL, no files and no processes: adapters in `platform`
 //! and `transport` implement [`ports`] and are handed to the driver.
 
+pub mod check;
 pub mod chunk;
 pub mod digest;
+pub mod driver;
 pub mod failure;
 pub mod inventory;
+pub mod journal;
 pub mod name;
+pub mod pass;
+pub mod phase;
+pub mod plan;
 pub mod ports;
+pub mod progress;
+pub mod report;
 pub mod rows;
 pub mod time;
 pub mod tree;

@@ -28,8 +28,18 @@ pub struct IndexEntry {
     pub source: Entry,
     /// What was made of it here; a file that no longer looks so has been changed by somebody else.
     pub landed: Stamp,
-    /// Small file: digest of its contents. Large file: [`Digest::of_digests`] of its blocks.
+    /// Small file: digest of its contents. Large file: [`digest_of_blocks`]. Anything else: digest of nothing.
     pub digest: Digest,
+}
+
+/// The digest of a large file: over the lengths and digests of its blocks, in order (a hole counts as zeros).
+pub fn digest_of_blocks(blocks: &[Block]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for block in blocks {
+        hasher.update(&block.len.to_le_bytes());
+        hasher.update(&block.digest.map_or([0; 32], |digest| digest.0));
+    }
+    Digest(*hasher.finalize().as_bytes())
 }
 
 /// A request for several small files at once.

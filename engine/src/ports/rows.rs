@@ -42,8 +42,13 @@ pub trait DatabaseTarget: Send + Sync {
     async fn occupied(&self) -> Result<Option<DatabaseFacts>>;
 
     /// Makes the unfinished database and its tables (`schema.before_load`). Idempotent: what exists already, from an
-    /// interrupted run of the same migration, is kept with its rows.
+    /// interrupted run of the same migration, is kept with its rows. After `publish` (a later pass) it starts from a copy
+    /// of what was published, without what `finish` made that would get in the way of loading (triggers).
     async fn prepare(&self, schema: &Schema) -> Result<()>;
+
+    /// Drops the unfinished database, if any; a published one stays until the next `publish`, but is no longer what
+    /// `prepare` starts from. For a source whose schema has changed since the last pass. Idempotent.
+    async fn discard(&self) -> Result<()>;
 
     /// Applies chunks, durably and in one transaction: each chunk's range holds exactly its rows afterwards.
     /// Idempotent. Chunks of several tables may come in any order.

@@ -52,6 +52,9 @@ pub trait TreeTarget: Send + Sync {
     /// find that record and keep it. Idempotent.
     async fn prepare(&self) -> Result<()>;
 
+    /// True when this migration has prepared the tree already.
+    async fn is_prepared(&self) -> Result<bool>;
+
     /// True when the root holds anything (the staging area aside).
     async fn occupied(&self) -> Result<bool>;
 

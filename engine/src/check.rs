@@ -1,0 +1,155 @@
+//! Findings of a preflight: what stands in the way of a migration, and what to do about it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::inventory::{DatasetFacts, Inventory};
+use crate::plan::Options;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// The migration can run; somebody should look.
+    Warning,
+    /// The migration cannot run.
+    Error,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it is about.
+    pub item: String,
+    /// What was found.
+    pub what: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(severity: Severity, item: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity, item: item.into(), what: what.into(), hint: hint.into() }
+    }
+}
+
+/// Clocks further apart than this make time stamps misleading and certificates fail.
+const SKEW_WARNING_MS: i64 = 5_000;
+/// What the journal, the staging area and the engines' own files need over the data itself.
+const HEADROOM: f64 = 1.10;
+
+/// What two inventories tell by themselves. Pure; reachability, certificates and privileges are found by who asks.
+pub fn compare(source: &Inventory, target: &Inventory, options: &Options) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    versions(source, target, &mut findings);
+    clocks(source, target, &mut findings);
+    datasets(source, target, options, &mut findings);
+    space(source, target, &mut findings);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    findings
+}
+
+fn versions(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
+    if source.agent_version != target.agent_version {
+        let what = format!("the source runs {}, the target {}", source.agent_version, target.agent_version);
+        findings.push(Finding::new(Severity::Warning, "agents", what, "install the same release on both hosts"));
+    }
+    if source.appliance.release != target.appliance.release {
+        let what = format!("release {} here, {} there", source.appliance.release, target.appliance.release);
+        let hint = "data of one release may not suit another: see the product's notes";
+        findings.push(Finding::new(Severity::Warning, "appliance", what, hint));
+    }
+}
+
+fn clocks(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
+    let skew = (source.taken_at.millis() - target.taken_at.millis()).abs();
+    if skew > SKEW_WARNING_MS {
+        let what = format!("the hosts' clocks are {:.1} s apart", skew as f64 / 1000.0);
+        findings.push(Finding::new(Severity::Warning, "clocks", what, "start NTP on both hosts"));
+    }
+}
+
+fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
+    let chosen = |name| options.datasets.is_empty() || options.datasets.contains(name);
+    for dataset in source.datasets.iter().filter(|d| chosen(&d.name)) {
+        let item = format!("dataset {}", dataset.name);
+        let notes = match &dataset.facts {
+            DatasetFacts::Unreadable { problem, hint, .. } => {
+                let what = format!("the source cannot read it: {problem}");
+                findings.push(Finding::new(Severity::Error, item, what, hint));
+                continue;
+            }
+            DatasetFacts::Database(facts) => &facts.notes,
+            DatasetFacts::Files(facts) => &facts.notes,
+        };
+        findings.extend(notes.iter().map(|note| Finding::new(Severity::Info, &item, note, "")));
+        match target.datasets.iter().find(|d| d.name == dataset.name).map(|d| &d.facts) {
+            None => findings.push(Finding::new(
+                Severity::Error,
+                item,
+                "the target's manifest does not name it",
+                "add a section of the same name to the target's appliance.toml",
+            )),
+            Some(facts) if holds_data(facts) && !options.overwrite => findings.push(Finding::new(
+                Severity::Error,
+                item,
+                "the target holds data of it already",
+                "plan with --overwrite to replace it (abort brings it back until finalize), or empty it",
+            )),
+            Some(_) => {}
+        }
+    }
+}
+
+/// True when a target's dataset is not empty.
+pub fn holds_data(facts: &DatasetFacts) -> bool {
+    match facts {
+        DatasetFacts::Database(database) => database.bytes > 0,
+        DatasetFacts::Files(tree) => tree.files + tree.others > 0 || tree.directories > 1,
+        DatasetFacts::Unreadable { .. } => false,
+    }
+}
+
+/// Bytes of a dataset as it will lie on disk.
+fn bytes(facts: &DatasetFacts) -> u64 {
+    match facts {
+        DatasetFacts::Database(database) => database.bytes,
+        // A file takes up whole blocks.
+        DatasetFacts::Files(tree) => tree.bytes + tree.files * 2048,
+        DatasetFacts::Unreadable { .. } => 0,
+    }
+}
+
+fn space(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
+    let mut needed = std::collections::BTreeMap::<&str, (u64, u64)>::new();
+    for dataset in &source.datasets {
+        let Some(here) = target.datasets.iter().find(|d| d.name == dataset.name) else { continue };
+        let place = match &here.facts {
+            DatasetFacts::Database(database) => &database.location,
+            DatasetFacts::Files(tree) => &tree.root,
+            DatasetFacts::Unreadable { .. } => continue,
+        };
+        let disks = target.host.disks.iter().filter(|disk| lies_on(place, &disk.mount_point));
+        if let Some(disk) = disks.max_by_key(|disk| disk.mount_point.len()) {
+            let entry = needed.entry(&disk.mount_point).or_insert((0, disk.available_bytes));
+            entry.0 += bytes(&dataset.facts);
+        }
+    }
+    for (mount_point, (bytes, available)) in needed {
+        let wanted = (bytes as f64 * HEADROOM) as u64;
+        if wanted > available {
+            let what = format!("{wanted} bytes are needed on the target, {available} are free");
+            let hint = "free space or mount a larger file system before starting";
+            findings.push(Finding::new(Severity::Error, format!("disk {mount_point}"), what, hint));
+        }
+    }
+}
+
+fn lies_on(place: &str, mount_point: &str) -> bool {
+    let below = place.strip_prefix(mount_point.trim_end_matches('/'));
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,386 @@
+//! The driver: one event loop that owns a migration's state. Workers send it messages, operators commands; it journals
+//! before it acts or answers, and shows what it knows to watchers.
+
+mod task;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::journal::{Event, Holdings, Journal, Migration, Record};
+use crate::name::{DatasetName, MigrationId};
+use crate::pass::{Desk, Message, TargetDataset, Work};
+use crate::phase::{Operation, State, Task, Trigger};
+use crate::ports::{Result, Source};
+use crate::progress::{Meter, Progress};
+use crate::time::Clock;
+
+/// What a driver works with.
+#[derive(Clone)]
+pub struct Ports {
+    /// The source.
+    pub source: Source,
+    /// Where the datasets land.
+    pub datasets: HashMap<DatasetName, TargetDataset>,
+    /// The journal.
+    pub journal: Arc<dyn Journal>,
+    /// What the journal holds.
+    pub holdings: Arc<dyn Holdings>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How a driver behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Streams side by side.
+    pub lanes: usize,
+    /// How long a step is tried again by itself without getting on, before it fails.
+    pub patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { lanes: 4, patience: Duration::from_secs(300) }
+    }
+}
+
+/// What watchers see of a migration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The migration.
+    pub migration: MigrationId,
+    /// Its state.
+    pub state: State,
+    /// What may be asked of it now.
+    pub allowed: Vec<Operation>,
+    /// Progress of the task at hand.
+    pub progress: Progress,
+    /// The last event.
+    pub last_event: u64,
+}
+
+/// An operator's request.
+#[derive(Debug)]
+pub struct Command {
+    /// What is asked.
+    pub operation: Operation,
+    /// Who asks: the SPIFFE id.
+    pub by: String,
+    /// Answered when the new state is journaled, or refused.
+    pub answer: oneshot::Sender<Result<State>>,
+}
+
+/// The way to a running driver.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Status>,
+}
+
+impl Handle {
+    /// Asks for an operation; returns once it is journaled.
+    pub async fn ask(&self, operation: Operation, by: &str) -> Result<State> {
+        let (answer, wait) = oneshot::channel();
+        let command = Command { operation, by: by.to_owned(), answer };
+        let gone = |()| Failure::transient("migration", "the agent is stopping");
+        self.commands.send(command).await.map_err(|_| gone(()))?;
+        wait.await.map_err(|_| gone(()))?
+    }
+
+    /// What watchers see; changes as the migration gets on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+}
+
+/// How often the status is renewed while work goes on.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the shown share is journaled.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
+
+/// Owns one migration until `stop` or its final phase.
+pub struct Driver {
+    ports: Ports,
+    settings: Settings,
+    migration: Migration,
+    meter: Meter,
+    last_event: u64,
+    status: watch::Sender<Status>,
+    commands: mpsc::Receiver<Command>,
+    stop: CancellationToken,
+    task_began: Instant,
+    shown_at: Instant,
+}
+
+/// The task being worked on.
+struct Busy {
+    messages: mpsc::Receiver<Message>,
+    stop: CancellationToken,
+    end: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl Driver {
+    /// A driver of `migration`, as the journal holds it, with the number of its last event.
+    pub fn new(
+        ports: Ports,
+        settings: Settings,
+        migration: Migration,
+        last_event: u64,
+        stop: CancellationToken,
+    ) -> (Self, Handle) {
+        let meter = Meter::new(task::steps(&migration), migration.shown);
+        let (commands, inbox) = mpsc::channel(8);
+        let mut driver_status = Status {
+            migration: migration.id.clone(),
+            state: migration.state.clone(),
+            allowed: migration.state.allowed(),
+            progress: Progress::default(),
+            last_event,
+        };
+        let now = Instant::now();
+        let (status, watch) = watch::channel(driver_status.clone());
+        let mut driver = Self {
+            ports,
+            settings,
+            migration,
+            meter,
+            last_event,
+            status,
+            commands: inbox,
+            stop,
+            task_began: now,
+            shown_at: now,
+        };
+        driver_status.progress = driver.meter.read();
+        driver.status.send_replace(driver_status);
+        (driver, Handle { commands, status: watch })
+    }
+
+    /// Runs until the migration has ended or `stop`. An error means that the journal cannot be written: nothing is
+    /// acknowledged any more, and the agent must end.
+    pub async fn run(mut self) -> Result<()> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut busy = self.begin_task();
+        while busy.is_some() || !self.migration.state.phase.is_final() {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    if let Some(busy) = busy.take() { self.wind_down(busy).await?; }
+                    return Ok(());
+                }
+                Some(command) = self.commands.recv() => busy = self.command(command, busy).await?,
+                messages = next_messages(&mut busy) => match messages {
+                    Some(messages) => self.take(messages).await?,
+                    None => busy = self.end_task(busy.take()).await?,
+                },
+                _ = tick.tick(), if busy.is_some() => self.show().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts the workers of the task at hand, if there is one to work on.
+    fn begin_task(&mut self) -> Option<Busy> {
+        let task = self.migration.state.task.filter(|_| self.migration.state.is_busy())?;
+        let (to, messages) = mpsc::channel(256);
+        let stop = self.stop.child_token();
+        let work = Work {
+            migration: self.migration.id.clone(),
+            pass: self.migration.pass,
+            source: self.ports.source.clone(),
+            holdings: self.ports.holdings.clone(),
+            desk: Desk::new(to, stop.clone()),
+            lanes: Arc::new(Semaphore::new(self.settings.lanes)),
+            clock: self.ports.clock.clone(),
+        };
+        self.meter = Meter::new(task::steps(&self.migration), self.migration.shown);
+        self.task_began = Instant::now();
+        let tasks = task::Runner {
+            work,
+            datasets: self.ports.datasets.clone(),
+            plan: self.migration.plan.clone(),
+            done: self.migration.steps_done.clone(),
+            patience: self.settings.patience,
+        };
+        Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) })
+    }
+
+    /// Everything the workers sent is in; takes their result.
+    async fn end_task(&mut self, busy: Option<Busy>) -> Result<Option<Busy>> {
+        let Some(busy) = busy else { return Ok(None) };
+        let result = busy.end.await.unwrap_or_else(|panic| {
+            Err(Failure::permanent("migration", "a worker ended unexpectedly").because(panic).hint("report this as a bug"))
+        });
+        self.migration.outcome.working_ms += self.task_began.elapsed().as_millis() as u64;
+        let trigger = match result {
+            Ok(()) => Trigger::Done,
+            Err(failure) => Trigger::Failed(failure),
+        };
+        self.transition(trigger, None).await?.map_err(|refused| Failure::permanent("migration", refused.to_string()))?;
+        Ok(self.begin_task())
+    }
+
+    async fn command(&mut self, command: Command, busy: Option<Busy>) -> Result<Option<Busy>> {
+        let Command { operation, by, answer } = command;
+        let asked = Trigger::Asked(operation);
+        if self.migration.state.next(asked.clone()).is_err() {
+            let refused = self.transition(asked, Some(by)).await?;
+            let _ = answer.send(refused.map_err(|r| self.explain(&r)));
+            return Ok(busy);
+        }
+        if let Some(busy) = busy {
+            self.wind_down(busy).await?;
+        }
+        let result = self.transition(asked, Some(by)).await?;
+        // Whoever asked may have left; the state is journaled all the same.
+        let _ = answer.send(result.map_err(|r| self.explain(&r)));
+        Ok(self.begin_task())
+    }
+
+    fn explain(&self, refused: &crate::phase::Refused) -> Failure {
+        let allowed: Vec<&str> = self.migration.state.allowed().iter().map(|o| o.as_str()).collect();
+        let hint = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };
+        Failure::operator(format!("migration {}", self.migration.id), refused.to_string())
+            .hint(format!("possible now: {hint}"))
+    }
+
+    /// Asks the workers to finish the chunk at hand, and takes what they still send.
+    async fn wind_down(&mut self, mut busy: Busy) -> Result<()> {
+        busy.stop.cancel();
+        let mut batch = Vec::new();
+        while busy.messages.recv_many(&mut batch, 256).await > 0 {
+            self.take(std::mem::take(&mut batch)).await?;
+        }
+        // Its result is that it was stopped.
+        let _ = busy.end.await;
+        self.migration.outcome.working_ms += self.task_began.elapsed().as_millis() as u64;
+        Ok(())
+    }
+
+    /// Makes a transition: journaled first, then shown.
+    async fn transition(&mut self, trigger: Trigger, by: Option<String>) -> Result<Result<State, crate::phase::Refused>> {
+        let state = match self.migration.state.next(trigger) {
+            Ok(state) => state,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let mut records = vec![Record::State(state.clone())];
+        let new_task = state.task.is_some() && state.task != self.migration.state.task;
+        if new_task {
+            self.migration.pass += u32::from(state.task == Some(Task::Pass));
+            records.push(Record::TaskBegun { pass: self.migration.pass });
+            self.migration.steps_done.clear();
+            self.migration.shown = 0.0;
+            if matches!(state.task, Some(Task::Pass | Task::Verify)) {
+                self.migration.outcome.differences.clear();
+                self.migration.outcome.differences_found = 0;
+                self.migration.outcome.left_out.clear();
+            }
+        }
+        records.push(Record::Outcome(self.migration.outcome.clone()));
+        records.push(Record::Event(Event::State { state: state.clone(), by }));
+        self.migration.state = state.clone();
+        self.commit(&records).await?;
+        self.show().await?;
+        Ok(Ok(state))
+    }
+
+    async fn commit(&mut self, records: &[Record]) -> Result<()> {
+        self.last_event += records.iter().filter(|r| matches!(r, Record::Event(_))).count() as u64;
+        self.ports.journal.commit(&self.migration.id, self.ports.clock.now(), records).await
+    }
+
+    /// Renews what watchers see.
+    async fn show(&mut self) -> Result<()> {
+        let progress = self.meter.read();
+        self.migration.shown = progress.share;
+        if self.shown_at.elapsed() >= SHOWN_EVERY {
+            self.shown_at = Instant::now();
+            self.commit(&[Record::Shown(self.migration.shown)]).await?;
+        }
+        self.status.send_replace(Status {
+            migration: self.migration.id.clone(),
+            state: self.migration.state.clone(),
+            allowed: self.migration.state.allowed(),
+            progress,
+            last_event: self.last_event,
+        });
+        Ok(())
+    }
+
+    /// Takes messages: one journal transaction for all their records, then the answers to those who wait for it.
+    async fn take(&mut self, messages: Vec<Message>) -> Result<()> {
+        let mut records = Vec::new();
+        let mut flushed = Vec::new();
+        for message in messages {
+            match message {
+                Message::Records(more) => records.extend(more),
+                Message::Flush(done) => flushed.push(done),
+                other => self.count(other, &mut records),
+            }
+        }
+        for record in &records {
+            if let Record::StepDone(step) = record {
+                self.migration.steps_done.push(step.clone());
+                if let Some(step) = self.meter.step(step) {
+                    step.state = crate::progress::StepState::Done;
+                }
+            }
+        }
+        if !records.is_empty() {
+            self.commit(&records).await?;
+        }
+        for done in flushed {
+            // A worker that no longer waits has been stopped.
+            let _ = done.send(());
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, message: Message, records: &mut Vec<Record>) {
+        let outcome = &mut self.migration.outcome;
+        match message {
+            Message::Applied { bytes, resent } => {
+                outcome.chunks_applied += 1;
+                outcome.chunks_resent += u64::from(resent);
+                outcome.bytes_arrived += bytes;
+            }
+            Message::Progress { step, amount } => {
+                if let Some(step) = self.meter.step(&step) {
+                    step.state = crate::progress::StepState::Running;
+                    step.add(amount);
+                }
+            }
+            Message::Total { step, amount } => {
+                if let Some(step) = self.meter.step(&step) {
+                    step.rows_total = amount.rows.max(step.rows);
+                    step.files_total = amount.files.max(step.files);
+                    step.bytes_total = amount.bytes.max(step.bytes);
+                }
+            }
+            Message::Note { item, text } => records.push(Record::Event(Event::Note { item, text })),
+            Message::LeftOut(item) => outcome.leave_out(item),
+            Message::Differs(difference) => outcome.differs(difference),
+            Message::Verified(dataset, verified) => {
+                outcome.verified.insert(dataset, verified);
+                records.push(Record::Outcome(outcome.clone()));
+            }
+            Message::Records(_) | Message::Flush(_) => {}
+        }
+    }
+}
+
+/// The next messages of the workers, several at once when they wait; `None` when the last worker has ended. Never
+/// completes while there is no task.
+async fn next_messages(busy: &mut Option<Busy>) -> Option<Vec<Message>> {
+    let Some(busy) = busy else { return std::future::pending().await };
+    let mut batch = Vec::new();
+    (busy.messages.recv_many(&mut batch, 256).await > 0).then_some(batch)
+}

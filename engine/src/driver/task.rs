@@ -1,0 +1,249 @@
+//! What a task consists of: its steps in order, each tried again while its failures are transient.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+use crate::journal::{Event, Migration, Record};
+use crate::name::DatasetName;
+use crate::pass::{self, TargetDataset, Work};
+use crate::phase::Task;
+use crate::plan::{Plan, StepKind};
+use crate::ports::Result;
+use crate::progress::{StepProgress, StepState};
+
+/// The first wait before a step is tried again; doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A lease is renewed this often while its database is not being read.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+
+/// The steps of the task at hand, with those that are done marked.
+pub fn steps(migration: &Migration) -> Vec<StepProgress> {
+    let done = |step: &str| migration.steps_done.iter().any(|done| done == step);
+    let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
+        Some(Task::Verify) => matches!(step.step, StepKind::Verify(_)),
+        Some(Task::Undo | Task::Finalize) => false,
+        Some(Task::Pass) | None => true,
+    });
+    let finished = migration.state.task.is_none();
+    planned
+        .map(|step| {
+            let mut progress = StepProgress::planned(step);
+            if finished || done(&progress.step) {
+                progress.state = StepState::Done;
+                progress.bytes = progress.bytes_total;
+                progress.rows = progress.rows_total;
+                progress.files = progress.files_total;
+            } else if migration.pass > 1 && matches!(step.step, StepKind::Copy(_)) {
+                // What a later pass has to move is not known before it has looked.
+                (progress.bytes_total, progress.rows_total, progress.files_total) = (0, 0, 0);
+            }
+            progress
+        })
+        .collect()
+}
+
+/// Runs one task.
+pub struct Runner {
+    pub work: Work,
+    pub datasets: HashMap<DatasetName, TargetDataset>,
+    pub plan: Plan,
+    pub done: Vec<String>,
+    pub patience: Duration,
+}
+
+impl Runner {
+    pub async fn run(self, task: Task) -> Result<()> {
+        match task {
+            Task::Pass => self.pass().await,
+            Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await,
+            Task::Undo => self.undo().await,
+            Task::Finalize => self.each(|target| async move {
+                match target {
+                    TargetDataset::Database(database) => database.forget().await,
+                    TargetDataset::Tree(tree) => tree.forget().await,
+                }
+            }.boxed()).await,
+        }
+    }
+
+    async fn pass(&self) -> Result<()> {
+        self.stage(|kind| *kind == StepKind::Prepare).await?;
+        self.stage(|kind| matches!(kind, StepKind::Copy(_))).await?;
+        self.close_leases().await;
+        self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
+        self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?;
+        self.stage(|kind| *kind == StepKind::Publish).await
+    }
+
+    /// Everything was read: the source need not hold its snapshots open any longer. It lets go by itself as well.
+    async fn close_leases(&self) {
+        for (dataset, target) in self.chosen() {
+            if matches!(target, TargetDataset::Database(_))
+                && let Ok(lease) = pass::database::lease(&self.work, &dataset)
+                && let Err(failure) = self.work.source.host.close(&lease).await
+            {
+                tracing::debug!(%dataset, %failure, "the source did not end a lease");
+            }
+        }
+    }
+
+    /// Runs the steps of one kind side by side; those that are done already are left out.
+    async fn stage(&self, wanted: impl Fn(&StepKind) -> bool) -> Result<()> {
+        let steps = self.plan.steps.iter().map(|step| &step.step);
+        let todo: Vec<&StepKind> = steps.filter(|kind| wanted(kind) && !self.done.contains(&kind.id())).collect();
+        let mut running: futures::stream::FuturesUnordered<_> = todo.into_iter().map(|kind| self.step(kind)).collect();
+        while running.try_next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Runs one step until it is done, trying again while failures are transient and it gets on now and then.
+    async fn step(&self, kind: &StepKind) -> Result<()> {
+        let id = kind.id();
+        let event = Event::StepStarted { step: id.clone() };
+        self.work.desk.record(vec![Record::Event(event)]).await?;
+        let got_on = AtomicU64::new(0);
+        let (mut wait, mut since, mut seen) = (FIRST_WAIT, Instant::now(), 0);
+        loop {
+            self.work.desk.checkpoint()?;
+            let Err(failure) = self.act(kind, &got_on).await else { break };
+            self.work.desk.checkpoint()?;
+            let now = got_on.load(Ordering::Relaxed);
+            if now != seen {
+                (wait, since, seen) = (FIRST_WAIT, Instant::now(), now);
+            }
+            if !failure.is_transient() || since.elapsed() > self.patience {
+                return Err(failure);
+            }
+            tracing::info!(step = %id, %failure, "trying again");
+            let event = Event::Retry { step: id.clone(), failure, after_ms: wait.as_millis() as u64 };
+            self.work.desk.record(vec![Record::Event(event)]).await?;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.work.desk.stopping() => {}
+            }
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+        let event = Event::StepDone { step: id.clone() };
+        self.work.desk.record(vec![Record::StepDone(id), Record::Event(event)]).await?;
+        self.work.desk.flush().await
+    }
+
+    async fn act(&self, kind: &StepKind, got_on: &AtomicU64) -> Result<()> {
+        // What a failed try has sent must be journaled before the next one asks what is held.
+        self.work.desk.flush().await?;
+        match kind {
+            StepKind::Prepare => self.prepare().await,
+            StepKind::Copy(dataset) => {
+                let before = self.work.holdings.sums(&self.work.migration, dataset).await?;
+                let result = match self.target(dataset)? {
+                    TargetDataset::Database(database) => {
+                        self.renewing(dataset, pass::database::copy(self.work.clone(), dataset.clone(), database)).await
+                    }
+                    TargetDataset::Tree(tree) => pass::tree::copy(self.work.clone(), dataset.clone(), tree).await,
+                };
+                self.work.desk.flush().await?;
+                if self.work.holdings.sums(&self.work.migration, dataset).await? != before {
+                    got_on.fetch_add(1, Ordering::Relaxed);
+                }
+                result
+            }
+            StepKind::Finish(dataset) => self.finish(dataset).await,
+            StepKind::Verify(dataset) => match self.target(dataset)? {
+                TargetDataset::Database(database) => {
+                    pass::verify::database(self.work.clone(), dataset.clone(), database).await
+                }
+                TargetDataset::Tree(tree) => pass::verify::tree(self.work.clone(), dataset.clone(), tree).await,
+            },
+            StepKind::Publish => self.each(|target| async move {
+                match target {
+                    TargetDataset::Database(database) => database.publish().await,
+                    TargetDataset::Tree(_) => Ok(()),
+                }
+            }.boxed()).await,
+        }
+    }
+
+    /// Keeps a database's lease alive while `work` goes on: a long build between two reads must not lose the snapshot.
+    async fn renewing(&self, dataset: &DatasetName, work: impl Future<Output = Result<()>>) -> Result<()> {
+        let lease = pass::database::lease(&self.work, dataset)?;
+        let renew = async {
+            loop {
+                tokio::time::sleep(RENEW_EVERY).await;
+                if let Err(failure) = self.work.source.host.open(&lease, dataset).await {
+                    tracing::debug!(%dataset, %failure, "the lease was not renewed");
+                }
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            () = renew => Ok(()),
+        }
+    }
+
+    /// The first pass finds the target as the plan allows it, or goes no further.
+    async fn prepare(&self) -> Result<()> {
+        for (dataset, target) in self.chosen() {
+            let (is_ours, occupied) = match &target {
+                TargetDataset::Database(database) => (
+                    self.work.holdings.schema(&self.work.migration, &dataset).await?.is_some(),
+                    database.occupied().await?.is_some(),
+                ),
+                TargetDataset::Tree(tree) => (tree.is_prepared().await?, tree.occupied().await?),
+            };
+            if occupied && !is_ours && self.work.pass == 1 && !self.plan.options.overwrite {
+                return Err(Failure::operator(format!("dataset {dataset}"), "the target holds data of it already").hint(
+                    "abort, then plan with --overwrite to replace it (abort brings it back until finalize), or empty it",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, dataset: &DatasetName) -> Result<()> {
+        let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
+        let held = self.work.holdings.schema(&self.work.migration, dataset).await?;
+        let schema = held.ok_or_else(|| {
+            Failure::permanent(format!("dataset {dataset}"), "the journal has lost its schema").hint("abort, and plan again")
+        })?;
+        database.finish(&schema).await
+    }
+
+    async fn undo(&self) -> Result<()> {
+        self.each(|target| async move {
+            match target {
+                TargetDataset::Database(database) => database.undo().await,
+                TargetDataset::Tree(tree) => tree.undo().await,
+            }
+        }.boxed()).await?;
+        self.close_leases().await;
+        Ok(())
+    }
+
+    /// Does the same to every chosen dataset, the last one first.
+    async fn each(&self, act: impl Fn(TargetDataset) -> BoxFuture<'static, Result<()>>) -> Result<()> {
+        for (dataset, target) in self.chosen().into_iter().rev() {
+            act(target).await?;
+            tracing::debug!(%dataset, "one dataset is done");
+        }
+        Ok(())
+    }
+
+    fn chosen(&self) -> Vec<(DatasetName, TargetDataset)> {
+        let chosen = self.plan.datasets().filter_map(|name| Some((name.clone(), self.datasets.get(name)?.clone())));
+        chosen.collect()
+    }
+
+    fn target(&self, dataset: &DatasetName) -> Result<TargetDataset> {
+        self.datasets.get(dataset).cloned().ok_or_else(|| {
+            Failure::operator(format!("dataset {dataset}"), "the target's manifest no longer names it")
+                .hint("put its section back into the target's appliance.toml and restart the agent")
+        })
+    }
+}

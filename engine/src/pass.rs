@@ -1,0 +1,135 @@
+//! The work of a migration: passes over its datasets, and what carries their results to the driver.
+
+pub mod database;
+pub mod merge;
+pub mod tree;
+pub mod verify;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+use crate::journal::{Holdings, Record};
+use crate::name::{DatasetName, MigrationId};
+use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
+use crate::progress::Amount;
+use crate::report::{Difference, Verified};
+
+/// What workers tell the driver. The driver journals, counts and shows it, in the order in which it comes.
+#[derive(Debug)]
+pub enum Message {
+    /// To be journaled.
+    Records(Vec<Record>),
+    /// A chunk was applied: how many bytes it carried, and whether the journal held its contents before.
+    Applied {
+        /// Bytes that arrived.
+        bytes: u64,
+        /// The journal held them.
+        resent: bool,
+    },
+    /// A step got on.
+    Progress {
+        /// Its id.
+        step: String,
+        /// By how much.
+        amount: Amount,
+    },
+    /// A step turned out larger than planned, or its real size became known.
+    Total {
+        /// Its id.
+        step: String,
+        /// Rows, files and bytes to do in all.
+        amount: Amount,
+    },
+    /// Something the operator should know.
+    Note {
+        /// The item it is about.
+        item: String,
+        /// What.
+        text: String,
+    },
+    /// An item could not be copied in this pass.
+    LeftOut(Difference),
+    /// Verification found a difference.
+    Differs(Difference),
+    /// A dataset was verified.
+    Verified(DatasetName, Verified),
+    /// Answers once everything sent before it is journaled.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The workers' way to the driver.
+#[derive(Clone)]
+pub struct Desk {
+    to: mpsc::Sender<Message>,
+    stop: CancellationToken,
+}
+
+impl Desk {
+    /// A desk whose messages go to `to`; `stop` asks the workers to finish the chunk at hand and end.
+    pub fn new(to: mpsc::Sender<Message>, stop: CancellationToken) -> Self {
+        Self { to, stop }
+    }
+
+    /// Sends a message. The driver outlives its workers; if it is gone all the same, the work ends.
+    pub async fn send(&self, message: Message) -> Result<()> {
+        self.to.send(message).await.map_err(|_| stopped())
+    }
+
+    /// Sends records to be journaled.
+    pub async fn record(&self, records: Vec<Record>) -> Result<()> {
+        self.send(Message::Records(records)).await
+    }
+
+    /// Waits until everything sent before is journaled.
+    pub async fn flush(&self) -> Result<()> {
+        let (done, wait) = oneshot::channel();
+        self.send(Message::Flush(done)).await?;
+        wait.await.map_err(|_| stopped())
+    }
+
+    /// Ends the work between two chunks when that was asked for.
+    pub fn checkpoint(&self) -> Result<()> {
+        if self.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }
+    }
+
+    /// Completes when the workers are asked to end.
+    pub fn stopping(&self) -> impl Future<Output = ()> + '_ {
+        self.stop.cancelled()
+    }
+}
+
+/// How a worker ends when it was asked to: no failure of anything.
+pub fn stopped() -> Failure {
+    Failure::transient("migration", "stopped on request")
+}
+
+/// Where a dataset lands.
+#[derive(Clone)]
+pub enum TargetDataset {
+    /// A database.
+    Database(Arc<dyn DatabaseTarget>),
+    /// A file tree.
+    Tree(Arc<dyn TreeTarget>),
+}
+
+/// What every worker needs.
+#[derive(Clone)]
+pub struct Work {
+    /// The migration.
+    pub migration: MigrationId,
+    /// Number of the pass.
+    pub pass: u32,
+    /// The source.
+    pub source: Source,
+    /// What the journal holds.
+    pub holdings: Arc<dyn Holdings>,
+    /// The way to the driver.
+    pub desk: Desk,
+    /// How many streams may run side by side, over all datasets.
+    pub lanes: Arc<Semaphore>,
+    /// The wall clock.
+    pub clock: Arc<dyn crate::time::Clock>,
+}

@@ -1,0 +1,107 @@
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+
+use super::*;
+use crate::time::Timestamp;
+use crate::tree::{Meta, Stamp};
+
+fn entry(path: &str, kind: EntryKind, inode: u64) -> Entry {
+    let size = if let EntryKind::File { size, .. } = kind { size } else { 0 };
+    let time = Timestamp { seconds: 5, nanos: 0 };
+    Entry {
+        path: RelPath::new(path).unwrap(),
+        kind,
+        meta: Meta { mode: 0o644, uid: 0, gid: 0, mtime: time, xattrs: BTreeMap::new() },
+        stamp: Stamp { inode, size, mtime: time, ctime: time },
+    }
+}
+
+fn small(path: &str, inode: u64) -> Entry {
+    entry(path, EntryKind::File { size: 3, sparse: false, linked: false }, inode)
+}
+
+fn directory(path: &str) -> Entry {
+    entry(path, EntryKind::Directory, 9)
+}
+
+fn landed(source: &Entry, here: &Entry) -> IndexEntry {
+    IndexEntry { source: source.clone(), landed: here.stamp, digest: Digest::of(b"abc") }
+}
+
+fn stream<T: Send + 'static>(items: Vec<T>) -> Answers<Vec<T>> {
+    futures::stream::iter([Ok(items)]).boxed()
+}
+
+async fn walk(source: Vec<Entry>, index: Vec<IndexEntry>, here: Vec<Entry>) -> Vec<Decision> {
+    let mut merge = Merge::new(stream(source), stream(index), stream(here));
+    let mut out = Vec::new();
+    while let Some(decision) = merge.next().await.unwrap() {
+        out.push(decision);
+    }
+    out
+}
+
+#[tokio::test]
+async fn an_untouched_file_is_kept() {
+    let (there, here) = (small("a", 1), small("a", 2));
+    let decisions = walk(vec![there.clone()], vec![landed(&there, &here)], vec![here]).await;
+    assert_eq!(decisions, [Decision::Keep(there)]);
+}
+
+#[tokio::test]
+async fn a_file_changed_on_either_side_is_fetched() {
+    let (then, here) = (small("a", 1), small("a", 2));
+    let mut now = then.clone();
+    now.stamp.ctime.seconds = 9;
+    let held = landed(&then, &here);
+    let decisions = walk(vec![now.clone()], vec![held.clone()], vec![here.clone()]).await;
+    assert_eq!(decisions, [Decision::Fetch { entry: now, held: Some(held.clone()), clear: false }]);
+    let mut meddled = here;
+    meddled.stamp.mtime.seconds = 7;
+    let decisions = walk(vec![then.clone()], vec![held], vec![meddled]).await;
+    assert_eq!(decisions, [Decision::Fetch { entry: then, held: None, clear: false }]);
+}
+
+#[tokio::test]
+async fn properties_alone_are_settled() {
+    let (there, mut here) = (small("a", 1), small("a", 2));
+    let held = landed(&there, &here);
+    here.meta.mode = 0o600;
+    assert_eq!(walk(vec![there.clone()], vec![held], vec![here]).await, [Decision::Settle(there)]);
+}
+
+#[tokio::test]
+async fn what_is_gone_at_the_source_goes_with_all_it_holds() {
+    let here = vec![directory("d"), small("d/x", 2), small("e", 3)];
+    let index = vec![landed(&small("d/x", 1), &here[1])];
+    let decisions = walk(vec![], index, here).await;
+    let path = |p| RelPath::new(p).unwrap();
+    assert_eq!(decisions, [Decision::Remove(path("d")), Decision::Forget(path("d/x")), Decision::Remove(path("e"))]);
+}
+
+#[tokio::test]
+async fn a_file_in_place_of_a_directory_clears_it() {
+    let file = small("d", 1);
+    let decisions = walk(vec![file.clone()], vec![], vec![directory("d"), small("d/x", 2)]).await;
+    assert_eq!(decisions, [Decision::Fetch { entry: file, held: None, clear: true }]);
+}
+
+#[tokio::test]
+async fn further_names_follow_a_renewed_file() {
+    let leader = entry("a", EntryKind::File { size: 3, sparse: false, linked: true }, 1);
+    let link = entry("b", EntryKind::HardLink { to: leader.path.clone() }, 1);
+    let here = vec![leader.clone(), link.clone()];
+    let fetched = walk(vec![leader.clone(), link.clone()], vec![], here.clone()).await;
+    assert_eq!(fetched[1], Decision::Link(link.clone()));
+    let kept = walk(vec![leader.clone(), link.clone()], vec![landed(&leader, &leader)], here).await;
+    assert_eq!(kept[1], Decision::Keep(link));
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_sort_is_refused() {
+    let mut merge =
+        Merge::new(stream(vec![small("b", 1), small("a", 2)]), stream(vec![]), stream(vec![]));
+    merge.next().await.unwrap();
+    assert!(merge.next().await.unwrap_err().what.contains("not in tree order"));
+}

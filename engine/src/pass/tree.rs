@@ -1,0 +1,256 @@
+//! One pass over a file tree: what differs is fetched, staged out of sight, and lands when it is whole.
+//!
+//! Four parts run side by side: the walk decides, lanes fetch and stage, the lander makes batches durable and visible,
+//! and the driver journals them. What must wait for all contents (further hard links, removals, the properties of
+//! directories) comes last.
+
+mod fetch;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use self::fetch::{Fetcher, Job, Ready};
+use super::merge::{Decision, Merge, nothing};
+use super::{Message, Work};
+use crate::journal::Record;
+use crate::name::DatasetName;
+use crate::plan::StepKind;
+use crate::ports::{Result, TreeOp, TreeTarget};
+use crate::progress::Amount;
+use crate::tree::{Entry, IndexEntry, PACK_BYTES, PACK_FILES, PackItem, RelPath, Stamp};
+
+/// Decisions that are carried out together.
+const WINDOW: usize = 4096;
+/// Files that land together at most.
+const BATCH: usize = 4096;
+
+/// Makes the target tree equal to the source's.
+pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<()> {
+    target.prepare().await?;
+    let partials = work.holdings.partials(&work.migration, &dataset).await?;
+    let paths: Vec<RelPath> = partials.iter().map(|p| p.entry.path.clone()).collect();
+    target.discard_staged(&paths).await?;
+    let step = StepKind::Copy(dataset.clone()).id();
+    let partials = partials.into_iter().map(|p| (p.entry.path.clone(), p)).collect();
+    let pass = Pass { work, dataset, target, step, partials: Mutex::new(partials) };
+    let (jobs, todo) = mpsc::channel(8);
+    let (ready, landing) = mpsc::channel(32);
+    let (late, (), ()) = tokio::try_join!(pass.walk(jobs), pass.fetch(todo, ready), pass.land(landing))?;
+    pass.finish(late).await
+}
+
+struct Pass {
+    work: Work,
+    dataset: DatasetName,
+    target: Arc<dyn TreeTarget>,
+    step: String,
+    partials: Mutex<HashMap<RelPath, crate::journal::PartialFile>>,
+}
+
+/// What must wait until all contents have landed.
+#[derive(Default)]
+struct Late {
+    links: Vec<Entry>,
+    removals: Vec<RelPath>,
+    /// In tree order; settled from the deepest up, since making things inside a directory changes its times.
+    directories: Vec<Entry>,
+}
+
+/// Decisions of one window, sorted by what carries them out.
+#[derive(Default)]
+struct Window {
+    ops: Vec<TreeOp>,
+    made: Vec<Entry>,
+    forgotten: Vec<RelPath>,
+    jobs: Vec<Job>,
+    kept: Amount,
+    found: Amount,
+}
+
+impl Pass {
+    async fn walk(&self, jobs: mpsc::Sender<Job>) -> Result<Late> {
+        let Work { source, holdings, migration, .. } = &self.work;
+        let scan = source.trees.scan(&self.dataset).await?;
+        let mut merge = Merge::new(scan, holdings.index(migration, &self.dataset), self.target.scan());
+        let mut late = Late::default();
+        let mut total = Amount::default();
+        loop {
+            let mut window = Window::default();
+            let mut decided = 0;
+            while decided < WINDOW {
+                let Some(decision) = merge.next().await? else { break };
+                sort(decision, &mut window, &mut late);
+                decided += 1;
+            }
+            total.files += window.found.files;
+            total.bytes += window.found.bytes;
+            self.carry_out(window, &jobs).await?;
+            self.work.desk.checkpoint()?;
+            if decided < WINDOW {
+                self.work.desk.send(Message::Total { step: self.step.clone(), amount: total }).await?;
+                return Ok(late);
+            }
+        }
+    }
+
+    async fn carry_out(&self, window: Window, jobs: &mpsc::Sender<Job>) -> Result<()> {
+        if !window.ops.is_empty() {
+            self.target.change(&window.ops).await?;
+        }
+        if !window.made.is_empty() {
+            self.work.desk.record(vec![self.landed(window.made)]).await?;
+        }
+        if !window.forgotten.is_empty() {
+            self.record_gone(window.forgotten).await?;
+        }
+        self.got_on(window.kept).await?;
+        for job in window.jobs {
+            // The lanes are gone only when one of them failed, and then its failure is the one to report.
+            jobs.send(job).await.map_err(|_| super::stopped())?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, todo: mpsc::Receiver<Job>, ready: mpsc::Sender<Vec<Ready>>) -> Result<()> {
+        let todo = futures::stream::unfold(todo, |mut todo| async { todo.recv().await.map(|job| (job, todo)) });
+        let todo = todo.boxed();
+        let fetcher = Fetcher { pass: self };
+        let fetcher = &fetcher;
+        let mut done = todo
+            .map(|job| async move {
+                let _lane = self.work.lanes.acquire().await.map_err(|_| super::stopped())?;
+                self.work.desk.checkpoint()?;
+                fetcher.run(job).await
+            })
+            .buffer_unordered(self.work.lanes.available_permits().max(1));
+        while let Some(files) = done.try_next().await? {
+            if !files.is_empty() {
+                ready.send(files).await.map_err(|_| super::stopped())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lands whatever is ready; while it does, more becomes ready, so batches grow with the cost of landing.
+    async fn land(&self, mut landing: mpsc::Receiver<Vec<Ready>>) -> Result<()> {
+        while let Some(mut batch) = landing.recv().await {
+            while batch.len() < BATCH {
+                let Ok(more) = landing.try_recv() else { break };
+                batch.extend(more);
+            }
+            let entries: Vec<Entry> = batch.iter().map(|ready| ready.entry.clone()).collect();
+            let stamps = self.target.land(&entries).await?;
+            let amount = Amount {
+                rows: 0,
+                files: batch.len() as u64,
+                bytes: entries.iter().filter_map(Entry::size).sum(),
+            };
+            let entries = batch.into_iter().zip(stamps).map(|(ready, landed)| {
+                (IndexEntry { source: ready.entry, landed, digest: ready.digest }, ready.blocks)
+            });
+            let record = Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() };
+            self.work.desk.record(vec![record]).await?;
+            self.got_on(amount).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, late: Late) -> Result<()> {
+        let mut ops: Vec<TreeOp> = late.removals.iter().cloned().map(TreeOp::Remove).collect();
+        for link in &late.links {
+            if let crate::tree::EntryKind::HardLink { to } = &link.kind {
+                ops.push(TreeOp::Link { path: link.path.clone(), to: to.clone() });
+            }
+        }
+        ops.extend(late.directories.iter().rev().cloned().map(TreeOp::Settle));
+        if !ops.is_empty() {
+            self.target.change(&ops).await?;
+        }
+        if !late.removals.is_empty() {
+            self.record_gone(late.removals).await?;
+        }
+        let landed: Vec<Entry> = late.links.into_iter().chain(late.directories).collect();
+        if !landed.is_empty() {
+            self.work.desk.record(vec![self.landed(landed)]).await?;
+        }
+        Ok(())
+    }
+
+    /// The record of entries without contents of their own.
+    fn landed(&self, entries: Vec<Entry>) -> Record {
+        let entries = entries
+            .into_iter()
+            .map(|source| (IndexEntry { source, landed: Stamp::default(), digest: nothing() }, Vec::new()));
+        Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() }
+    }
+
+    async fn record_gone(&self, paths: Vec<RelPath>) -> Result<()> {
+        self.work.desk.record(vec![Record::Gone { dataset: self.dataset.clone(), paths }]).await
+    }
+
+    async fn got_on(&self, amount: Amount) -> Result<()> {
+        self.work.desk.send(Message::Progress { step: self.step.clone(), amount }).await
+    }
+}
+
+fn sort(decision: Decision, window: &mut Window, late: &mut Late) {
+    if let Decision::Keep(entry) | Decision::Settle(entry) | Decision::Fetch { entry, .. } = &decision
+        && let Some(size) = entry.size()
+    {
+        window.found.files += 1;
+        window.found.bytes += size;
+        if !matches!(decision, Decision::Fetch { .. }) {
+            window.kept.files += 1;
+            window.kept.bytes += size;
+        }
+    }
+    match decision {
+        Decision::Keep(_) => {}
+        Decision::Settle(entry) if entry.kind == crate::tree::EntryKind::Directory => late.directories.push(entry),
+        Decision::Settle(entry) => {
+            window.ops.push(TreeOp::Settle(entry.clone()));
+            if entry.size().is_none() {
+                window.made.push(entry);
+            }
+        }
+        Decision::Make(entry) => {
+            window.ops.push(TreeOp::Make(entry.clone()));
+            if entry.kind == crate::tree::EntryKind::Directory {
+                late.directories.push(entry);
+            } else {
+                window.made.push(entry);
+            }
+        }
+        Decision::Link(entry) => late.links.push(entry),
+        Decision::Remove(path) => late.removals.push(path),
+        Decision::Forget(path) => window.forgotten.push(path),
+        Decision::Fetch { entry, held, clear } => {
+            if clear {
+                window.ops.push(TreeOp::Remove(entry.path.clone()));
+            }
+            add_job(&mut window.jobs, entry, held);
+        }
+    }
+}
+
+fn add_job(jobs: &mut Vec<Job>, entry: Entry, held: Option<IndexEntry>) {
+    if entry.is_large() {
+        jobs.push(Job::Large { entry, held });
+        return;
+    }
+    let size = entry.size().unwrap_or(0);
+    let item = PackItem { path: entry.path, held: held.map(|held| held.digest) };
+    // Packs stay open over large files in between: those are jobs of their own.
+    if let Some(Job::Pack { items, bytes }) = jobs.iter_mut().rev().find(|job| matches!(job, Job::Pack { .. }))
+        && items.len() < PACK_FILES
+        && *bytes + size <= PACK_BYTES
+    {
+        items.push(item);
+        *bytes += size;
+        return;
+    }
+    jobs.push(Job::Pack { items: vec![item], bytes: size });
+}

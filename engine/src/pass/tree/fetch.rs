@@ -1,0 +1,232 @@
+//! Getting files' contents from the source and staging them.
+
+use futures::TryStreamExt;
+
+use super::Pass;
+use crate::digest::Digest;
+use crate::failure::{Class, Failure};
+use crate::journal::{PartialFile, Record};
+use crate::pass::Message;
+use crate::ports::Result;
+use crate::report::Difference;
+use crate::tree::{
+    Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, RelPath, Segment, SegmentEnd,
+    digest_of_blocks,
+};
+
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 3;
+/// What arrived of a large file is made durable and journaled each time this much has come together.
+const DURABLE_EVERY: u64 = 32 << 20;
+
+/// Contents to get.
+pub enum Job {
+    /// Several small files.
+    Pack {
+        /// The files.
+        items: Vec<PackItem>,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// One large file.
+    Large {
+        /// The file as the scan saw it.
+        entry: Entry,
+        /// What the target has of it.
+        held: Option<IndexEntry>,
+    },
+}
+
+/// A file that is staged and may land.
+pub struct Ready {
+    /// The file as it was read.
+    pub entry: Entry,
+    /// Digest of its contents.
+    pub digest: Digest,
+    /// Its blocks, if it is large.
+    pub blocks: Vec<Block>,
+}
+
+pub struct Fetcher<'a> {
+    pub pass: &'a Pass,
+}
+
+/// How one reading of a large file ended.
+enum Read {
+    Ready(Ready),
+    Changed,
+    Gone,
+    /// The file here does not have the contents that the index says.
+    BadBasis,
+}
+
+impl Fetcher<'_> {
+    pub async fn run(&self, job: Job) -> Result<Vec<Ready>> {
+        match job {
+            Job::Pack { items, .. } => self.pack(items).await,
+            Job::Large { entry, held } => Ok(self.large(&entry.path, held).await?.into_iter().collect()),
+        }
+    }
+
+    async fn pack(&self, items: Vec<PackItem>) -> Result<Vec<Ready>> {
+        let pass = self.pass;
+        let request = PackRequest { dataset: pass.dataset.clone(), files: items.clone() };
+        let pack = pass.work.source.trees.pack(request).await?;
+        let answers_request = pack.files.len() == items.len()
+            && pack.files.iter().zip(&items).all(|(file, item)| *path_of(file) == item.path);
+        if !answers_request || !pack.is_whole() {
+            return Err(Failure::transient(
+                format!("{}, {} files from {}", pass.dataset, items.len(), items[0].path),
+                "a pack arrived damaged: its digests are not those of its files",
+            ));
+        }
+        let resent = pack.files.iter().zip(&items).any(
+            |(file, item)| matches!(file, PackedFile::Contents { digest, .. } if Some(*digest) == item.held),
+        );
+        let bytes = pack.data.len() as u64;
+        let mut ready = self.stage(pack, &items).await?;
+        pass.work.desk.send(Message::Applied { bytes, resent }).await?;
+        for item in ready.1 {
+            ready.0.extend(self.large(&item, None).await?);
+        }
+        Ok(ready.0)
+    }
+
+    /// Stages a pack; returns what may land, and the paths that must be asked for alone.
+    async fn stage(&self, pack: PackChunk, items: &[PackItem]) -> Result<(Vec<Ready>, Vec<RelPath>)> {
+        let mut ready = Vec::with_capacity(pack.files.len());
+        let mut unfit = Vec::new();
+        for (file, item) in pack.files.iter().zip(items) {
+            match file {
+                PackedFile::Contents { entry, digest, .. } => {
+                    ready.push(Ready { entry: entry.clone(), digest: *digest, blocks: Vec::new() });
+                }
+                PackedFile::Same { entry } => {
+                    let digest = item.held.ok_or_else(|| {
+                        Failure::permanent(item.path.to_string(), "the source says `same` of a file that is not held")
+                    })?;
+                    ready.push(Ready { entry: entry.clone(), digest, blocks: Vec::new() });
+                }
+                // The next scan will tell what has become of it.
+                PackedFile::Gone { .. } => {}
+                PackedFile::Unfit { path } => unfit.push(path.clone()),
+            }
+        }
+        self.pass.target.stage(pack).await?;
+        Ok((ready, unfit))
+    }
+
+    async fn large(&self, path: &RelPath, held: Option<IndexEntry>) -> Result<Option<Ready>> {
+        let pass = self.pass;
+        let mut basis = match held {
+            Some(_) => pass.work.holdings.blocks(&pass.work.migration, &pass.dataset, path).await?,
+            None => Vec::new(),
+        };
+        for _ in 0..TRIES {
+            let partial = pass.partials.lock().ok().and_then(|mut partials| partials.remove(path));
+            match self.read(path, partial, &basis).await? {
+                Read::Ready(ready) => return Ok(Some(ready)),
+                Read::Gone => return Ok(None),
+                Read::Changed => {}
+                Read::BadBasis => basis.clear(),
+            }
+        }
+        pass.work
+            .desk
+            .send(Message::LeftOut(Difference {
+                dataset: pass.dataset.clone(),
+                item: path.to_string(),
+                what: format!("it changed each of the {TRIES} times it was read; sync again when it is quiet"),
+            }))
+            .await?;
+        Ok(None)
+    }
+
+    /// Reads a large file once, from where the journal holds it to its end.
+    async fn read(&self, path: &RelPath, partial: Option<PartialFile>, basis: &[Block]) -> Result<Read> {
+        let pass = self.pass;
+        let request = FileRequest {
+            dataset: pass.dataset.clone(),
+            path: path.clone(),
+            offset: partial.as_ref().map_or(0, PartialFile::end),
+            begun_as: partial.as_ref().map(|p| p.entry.clone()),
+            basis: basis.to_vec(),
+        };
+        let mut arrived = Arrived { at: request.offset, ..Arrived::default() };
+        arrived.blocks = partial.map(|p| p.blocks).unwrap_or_default();
+        let mut segments = pass.work.source.trees.file(request).await?;
+        while let Some(segment) = segments.try_next().await? {
+            self.check(path, &segment, arrived.at)?;
+            let (end, entry) = (segment.end.clone(), segment.entry.clone());
+            if end == Some(SegmentEnd::Changed) {
+                return Ok(Read::Changed);
+            }
+            if end == Some(SegmentEnd::Gone) {
+                return Ok(Read::Gone);
+            }
+            let bytes = segment.data.len() as u64;
+            let blocks = match pass.target.write(segment, basis).await {
+                Ok(blocks) => blocks,
+                Err(failure) if failure.class == Class::Transient && !basis.is_empty() => return Ok(Read::BadBasis),
+                Err(failure) => return Err(failure),
+            };
+            pass.work.desk.send(Message::Applied { bytes, resent: false }).await?;
+            arrived.add(blocks);
+            if let Some(SegmentEnd::Whole(entry)) = end {
+                let digest = digest_of_blocks(&arrived.blocks);
+                return Ok(Read::Ready(Ready { entry, digest, blocks: arrived.blocks }));
+            }
+            if arrived.loose_bytes >= DURABLE_EVERY {
+                pass.target.sync(std::slice::from_ref(path)).await?;
+                pass.work.desk.record(vec![arrived.record(&pass.dataset, entry)]).await?;
+                pass.work.desk.checkpoint()?;
+            }
+        }
+        Err(Failure::transient(format!("{}, {path}", pass.dataset), "its stream ended before the file did"))
+    }
+
+    fn check(&self, path: &RelPath, segment: &Segment, at: u64) -> Result<()> {
+        if segment.entry.path == *path && segment.offset == at && segment.is_whole() {
+            return Ok(());
+        }
+        Err(Failure::transient(
+            format!("{}, {path} at {at}", self.pass.dataset),
+            "a segment arrived damaged: its digests are not those of its blocks",
+        ))
+    }
+}
+
+/// What has arrived of a large file.
+#[derive(Default)]
+struct Arrived {
+    /// Where the next segment begins.
+    at: u64,
+    blocks: Vec<Block>,
+    /// Of `blocks`, how many at the end are not journaled yet.
+    loose: usize,
+    loose_bytes: u64,
+}
+
+impl Arrived {
+    fn add(&mut self, blocks: Vec<Block>) {
+        let bytes: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
+        self.at += bytes;
+        self.loose_bytes += bytes;
+        self.loose += blocks.len();
+        self.blocks.extend(blocks);
+    }
+
+    fn record(&mut self, dataset: &crate::name::DatasetName, entry: Entry) -> Record {
+        let blocks = self.blocks[self.blocks.len() - self.loose..].to_vec();
+        let offset = self.at - self.loose_bytes;
+        (self.loose, self.loose_bytes) = (0, 0);
+        Record::Partial { dataset: dataset.clone(), entry, offset, blocks }
+    }
+}
+
+fn path_of(file: &PackedFile) -> &RelPath {
+    match file {
+        PackedFile::Contents { entry, .. } | PackedFile::Same { entry } => &entry.path,
+        PackedFile::Gone { path } | PackedFile::Unfit { path } => path,
+    }
+}

@@ -1,0 +1,158 @@
+//! Reading the target's data again, and comparing it with what the journal holds of the source's.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+
+use super::merge::Sorted;
+use super::{Message, Work};
+use crate::failure::Failure;
+use crate::name::DatasetName;
+use crate::plan::StepKind;
+use crate::ports::{DatabaseTarget, Result, TreeTarget};
+use crate::progress::Amount;
+use crate::report::{Difference, Verified};
+use crate::rows::TableName;
+use crate::tree::{Entry, EntryKind, IndexEntry};
+
+/// Files that are read side by side.
+const READERS: usize = 2;
+
+struct Verifier {
+    work: Work,
+    dataset: DatasetName,
+    step: String,
+}
+
+/// Reads a database's rows again, chunk by chunk, and its schema.
+pub async fn database(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
+    let verifier = Verifier::new(work, dataset);
+    let Verifier { work, dataset, .. } = &verifier;
+    let schema = target.reread_schema().await?;
+    let held = work.holdings.schema(&work.migration, dataset).await?;
+    if held.map(|held| held.structure()) != Some(schema.structure()) {
+        verifier.differs("schema".to_owned(), "it is not the source's").await?;
+    }
+    let mut read = crate::journal::Sums::default();
+    for table in &schema.tables {
+        let chunks = verifier.table(&target, &table.name).await?;
+        read.rows += chunks.rows;
+        read.bytes += chunks.bytes;
+        read.tables += 1;
+    }
+    verifier.done(read).await
+}
+
+/// Reads a tree again: every file's contents, everything's properties, and that there is nothing else.
+pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<()> {
+    let verifier = Verifier::new(work, dataset);
+    let Verifier { work, dataset, .. } = &verifier;
+    let mut index = Sorted::new("the journal's index", work.holdings.index(&work.migration, dataset));
+    let mut here = Sorted::new("the target's scan", target.scan());
+    let mut read = crate::journal::Sums::default();
+    let mut files = Vec::new();
+    loop {
+        let heads = [index.path().await?, here.path().await?];
+        let Some(path) = heads.into_iter().flatten().min() else { break };
+        match (index.take(&path), here.take(&path)) {
+            (Some(held), Some(entry)) => {
+                if let Some(what) = unlike(&held.source, &entry) {
+                    verifier.differs(path.to_string(), what).await?;
+                } else if let Some(size) = entry.size() {
+                    read.files += 1;
+                    read.bytes += size;
+                    files.push(held);
+                }
+            }
+            (Some(_), None) => verifier.differs(path.to_string(), "it is missing").await?,
+            (None, _) => verifier.differs(path.to_string(), "it was not copied from the source").await?,
+        }
+        if files.len() >= 1024 {
+            verifier.contents(&target, std::mem::take(&mut files)).await?;
+        }
+    }
+    verifier.contents(&target, files).await?;
+    verifier.done(read).await
+}
+
+/// What differs between an entry as it was at the source and as it is here.
+fn unlike(source: &Entry, here: &Entry) -> Option<&'static str> {
+    let (a, b) = (&source.meta, &here.meta);
+    match (&source.kind, &here.kind) {
+        (EntryKind::File { size: a, .. }, EntryKind::File { size: b, .. }) if a != b => return Some("its size differs"),
+        (EntryKind::File { .. }, EntryKind::File { .. }) => {}
+        (a, b) if a != b => return Some("it is another kind of thing, or leads elsewhere"),
+        // A further name has the properties of the first.
+        (EntryKind::HardLink { .. }, _) => return None,
+        _ => {}
+    }
+    if (a.uid, a.gid) != (b.uid, b.gid) {
+        Some("its owner differs")
+    } else if a.mode != b.mode {
+        Some("its mode differs")
+    } else if a.mtime != b.mtime {
+        Some("its time of modification differs")
+    } else if a.xattrs != b.xattrs {
+        Some("its extended attributes differ")
+    } else {
+        None
+    }
+}
+
+impl Verifier {
+    fn new(work: Work, dataset: DatasetName) -> Self {
+        let step = StepKind::Verify(dataset.clone()).id();
+        Self { work, dataset, step }
+    }
+
+    async fn table(&self, target: &Arc<dyn DatabaseTarget>, table: &TableName) -> Result<Amount> {
+        let mut read = Amount::default();
+        for (_, held) in self.work.holdings.chunks(&self.work.migration, &self.dataset, table).await? {
+            self.work.desk.checkpoint()?;
+            let chunk = target.reread(table, &held.range).await?;
+            if chunk.header.digest != held.digest {
+                let from = held.range.after.as_ref().map_or("the start".to_owned(), |k| k.0.escape_ascii().to_string());
+                let to = held.range.until.as_ref().map_or("the end".to_owned(), |k| k.0.escape_ascii().to_string());
+                let item = format!("table {table}, keys after {from} to {to}");
+                self.differs(item, "its rows are not the source's").await?;
+            }
+            let amount = Amount { rows: held.rows, files: 0, bytes: held.bytes };
+            read.rows += amount.rows;
+            read.bytes += amount.bytes;
+            self.got_on(amount).await?;
+        }
+        Ok(read)
+    }
+
+    async fn contents(&self, target: &Arc<dyn TreeTarget>, files: Vec<IndexEntry>) -> Result<()> {
+        futures::stream::iter(files.into_iter().map(Ok::<_, Failure>))
+            .map_ok(|file| async move {
+                self.work.desk.checkpoint()?;
+                let path = &file.source.path;
+                let blocks = self.work.holdings.blocks(&self.work.migration, &self.dataset, path).await?;
+                if !target.reread(&file, &blocks).await? {
+                    self.differs(path.to_string(), "its contents are not the source's").await?;
+                }
+                let bytes = file.source.size().unwrap_or(0);
+                self.got_on(Amount { rows: 0, files: 1, bytes }).await
+            })
+            .try_buffer_unordered(READERS)
+            .try_collect::<Vec<()>>()
+            .await?;
+        Ok(())
+    }
+
+    async fn differs(&self, item: String, what: &str) -> Result<()> {
+        let difference = Difference { dataset: self.dataset.clone(), item, what: what.to_owned() };
+        self.work.desk.send(Message::Differs(difference)).await
+    }
+
+    async fn got_on(&self, amount: Amount) -> Result<()> {
+        self.work.desk.send(Message::Progress { step: self.step.clone(), amount }).await
+    }
+
+    async fn done(&self, read: crate::journal::Sums) -> Result<()> {
+        let verified = Verified { read, at_ms: self.work.clock.now().millis() };
+        self.work.desk.send(Message::Verified(self.dataset.clone(), verified)).await
+    }
+}

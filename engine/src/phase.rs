@@ -1,0 +1,319 @@
+//! The life of a migration as one pure function: [`State::next`] makes every transition there is.
+//!
+//! ```text
+//! Copying ──done──► Following ──finalize──► Finalized
+//!    │                 │ ▲ sync, verify
+//!    └──────abort──────┴─┴──► Aborting ──done──► Aborted
+//! ```
+//! Paused and failed are conditions on a phase, not phases. `Draft` and `Approved` are plans, not yet migrations;
+//! `Rehearsing` to `Accepted` are reserved for cut-over and cannot be reached yet.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Class, Failure};
+
+/// Where a migration stands. Every phase survives a restart of either agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// A plan nobody has approved.
+    Draft,
+    /// A plan whose digest the operator gave; about to run.
+    Approved,
+    /// The first pass over the data. Set by start; ends in `Following`.
+    Copying,
+    /// The target holds a verified copy; further passes bring it up to date.
+    Following,
+    /// A trial load beside the copy.
+    Rehearsing,
+    /// The source is fenced, the target takes over.
+    CuttingOver,
+    /// The target serves, the source follows it.
+    Trial,
+    /// The operator has accepted the target.
+    Accepted,
+    /// The end: undo records are gone.
+    Finalized,
+    /// Undo records are being carried out, newest first.
+    Aborting,
+    /// The other end: the target is as it was before.
+    Aborted,
+}
+
+impl Phase {
+    /// True when nothing can happen any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Phase::Finalized | Phase::Aborted)
+    }
+}
+
+/// What a migration is busy with; `None` when it waits for the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// A pass over every dataset, with verification and publication.
+    Pass,
+    /// Reading the target's data again.
+    Verify,
+    /// Carrying out the undo records.
+    Undo,
+    /// Dropping the undo records.
+    Finalize,
+}
+
+/// Whether the task is being worked on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// It is, or there is nothing to do.
+    Good,
+    /// The operator paused it.
+    Paused,
+    /// It stopped on a failure; resume tries again.
+    Failed(Failure),
+}
+
+/// A migration's state, as journaled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Where it stands.
+    pub phase: Phase,
+    /// What it is busy with.
+    pub task: Option<Task>,
+    /// Whether that goes on.
+    pub condition: Condition,
+}
+
+/// What an operator may ask of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Finish the chunks at hand and stop.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Another pass: bring the target up to date.
+    Sync,
+    /// Read the target's data again and compare.
+    Verify,
+    /// Undo everything.
+    Abort,
+    /// Keep everything; undo is no longer possible.
+    Finalize,
+}
+
+impl Operation {
+    /// Every operation, in the order they are shown.
+    pub const ALL: [Operation; 6] = [
+        Operation::Pause,
+        Operation::Resume,
+        Operation::Sync,
+        Operation::Verify,
+        Operation::Abort,
+        Operation::Finalize,
+    ];
+
+    /// The word a user types.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Pause => "pause",
+            Operation::Resume => "resume",
+            Operation::Sync => "sync",
+            Operation::Verify => "verify",
+            Operation::Abort => "abort",
+            Operation::Finalize => "finalize",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What moves a migration from one state to the next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trigger {
+    /// The operator asked.
+    Asked(Operation),
+    /// The task is done.
+    Done,
+    /// The task stopped on a failure.
+    Failed(Failure),
+}
+
+/// The operation is not allowed now.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{what} is not possible while the migration is {state}")]
+pub struct Refused {
+    /// What was asked.
+    pub what: String,
+    /// The state it was asked in.
+    pub state: String,
+}
+
+impl State {
+    /// The state of a migration that has just been started.
+    pub fn started() -> Self {
+        Self { phase: Phase::Copying, task: Some(Task::Pass), condition: Condition::Good }
+    }
+
+    /// True when work is going on (or should be, after a restart).
+    pub fn is_busy(&self) -> bool {
+        self.task.is_some() && self.condition == Condition::Good
+    }
+
+    /// The operations allowed now.
+    pub fn allowed(&self) -> Vec<Operation> {
+        Operation::ALL.into_iter().filter(|op| self.next(Trigger::Asked(*op)).is_ok()).collect()
+    }
+
+    /// The one place where states change.
+    pub fn next(&self, trigger: Trigger) -> Result<State, Refused> {
+        use Operation::{Abort, Finalize, Pause, Resume, Sync, Verify};
+        use Phase::{Aborting, Copying, Following};
+        let to = |phase, task, condition| Ok(State { phase, task, condition });
+        match (&trigger, self.phase, self.task, &self.condition) {
+            (Trigger::Asked(Pause), Copying | Following, Some(task), Condition::Good) => {
+                to(self.phase, Some(task), Condition::Paused)
+            }
+            (Trigger::Asked(Resume), phase, Some(task), Condition::Paused) => to(phase, Some(task), Condition::Good),
+            (Trigger::Asked(Resume), phase, Some(task), Condition::Failed(f)) if f.class != Class::Permanent => {
+                to(phase, Some(task), Condition::Good)
+            }
+            (Trigger::Asked(Sync), Following, None, Condition::Good) => to(Following, Some(Task::Pass), Condition::Good),
+            (Trigger::Asked(Verify), Following, None, Condition::Good) => {
+                to(Following, Some(Task::Verify), Condition::Good)
+            }
+            (Trigger::Asked(Finalize), Following, None, Condition::Good) => {
+                to(Following, Some(Task::Finalize), Condition::Good)
+            }
+            (Trigger::Asked(Abort), Copying | Following, task, _) if task != Some(Task::Finalize) => {
+                to(Aborting, Some(Task::Undo), Condition::Good)
+            }
+            (Trigger::Failed(failure), phase, Some(task), Condition::Good) => {
+                to(phase, Some(task), Condition::Failed(failure.clone()))
+            }
+            (Trigger::Done, Copying | Following, Some(Task::Pass | Task::Verify), Condition::Good) => {
+                to(Following, None, Condition::Good)
+            }
+            (Trigger::Done, Following, Some(Task::Finalize), Condition::Good) => {
+                to(Phase::Finalized, None, Condition::Good)
+            }
+            (Trigger::Done, Aborting, Some(Task::Undo), Condition::Good) => to(Phase::Aborted, None, Condition::Good),
+            _ => Err(self.refuse(&trigger)),
+        }
+    }
+
+    fn refuse(&self, trigger: &Trigger) -> Refused {
+        let what = match trigger {
+            Trigger::Asked(operation) => operation.to_string(),
+            Trigger::Done => "done".to_owned(),
+            Trigger::Failed(_) => "failing".to_owned(),
+        };
+        Refused { what, state: self.to_string() }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Draft => "draft",
+            Phase::Approved => "approved",
+            Phase::Copying => "copying",
+            Phase::Following => "following",
+            Phase::Rehearsing => "rehearsing",
+            Phase::CuttingOver => "cutting over",
+            Phase::Trial => "in trial",
+            Phase::Accepted => "accepted",
+            Phase::Finalized => "finalized",
+            Phase::Aborting => "aborting",
+            Phase::Aborted => "aborted",
+        })
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.phase)?;
+        match (&self.condition, self.task) {
+            (Condition::Paused, _) => f.write_str(" (paused)"),
+            (Condition::Failed(_), _) => f.write_str(" (failed)"),
+            (Condition::Good, Some(Task::Pass)) if self.phase == Phase::Following => f.write_str(" (syncing)"),
+            (Condition::Good, Some(Task::Verify)) => f.write_str(" (verifying)"),
+            (Condition::Good, Some(Task::Finalize)) => f.write_str(" (finalizing)"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Operation::{Abort, Finalize, Pause, Resume, Sync, Verify};
+    use Phase::{Aborted, Aborting, Finalized, Following};
+
+    fn state(phase: Phase, task: Option<Task>) -> State {
+        State { phase, task, condition: Condition::Good }
+    }
+
+    fn with(condition: Condition, state: State) -> State {
+        State { condition, ..state }
+    }
+
+    #[test]
+    fn the_table_of_operations() {
+        let failed = Condition::Failed(Failure::operator("x", "y"));
+        let lost = Condition::Failed(Failure::permanent("x", "y"));
+        let table = [
+            (State::started(), &[Pause, Abort][..]),
+            (with(Condition::Paused, State::started()), &[Resume, Abort]),
+            (with(failed.clone(), State::started()), &[Resume, Abort]),
+            (with(lost, State::started()), &[Abort]),
+            (state(Following, None), &[Sync, Verify, Abort, Finalize]),
+            (state(Following, Some(Task::Pass)), &[Pause, Abort]),
+            (state(Following, Some(Task::Verify)), &[Pause, Abort]),
+            (with(Condition::Paused, state(Following, Some(Task::Verify))), &[Resume, Abort]),
+            (with(failed.clone(), state(Following, Some(Task::Finalize))), &[Resume]),
+            (state(Aborting, Some(Task::Undo)), &[]),
+            (with(failed, state(Aborting, Some(Task::Undo))), &[Resume]),
+            (state(Aborted, None), &[]),
+            (state(Finalized, None), &[]),
+        ];
+        for (state, allowed) in table {
+            assert_eq!(state.allowed(), allowed, "{state}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_ends() {
+        let table = [
+            (State::started(), state(Following, None)),
+            (state(Following, Some(Task::Pass)), state(Following, None)),
+            (state(Following, Some(Task::Verify)), state(Following, None)),
+            (state(Following, Some(Task::Finalize)), state(Finalized, None)),
+            (state(Aborting, Some(Task::Undo)), state(Aborted, None)),
+        ];
+        for (from, to) in table {
+            assert_eq!(from.next(Trigger::Done), Ok(to), "{from}");
+        }
+        assert!(state(Following, None).next(Trigger::Done).is_err());
+    }
+
+    #[test]
+    fn a_failure_keeps_phase_and_task() {
+        let failure = Failure::transient("x", "y");
+        let next = State::started().next(Trigger::Failed(failure.clone())).unwrap();
+        assert_eq!(next, with(Condition::Failed(failure), State::started()));
+        assert_eq!(next.next(Trigger::Asked(Resume)), Ok(State::started()));
+    }
+
+    #[test]
+    fn a_refusal_says_what_and_when() {
+        let refused = state(Finalized, None).next(Trigger::Asked(Abort)).unwrap_err();
+        assert_eq!(refused.to_string(), "abort is not possible while the migration is finalized");
+    }
+}

@@ -1,0 +1,374 @@
+//! The plan: what a migration will do, as a value. It is made from two inventories and the options by a pure
+//! function, shown, and approved by its digest; [`Plan::approve`] is the only way to something that can run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::failure::Failure;
+use crate::inventory::{Dataset, DatasetFacts, Inventory};
+use crate::name::DatasetName;
+
+/// What the operator chose.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// Replace what the target's datasets hold already.
+    #[serde(default)]
+    pub overwrite: bool,
+    /// Only these datasets; all when empty.
+    #[serde(default)]
+    pub datasets: Vec<DatasetName>,
+}
+
+/// How fast the parts of a migration go, for expected times.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Bytes per second from the source's disk to the target's.
+    pub copy: f64,
+    /// Bytes per second when the target's data is read again.
+    pub reread: f64,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "do", content = "dataset", rename_all = "snake_case")]
+pub enum StepKind {
+    /// Make room at the target and record what undo will need.
+    Prepare,
+    /// Copy a dataset.
+    Copy(DatasetName),
+    /// Make a database's indexes, views, triggers.
+    Finish(DatasetName),
+    /// Read a dataset again at the target and compare it with what the source sent.
+    Verify(DatasetName),
+    /// Put the databases in their final place.
+    Publish,
+}
+
+impl StepKind {
+    /// A short stable name: `copy:mail`.
+    pub fn id(&self) -> String {
+        match self {
+            StepKind::Prepare => "prepare".to_owned(),
+            StepKind::Copy(d) => format!("copy:{d}"),
+            StepKind::Finish(d) => format!("finish:{d}"),
+            StepKind::Verify(d) => format!("verify:{d}"),
+            StepKind::Publish => "publish".to_owned(),
+        }
+    }
+
+    /// What a person reads.
+    pub fn title(&self) -> String {
+        match self {
+            StepKind::Prepare => "prepare the target".to_owned(),
+            StepKind::Copy(d) => format!("copy {d}"),
+            StepKind::Finish(d) => format!("build indexes of {d}"),
+            StepKind::Verify(d) => format!("verify {d}"),
+            StepKind::Publish => "put databases in place".to_owned(),
+        }
+    }
+}
+
+/// One step and what it will take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedStep {
+    /// What it does.
+    pub step: StepKind,
+    /// Rows to move.
+    pub rows: u64,
+    /// Files to move.
+    pub files: u64,
+    /// Bytes to move.
+    pub bytes: u64,
+    /// Expected time in milliseconds.
+    pub expected_ms: u64,
+}
+
+/// One host as the plan saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Side {
+    /// The agent's name, from its certificate.
+    pub agent: String,
+    /// The inventory's structure: what must still be so at the start.
+    pub structure: BTreeMap<String, String>,
+}
+
+/// What a migration will do. Serializes to the same bytes for the same hosts, data and options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Version of this document's form.
+    pub format: u32,
+    /// The appliance's name.
+    pub appliance: String,
+    /// What the operator chose.
+    pub options: Options,
+    /// The source.
+    pub source: Side,
+    /// The target.
+    pub target: Side,
+    /// The steps, in order; copies of several datasets run side by side, as do their verifications.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// A plan whose digest the operator gave: the only thing that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ApprovedPlan {
+    plan: Plan,
+    digest: Digest,
+}
+
+impl ApprovedPlan {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Its digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// The version of the plan document that this release writes.
+pub const PLAN_FORMAT: u32 = 1;
+
+impl Plan {
+    /// Makes the plan. Pure: equal arguments, equal plan.
+    pub fn make(
+        source: (&str, &Inventory),
+        target: (&str, &Inventory),
+        options: Options,
+        rates: &Rates,
+    ) -> Result<Plan, Failure> {
+        let chosen = choose(source.1, target.1, &options)?;
+        let mut steps = vec![bare(StepKind::Prepare)];
+        steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
+        steps.extend(chosen.iter().filter_map(|dataset| finish_step(dataset, rates)));
+        steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
+        if chosen.iter().any(|d| matches!(d.facts, DatasetFacts::Database(_))) {
+            steps.push(bare(StepKind::Publish));
+        }
+        let side = |(agent, inventory): (&str, &Inventory)| Side {
+            agent: agent.to_owned(),
+            structure: inventory.structure(),
+        };
+        Ok(Plan {
+            format: PLAN_FORMAT,
+            appliance: source.1.appliance.name.clone(),
+            options,
+            source: side(source),
+            target: side(target),
+            steps,
+        })
+    }
+
+    /// The bytes that the digest covers: this document as compact JSON.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Plain data: strings, numbers, lists and maps with string keys always serialize.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Names the plan.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.to_bytes())
+    }
+
+    /// Approves the plan by the digest that the operator saw; refuses any other.
+    pub fn approve(self, digest: Digest) -> Result<ApprovedPlan, Failure> {
+        if self.digest() != digest {
+            return Err(Failure::permanent(format!("plan {}", digest.short()), "the digest is that of another plan")
+                .hint("run `handover plan` and start the digest it prints"));
+        }
+        Ok(ApprovedPlan { plan: self, digest })
+    }
+
+    /// The datasets that the plan copies, in order.
+    pub fn datasets(&self) -> impl Iterator<Item = &DatasetName> {
+        self.steps.iter().filter_map(|s| if let StepKind::Copy(d) = &s.step { Some(d) } else { None })
+    }
+
+    /// Refuses when a host is no longer what the plan saw, and names what changed.
+    pub fn still_holds(&self, source: &Inventory, target: &Inventory) -> Result<(), Failure> {
+        for (host, side, now) in [("source", &self.source, source), ("target", &self.target, target)] {
+            if let Some(changed) = first_difference(&side.structure, &now.structure()) {
+                return Err(Failure::operator(
+                    format!("plan {}", self.digest().short()),
+                    format!("the {host} has changed since the plan was made: {changed}"),
+                )
+                .hint("run `handover plan` again, look at what it says, and start the new digest"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn first_difference(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Option<String> {
+    let gone = then.keys().find(|k| !now.contains_key(*k)).map(|k| format!("{k} is gone"));
+    let new = now.keys().find(|k| !then.contains_key(*k)).map(|k| format!("{k} is new"));
+    let other = then.iter().find(|(k, v)| now.get(*k).is_some_and(|n| n != *v)).map(|(k, _)| format!("{k} differs"));
+    gone.or(new).or(other)
+}
+
+/// The source's datasets to copy, each checked against the target's of the same name.
+fn choose<'a>(source: &'a Inventory, target: &Inventory, options: &Options) -> Result<Vec<&'a Dataset>, Failure> {
+    for wanted in &options.datasets {
+        if !source.datasets.iter().any(|d| d.name == *wanted) {
+            return Err(Failure::operator(format!("dataset {wanted}"), "the source's manifest does not name it")
+                .hint("`handover inspect` lists the datasets"));
+        }
+    }
+    let wanted = |d: &&Dataset| options.datasets.is_empty() || options.datasets.contains(&d.name);
+    let chosen: Vec<&Dataset> = source.datasets.iter().filter(wanted).collect();
+    if chosen.is_empty() {
+        return Err(Failure::operator("plan", "there is nothing to move: the source's manifest names no dataset")
+            .hint("add [[database]] or [[files]] sections to the source's appliance.toml"));
+    }
+    chosen.iter().try_for_each(|dataset| matches_target(dataset, target))?;
+    Ok(chosen)
+}
+
+fn matches_target(dataset: &Dataset, target: &Inventory) -> Result<(), Failure> {
+    let item = format!("dataset {}", dataset.name);
+    if let DatasetFacts::Unreadable { problem, hint, .. } = &dataset.facts {
+        return Err(Failure::operator(item, format!("the source cannot read it: {problem}")).hint(hint.clone()));
+    }
+    let Some(here) = target.datasets.iter().find(|d| d.name == dataset.name) else {
+        return Err(Failure::operator(item, "the target's manifest does not name it")
+            .hint("add a section of the same name to the target's appliance.toml, or choose datasets with --dataset"));
+    };
+    let fits = match (&dataset.facts, &here.facts) {
+        (DatasetFacts::Database(a), DatasetFacts::Database(b)) => a.engine == b.engine,
+        (DatasetFacts::Database(_), DatasetFacts::Unreadable { declared, .. }) => declared == "database",
+        (DatasetFacts::Files(_), DatasetFacts::Unreadable { declared, .. }) => declared == "files",
+        (DatasetFacts::Files(_), DatasetFacts::Files(_)) => true,
+        _ => false,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Failure::operator(item, "it is of one kind at the source and of another at the target")
+        .hint("declare it alike in both manifests"))
+}
+
+fn bare(step: StepKind) -> PlannedStep {
+    PlannedStep { step, rows: 0, files: 0, bytes: 0, expected_ms: 100 }
+}
+
+fn expected_ms(bytes: u64, rate: f64, fixed_ms: u64) -> u64 {
+    fixed_ms + (bytes as f64 * 1000.0 / rate.max(1.0)) as u64
+}
+
+/// Rows, files and bytes of a dataset.
+fn sizes(dataset: &Dataset) -> (u64, u64, u64) {
+    match &dataset.facts {
+        DatasetFacts::Database(d) => (d.tables.iter().map(|t| t.rows).sum(), 0, d.bytes),
+        DatasetFacts::Files(t) => (0, t.files, t.bytes),
+        DatasetFacts::Unreadable { .. } => (0, 0, 0),
+    }
+}
+
+fn copy_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
+    let (rows, files, bytes) = sizes(dataset);
+    // A row costs about as much as 100 bytes and a file as much as 20 kB, over what their contents cost.
+    let weight = bytes + rows * 100 + files * 20_000;
+    let expected_ms = expected_ms(weight, rates.copy, 100);
+    PlannedStep { step: StepKind::Copy(dataset.name.clone()), rows, files, bytes, expected_ms }
+}
+
+fn finish_step(dataset: &Dataset, rates: &Rates) -> Option<PlannedStep> {
+    let DatasetFacts::Database(facts) = &dataset.facts else { return None };
+    let expected_ms = expected_ms(facts.bytes, rates.copy * 2.0, 50);
+    Some(PlannedStep { expected_ms, ..bare(StepKind::Finish(dataset.name.clone())) })
+}
+
+fn verify_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
+    let (rows, files, bytes) = sizes(dataset);
+    let expected_ms = expected_ms(bytes + rows * 100 + files * 5_000, rates.reread, 50);
+    PlannedStep { step: StepKind::Verify(dataset.name.clone()), rows, files, bytes, expected_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{DatabaseFacts, TreeFacts};
+
+    const RATES: Rates = Rates { copy: 1e8, reread: 1e9 };
+
+    fn inventory(datasets: &[(&str, DatasetFacts)]) -> Inventory {
+        let dataset = |(n, f): &(&str, DatasetFacts)| Dataset { name: n.parse().unwrap(), facts: f.clone() };
+        Inventory {
+            agent_version: "1".into(),
+            taken_at: crate::time::Timestamp::default(),
+            appliance: crate::inventory::ApplianceFacts::default(),
+            host: crate::inventory::HostFacts::default(),
+            datasets: datasets.iter().map(dataset).collect(),
+        }
+    }
+
+    fn database(bytes: u64) -> DatasetFacts {
+        DatasetFacts::Database(DatabaseFacts { engine: "sqlite".into(), bytes, ..DatabaseFacts::default() })
+    }
+
+    fn make(source: &Inventory, target: &Inventory, options: Options) -> Result<Plan, Failure> {
+        Plan::make(("a", source), ("b", target), options, &RATES)
+    }
+
+    #[test]
+    fn copies_then_finishes_then_verifies_then_publishes() {
+        let source = inventory(&[("db", database(5)), ("www", DatasetFacts::Files(TreeFacts::default()))]);
+        let plan = make(&source, &source, Options::default()).unwrap();
+        let ids: Vec<_> = plan.steps.iter().map(|s| s.step.id()).collect();
+        assert_eq!(ids, ["prepare", "copy:db", "copy:www", "finish:db", "verify:db", "verify:www", "publish"]);
+    }
+
+    #[test]
+    fn only_the_digest_shown_approves() {
+        let source = inventory(&[("db", database(5))]);
+        let plan = make(&source, &source, Options::default()).unwrap();
+        assert!(plan.clone().approve(plan.digest()).is_ok());
+        assert!(plan.clone().approve(Digest::of(b"another")).is_err());
+        let back: Plan = serde_json::from_slice(&plan.to_bytes()).unwrap();
+        assert_eq!(back.digest(), plan.digest());
+    }
+
+    #[test]
+    fn a_changed_host_is_named() {
+        let source = inventory(&[("db", database(5))]);
+        let plan = make(&source, &source, Options::default()).unwrap();
+        assert_eq!(plan.still_holds(&inventory(&[("db", database(99))]), &source), Ok(()), "sizes may change");
+        let gone = plan.still_holds(&inventory(&[]), &source).unwrap_err();
+        assert!(gone.what.ends_with("the source has changed since the plan was made: dataset db is gone"), "{gone}");
+        let mut other = source.clone();
+        other.appliance.release = "9".into();
+        let differs = plan.still_holds(&source, &other).unwrap_err();
+        assert!(differs.what.contains("target") && differs.what.ends_with("release differs"), "{differs}");
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_matched() {
+        let missing = |declared: &str| DatasetFacts::Unreadable {
+            declared: declared.into(),
+            problem: "no such file".into(),
+            hint: "mount it".into(),
+        };
+        let db = inventory(&[("db", database(1))]);
+        let table = [
+            (inventory(&[]), db.clone(), "plan: there is nothing to move"),
+            (db.clone(), inventory(&[]), "dataset db: the target's manifest does not name it"),
+            (inventory(&[("db", missing("database"))]), db.clone(), "dataset db: the source cannot read it: no such file"),
+            (db.clone(), inventory(&[("db", missing("files"))]), "dataset db: it is of one kind"),
+        ];
+        for (source, target, expected) in table {
+            let failure = make(&source, &target, Options::default()).unwrap_err().to_string();
+            assert!(failure.starts_with(expected), "{failure}");
+        }
+        assert!(make(&db, &inventory(&[("db", missing("database"))]), Options::default()).is_ok());
+        let options = Options { datasets: vec!["nope".parse().unwrap()], ..Options::default() };
+        assert!(make(&db, &db, options).unwrap_err().to_string().starts_with("dataset nope"));
+    }
+}

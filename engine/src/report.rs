@@ -1,0 +1,153 @@
+//! What a migration has brought, in numbers and by name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::journal::{Migration, Sums};
+use crate::name::{DatasetName, MigrationId};
+use crate::phase::State;
+use crate::time::Timestamp;
+
+/// Differences named in a report; further ones are only counted.
+const NAMED: usize = 1000;
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The dataset.
+    pub dataset: DatasetName,
+    /// The table with its key range, or the file.
+    pub item: String,
+    /// What differs.
+    pub what: String,
+}
+
+/// What was verified of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Verified {
+    /// How much was read again at the target.
+    pub read: Sums,
+    /// When, in milliseconds since the epoch.
+    pub at_ms: i64,
+}
+
+/// What the passes of a migration have brought so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Chunks applied.
+    pub chunks_applied: u64,
+    /// Of them, chunks whose contents the journal held already. Always 0, unless something is wrong.
+    pub chunks_resent: u64,
+    /// Bytes of chunks that arrived, before compression.
+    pub bytes_arrived: u64,
+    /// What was verified, by dataset.
+    pub verified: BTreeMap<DatasetName, Verified>,
+    /// The first differences that verification found.
+    pub differences: Vec<Difference>,
+    /// How many it found.
+    pub differences_found: u64,
+    /// Items left out of the last pass, with the reason (a file that kept changing).
+    pub left_out: Vec<Difference>,
+    /// Working time of the passes in milliseconds.
+    pub working_ms: u64,
+}
+
+impl Outcome {
+    /// Adds a difference.
+    pub fn differs(&mut self, difference: Difference) {
+        self.differences_found += 1;
+        if self.differences.len() < NAMED {
+            self.differences.push(difference);
+        }
+    }
+
+    /// Adds an item that had to be left out.
+    pub fn leave_out(&mut self, item: Difference) {
+        if self.left_out.len() < NAMED {
+            self.left_out.push(item);
+        }
+    }
+}
+
+/// Totals of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Rows held.
+    pub rows: u64,
+    /// Tables held.
+    pub tables: u64,
+    /// Regular files held.
+    pub files: u64,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Differences that verification found.
+    pub differences: u64,
+    /// Chunks applied.
+    pub chunks_applied: u64,
+    /// Chunks sent again although the journal held them.
+    pub chunks_resent: u64,
+}
+
+/// What was moved and how it was verified.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this document's form.
+    pub format: u32,
+    /// The migration.
+    pub migration: MigrationId,
+    /// The plan it runs.
+    pub plan: Digest,
+    /// The appliance.
+    pub appliance: String,
+    /// Agents: source and target.
+    pub agents: (String, String),
+    /// Who started it.
+    pub started_by: String,
+    /// When.
+    pub started_at: Timestamp,
+    /// Its state.
+    pub state: State,
+    /// Passes so far.
+    pub passes: u32,
+    /// Totals.
+    pub totals: Totals,
+    /// What is held, by dataset.
+    pub datasets: BTreeMap<DatasetName, Sums>,
+    /// What the passes brought.
+    pub outcome: Outcome,
+}
+
+impl Report {
+    /// The report of a migration that holds `datasets`.
+    pub fn of(migration: &Migration, datasets: BTreeMap<DatasetName, Sums>) -> Self {
+        let outcome = migration.outcome.clone();
+        let mut totals = Totals {
+            differences: outcome.differences_found,
+            chunks_applied: outcome.chunks_applied,
+            chunks_resent: outcome.chunks_resent,
+            ..Totals::default()
+        };
+        for sums in datasets.values() {
+            totals.rows += sums.rows;
+            totals.tables += sums.tables;
+            totals.files += sums.files;
+            totals.bytes += sums.bytes;
+        }
+        Report {
+            format: 1,
+            migration: migration.id.clone(),
+            plan: migration.digest,
+            appliance: migration.plan.appliance.clone(),
+            agents: (migration.plan.source.agent.clone(), migration.plan.target.agent.clone()),
+            started_by: migration.started_by.clone(),
+            started_at: migration.started_at,
+            state: migration.state.clone(),
+            passes: migration.pass,
+            totals,
+            datasets,
+            outcome,
+        }
+    }
+}

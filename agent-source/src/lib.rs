@@ -1,1 +1,119 @@
-//! The source agent: serves an appliance's inventory, snapshots and chunks.
+//! The source agent: serves an appliance's inventory, snapshots and chunks to the target agent. It keeps no progress.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use handover_certs::material::MaterialPaths;
+use handover_certs::reload::Credentials;
+use handover_engine::ports::Source;
+use handover_platform::SystemClock;
+use handover_platform::daemon::{self, StateDir, StateError};
+use handover_platform::manifest::{Manifest, ManifestError, read_toml};
+use handover_platform::source::LocalSource;
+use handover_transport::listen;
+use handover_transport::source::SourceService;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Serves an appliance's data to a Handover target agent.
+#[derive(Debug, clap::Parser)]
+#[command(name = "handover-source", version)]
+pub struct Arguments {
+    /// Settings of this agent.
+    #[arg(long, value_name = "FILE", default_value = "/etc/handover/source.toml")]
+    pub config: PathBuf,
+}
+
+/// `source.toml`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address to serve at; port 0 takes a free one, which is written to the file `address` in the state directory.
+    pub listen: SocketAddr,
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// Where this agent keeps its own files.
+    pub state: PathBuf,
+    /// Certificate, key, CA bundle and revocation list.
+    pub tls: MaterialPaths,
+    /// How long a snapshot is held open for a target that no longer asks, in seconds.
+    #[serde(default = "default_lease")]
+    pub lease_seconds: u64,
+}
+
+fn default_lease() -> u64 {
+    120
+}
+
+/// What keeps the agent from serving.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The settings or the manifest.
+    #[error(transparent)]
+    Settings(#[from] ManifestError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Certificate, key, CA or CRL.
+    #[error(transparent)]
+    Material(#[from] handover_certs::material::MaterialError),
+    /// A dataset of the manifest.
+    #[error(transparent)]
+    Dataset(#[from] handover_engine::failure::Failure),
+    /// The address.
+    #[error("cannot serve at {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server.
+    #[error("the server ended")]
+    Serve(#[from] handover_transport::ServeError),
+}
+
+/// Runs until a signal; the exit code says how it went.
+pub async fn main(arguments: &Arguments) -> ExitCode {
+    daemon::log_to_stderr();
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));
+    let result = run(&arguments.config, stop).await;
+    signals.abort();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", daemon::with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until `stop`.
+pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentError> {
+    let config: Config = read_toml(config)?;
+    let manifest = Manifest::read(&config.manifest)?;
+    let state = StateDir::open(&config.state)?;
+    let credentials = Credentials::load(config.tls, None)?;
+    let clock = Arc::new(SystemClock);
+    let lease = Duration::from_secs(config.lease_seconds);
+    let source = LocalSource::new(&manifest, state.path().join("scratch"), lease, clock.clone())?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| AgentError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    state.publish_address(address)?;
+    tracing::info!(%address, identity = %credentials.identity(), "the source agent serves");
+    let service = SourceService::server(Source::of(source.clone()), clock);
+    let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
+    tokio::select! {
+        served = listen::serve(listener, credentials, service, stop) => served?,
+        () = source.end_stale_leases() => {}
+        () = reload => {}
+    }
+    Ok(())
+}

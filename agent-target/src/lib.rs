@@ -1,1 +1,151 @@
-//! The target agent: plans, runs, journals and verifies migrations.
+//! The target agent: plans, runs, journals and verifies migrations, and answers operators and watchers.
+
+mod datasets;
+mod supervisor;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use handover_certs::identity::Role;
+use handover_certs::material::MaterialPaths;
+use handover_certs::reload::Credentials;
+use handover_platform::SystemClock;
+use handover_platform::daemon::{self, StateDir, StateError};
+use handover_platform::manifest::{Manifest, ManifestError, read_toml};
+use handover_platform::store::Store;
+use handover_transport::client::RemoteSource;
+use handover_transport::control::service::ControlService;
+use handover_transport::listen;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::datasets::LocalDatasets;
+use self::supervisor::Supervisor;
+
+/// Brings an appliance's data to this host, from a Handover source agent.
+#[derive(Debug, clap::Parser)]
+#[command(name = "handover-target", version)]
+pub struct Arguments {
+    /// Settings of this agent.
+    #[arg(long, value_name = "FILE", default_value = "/etc/handover/target.toml")]
+    pub config: PathBuf,
+}
+
+/// `target.toml`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address to serve at; port 0 takes a free one, which is written to the file `address` in the state directory.
+    pub listen: SocketAddr,
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// Where this agent keeps its journal.
+    pub state: PathBuf,
+    /// Certificate, key, CA bundle and revocation list.
+    pub tls: MaterialPaths,
+    /// The source agent.
+    pub source: SourceSection,
+    /// How much it takes on.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// `[source]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSection {
+    /// Its address: host:port.
+    pub address: String,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Streams side by side.
+    pub lanes: usize,
+    /// How long a step is tried again by itself without getting on, in seconds.
+    pub patience_seconds: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { lanes: 4, patience_seconds: 300 }
+    }
+}
+
+/// What keeps the agent from serving.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The settings or the manifest.
+    #[error(transparent)]
+    Settings(#[from] ManifestError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Certificate, key, CA or CRL.
+    #[error(transparent)]
+    Material(#[from] handover_certs::material::MaterialError),
+    /// The journal, a dataset of the manifest, or the source's address.
+    #[error(transparent)]
+    Failed(#[from] handover_engine::failure::Failure),
+    /// The address.
+    #[error("cannot serve at {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server.
+    #[error("the server ended")]
+    Serve(#[from] handover_transport::ServeError),
+}
+
+/// Runs until a signal; the exit code says how it went.
+pub async fn main(arguments: &Arguments) -> ExitCode {
+    daemon::log_to_stderr();
+    let stop = CancellationToken::new();
+    let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));
+    let result = run(&arguments.config, stop).await;
+    signals.abort();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", daemon::with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until `stop`. Migrations that were running when the agent last ended go on.
+pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentError> {
+    let config: Config = read_toml(config)?;
+    let manifest = Manifest::read(&config.manifest)?;
+    let state = StateDir::open(&config.state)?;
+    let credentials = Credentials::load(config.tls, Some(Role::Source))?;
+    let store = Store::open(&state.path().join("journal.db")).await?;
+    let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
+    let datasets = LocalDatasets::new(manifest)?;
+    let identity = credentials.identity().to_string();
+    let supervisor = Supervisor::new(identity, source, datasets, store, config.limits, stop.clone());
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| AgentError::Listen { address: config.listen, source })?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    supervisor.carry_on().await?;
+    state.publish_address(address)?;
+    tracing::info!(%address, identity = %credentials.identity(), "the target agent serves");
+    let service = ControlService::server(supervisor.clone(), Arc::new(SystemClock));
+    let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
+    tokio::select! {
+        served = listen::serve(listener, credentials, service, stop) => served?,
+        () = reload => {}
+    }
+    // What the workers still do is journaled before the process ends.
+    supervisor.ended().await?;
+    Ok(())
+}

@@ -377,6 +377,17 @@ impl Driver {
     }
 }
 
+/// The status of a migration that nobody drives: one that has ended.
+pub fn at_rest(migration: Migration, last_event: u64) -> Status {
+    Status {
+        migration: migration.id.clone(),
+        allowed: migration.state.allowed(),
+        progress: Meter::new(task::steps(&migration), migration.shown).read(),
+        state: migration.state,
+        last_event,
+    }
+}
+
 /// The next messages of the workers, several at once when they wait; `None` when the last worker has ended. Never
 /// completes while there is no task.
 async fn next_messages(busy: &mut Option<Busy>) -> Option<Vec<Message>> {

@@ -6,6 +6,7 @@ pub mod tree;
 pub mod verify;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -65,12 +66,23 @@ pub enum Message {
 pub struct Desk {
     to: mpsc::Sender<Message>,
     stop: CancellationToken,
+    recorded: Arc<AtomicU64>,
 }
 
 impl Desk {
     /// A desk whose messages go to `to`; `stop` asks the workers to finish the chunk at hand and end.
     pub fn new(to: mpsc::Sender<Message>, stop: CancellationToken) -> Self {
-        Self { to, stop }
+        Self { to, stop, recorded: Arc::default() }
+    }
+
+    /// The same desk, with a count of its own of what is recorded over it.
+    pub fn counting(&self) -> Self {
+        Self { recorded: Arc::default(), ..self.clone() }
+    }
+
+    /// How many times something was recorded over this desk.
+    pub fn recorded(&self) -> u64 {
+        self.recorded.load(Ordering::Relaxed)
     }
 
     /// Sends a message. The driver outlives its workers; if it is gone all the same, the work ends.
@@ -80,6 +92,7 @@ impl Desk {
 
     /// Sends records to be journaled.
     pub async fn record(&self, records: Vec<Record>) -> Result<()> {
+        self.recorded.fetch_add(1, Ordering::Relaxed);
         self.send(Message::Records(records)).await
     }
 

@@ -1,1 +1,24 @@
-//! The real host behind the engine's ports: databases, files, host facts, state store.
+//! The real host behind the engine's ports: databases, file trees, host facts, state store.
+
+pub mod contract;
+pub mod daemon;
+pub mod host;
+pub mod manifest;
+pub mod source;
+pub mod sqlite;
+pub mod store;
+pub mod tree;
+
+use handover_engine::time::{Clock, Timestamp};
+
+/// The host's wall clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the host's clock")]
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+    }
+}

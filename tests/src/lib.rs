@@ -1,1 +1,11 @@
 //! End-to-end tests, and what they share with the scenarios: appliances, processes, an independent comparison.
+//!
+//! Nothing here uses the product's own crates: what judges a migration must not share its mistakes.
+
+pub mod appliance;
+pub mod bed;
+pub mod compare;
+pub mod locate;
+pub mod poll;
+pub mod process;
+pub mod resent;

@@ -1,2 +1,52 @@
 //! The project's own commands: demo, test, bench, scenario, ci.
-fn main() {}
+
+mod bench;
+mod ci;
+mod demo;
+mod scenario;
+mod shell;
+mod suite;
+mod workplace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes an appliance, moves it over mTLS, kills the target agent on the way, and shows that it arrived whole
+    Demo,
+    /// Runs every test; what follows goes to the test runner
+    Test(suite::Options),
+    /// Measures ours and the peers in turn, and writes target/bench/NAME.json
+    Bench(bench::Options),
+    /// Runs one end-to-end scenario; its last line is one JSON object
+    Scenario(scenario::Options),
+    /// Runs what continuous integration runs: formatting, lints, docs, dependency rules, tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo => demo::run(),
+        Command::Test(options) => suite::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Scenario(options) => return scenario::run(&options),
+        Command::Ci => ci::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! What a task consists of: its steps in order, each tried again while its failures are transient.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -108,13 +107,13 @@ impl Runner {
         let id = kind.id();
         let event = Event::StepStarted { step: id.clone() };
         self.work.desk.record(vec![Record::Event(event)]).await?;
-        let got_on = AtomicU64::new(0);
+        let work = Work { desk: self.work.desk.counting(), ..self.work.clone() };
         let (mut wait, mut since, mut seen) = (FIRST_WAIT, Instant::now(), 0);
         loop {
             self.work.desk.checkpoint()?;
-            let Err(failure) = self.act(kind, &got_on).await else { break };
+            let Err(failure) = self.act(kind, &work).await else { break };
             self.work.desk.checkpoint()?;
-            let now = got_on.load(Ordering::Relaxed);
+            let now = work.desk.recorded();
             if now != seen {
                 (wait, since, seen) = (FIRST_WAIT, Instant::now(), now);
             }
@@ -135,31 +134,23 @@ impl Runner {
         self.work.desk.flush().await
     }
 
-    async fn act(&self, kind: &StepKind, got_on: &AtomicU64) -> Result<()> {
+    async fn act(&self, kind: &StepKind, work: &Work) -> Result<()> {
         // What a failed try has sent must be journaled before the next one asks what is held.
         self.work.desk.flush().await?;
         match kind {
             StepKind::Prepare => self.prepare().await,
-            StepKind::Copy(dataset) => {
-                let before = self.work.holdings.sums(&self.work.migration, dataset).await?;
-                let result = match self.target(dataset)? {
-                    TargetDataset::Database(database) => {
-                        self.renewing(dataset, pass::database::copy(self.work.clone(), dataset.clone(), database)).await
-                    }
-                    TargetDataset::Tree(tree) => pass::tree::copy(self.work.clone(), dataset.clone(), tree).await,
-                };
-                self.work.desk.flush().await?;
-                if self.work.holdings.sums(&self.work.migration, dataset).await? != before {
-                    got_on.fetch_add(1, Ordering::Relaxed);
+            StepKind::Copy(dataset) => match self.target(dataset)? {
+                TargetDataset::Database(database) => {
+                    self.renewing(dataset, pass::database::copy(work.clone(), dataset.clone(), database)).await
                 }
-                result
-            }
+                TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
+            },
             StepKind::Finish(dataset) => self.finish(dataset).await,
             StepKind::Verify(dataset) => match self.target(dataset)? {
                 TargetDataset::Database(database) => {
-                    pass::verify::database(self.work.clone(), dataset.clone(), database).await
+                    pass::verify::database(work.clone(), dataset.clone(), database).await
                 }
-                TargetDataset::Tree(tree) => pass::verify::tree(self.work.clone(), dataset.clone(), tree).await,
+                TargetDataset::Tree(tree) => pass::verify::tree(work.clone(), dataset.clone(), tree).await,
             },
             StepKind::Publish => self.each(|target| async move {
                 match target {

@@ -1,0 +1,83 @@
+//! What the target's manifest declares: where datasets land, and what stands there.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory, TreeFacts};
+use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::pass::TargetDataset;
+use handover_engine::ports::{DatabaseTarget, Result, TreeReader};
+use handover_engine::time::Clock;
+use handover_platform::manifest::{DatabaseSection, FilesSection, Manifest};
+use handover_platform::source::{inventory, unreadable};
+use handover_platform::sqlite::SqliteTarget;
+use handover_platform::tree::{FileTree, Filter};
+
+/// The target's datasets.
+pub struct LocalDatasets {
+    manifest: Manifest,
+}
+
+fn filter(section: &FilesSection) -> Result<Filter> {
+    Filter::new(&section.include, &section.exclude)
+}
+
+fn database(section: &DatabaseSection, migration: &MigrationId) -> SqliteTarget {
+    let path = section.sqlite_path().unwrap_or_else(|| Path::new("")).to_owned();
+    SqliteTarget::new(section.name.clone(), path, migration)
+}
+
+impl LocalDatasets {
+    /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
+    pub fn new(manifest: Manifest) -> Result<Self> {
+        manifest.files.iter().try_for_each(|section| filter(section).map(drop))?;
+        Ok(Self { manifest })
+    }
+
+    /// The places where `migration` lands.
+    pub fn of(&self, migration: &MigrationId) -> Result<HashMap<DatasetName, TargetDataset>> {
+        let mut out = HashMap::new();
+        for section in &self.manifest.database {
+            let target = Arc::new(database(section, migration));
+            out.insert(section.name.clone(), TargetDataset::Database(target));
+        }
+        for section in &self.manifest.files {
+            let tree = FileTree::target(section.name.clone(), section.root.clone(), filter(section)?, migration);
+            out.insert(section.name.clone(), TargetDataset::Tree(Arc::new(tree)));
+        }
+        Ok(out)
+    }
+
+    /// What stands on this host now. A dataset that is not there yet is an empty one.
+    pub async fn inspect(&self, clock: &dyn Clock) -> Result<Inventory> {
+        // Only looks: the name is that of no migration.
+        let nobody: MigrationId = "inspect".parse().map_err(|e| {
+            handover_engine::failure::Failure::permanent("inspect", "cannot be named").because(e)
+        })?;
+        let mut datasets = Vec::new();
+        for section in &self.manifest.database {
+            let location = section.sqlite_path().unwrap_or_else(|| Path::new("")).display().to_string();
+            let empty = DatabaseFacts { engine: "sqlite".to_owned(), location, ..DatabaseFacts::default() };
+            let facts = match database(section, &nobody).occupied().await {
+                Ok(facts) => DatasetFacts::Database(facts.unwrap_or(empty)),
+                Err(failure) => unreadable("database", &failure),
+            };
+            datasets.push(Dataset { name: section.name.clone(), facts });
+        }
+        for section in &self.manifest.files {
+            let facts = self.tree(section).await?;
+            datasets.push(Dataset { name: section.name.clone(), facts });
+        }
+        inventory(self.manifest.facts(), datasets, clock).await
+    }
+
+    async fn tree(&self, section: &FilesSection) -> Result<DatasetFacts> {
+        let root = section.root.display().to_string();
+        if !section.root.exists() {
+            return Ok(DatasetFacts::Files(TreeFacts { root, ..TreeFacts::default() }));
+        }
+        let tree = FileTree::reader(section.name.clone(), section.root.clone(), filter(section)?);
+        Ok(tree.facts().await.map_or_else(|failure| unreadable("files", &failure), DatasetFacts::Files))
+    }
+}

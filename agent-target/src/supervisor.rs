@@ -1,0 +1,329 @@
+//! The target's answer to operators and watchers: makes plans, starts drivers, and knows every migration.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use handover_engine::check::{Finding, Severity, compare, holds_data};
+use handover_engine::driver::{Driver, Handle, Ports, Settings, Status};
+use handover_engine::failure::Failure;
+use handover_engine::inventory::Inventory;
+use handover_engine::journal::{Event, Holdings, Journal, Migration, Record};
+use handover_engine::name::MigrationId;
+use handover_engine::phase::{Operation, State};
+use handover_engine::plan::{ApprovedPlan, Options, Plan, Rates};
+use handover_engine::ports::{Answers, Result, Source, SourceHost};
+use handover_engine::report::{Outcome, Report};
+use handover_engine::time::Clock;
+use handover_platform::SystemClock;
+use handover_platform::store::Store;
+use handover_transport::client::RemoteSource;
+use handover_transport::control::{Control, Seen};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Limits;
+use crate::datasets::LocalDatasets;
+
+/// Bytes that are sent to measure the way to the source before a plan is made.
+const PROBE: u64 = 16 << 20;
+/// Bytes per second that readers and loaders reach where the link is faster.
+const HOST_RATE: f64 = 150e6;
+/// Bytes per second at which a target's data is read again.
+const REREAD_RATE: f64 = 600e6;
+/// The least of a digest that names a plan.
+const DIGEST_PREFIX: usize = 8;
+/// Events that a watcher gets at once.
+const EVENTS: u32 = 256;
+
+/// The target agent's brain.
+pub struct Supervisor {
+    identity: String,
+    source: Arc<RemoteSource>,
+    datasets: LocalDatasets,
+    store: Store,
+    limits: Limits,
+    stop: CancellationToken,
+    running: Mutex<HashMap<MigrationId, Handle>>,
+    drivers: TaskTracker,
+    broken: Arc<Mutex<Option<Failure>>>,
+}
+
+impl Supervisor {
+    /// Made at start; `stop` ends everything.
+    pub fn new(
+        identity: String,
+        source: Arc<RemoteSource>,
+        datasets: LocalDatasets,
+        store: Store,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        let (running, drivers, broken) = (Mutex::default(), TaskTracker::new(), Arc::default());
+        Arc::new(Self { identity, source, datasets, store, limits, stop, running, drivers, broken })
+    }
+
+    /// Takes up every migration that has not ended.
+    pub async fn carry_on(&self) -> Result<()> {
+        for migration in self.store.migrations().await? {
+            if !migration.state.phase.is_final() {
+                tracing::info!(migration = %migration.id, state = %migration.state, "taking up a migration");
+                self.drive(migration).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all drivers have ended, after `stop`. An error when one had to end because its journal cannot be written.
+    pub async fn ended(&self) -> Result<()> {
+        self.drivers.close();
+        self.drivers.wait().await;
+        match self.broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<MigrationId, Handle>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn drive(&self, migration: Migration) -> Result<()> {
+        let id = migration.id.clone();
+        let ports = Ports {
+            source: Source::of(self.source.clone()),
+            datasets: self.datasets.of(&id)?,
+            journal: Arc::new(self.store.clone()),
+            holdings: Arc::new(self.store.clone()),
+            clock: Arc::new(SystemClock),
+        };
+        let patience = Duration::from_secs(self.limits.patience_seconds);
+        let settings = Settings { lanes: self.limits.lanes.max(1), patience };
+        let last = self.store.last_event(&id).await?;
+        let (driver, handle) = Driver::new(ports, settings, migration, last, self.stop.child_token());
+        self.table().insert(id.clone(), handle);
+        let (stop, broken) = (self.stop.clone(), self.broken.clone());
+        self.drivers.spawn(async move {
+            if let Err(failure) = driver.run().await {
+                // Without a journal nothing may be acknowledged: the agent ends, and whoever starts it again sees why.
+                tracing::error!(migration = %id, %failure, "the journal cannot be written: the agent ends");
+                *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                stop.cancel();
+            }
+        });
+        Ok(())
+    }
+
+    /// Both inventories; the source is greeted first, so that another protocol version is refused by name.
+    async fn both(&self) -> Result<(Inventory, Inventory)> {
+        self.source.hello().await?;
+        let source = self.source.inspect().await?;
+        Ok((source, self.datasets.inspect(&SystemClock).await?))
+    }
+
+    /// The way to the source, rounded down to a power of two, so that the same hosts make the same plan.
+    async fn rates(&self) -> Result<Rates> {
+        let (bytes, time) = self.source.probe(PROBE).await?;
+        let link = (bytes as f64 / time.as_secs_f64().max(1e-6)).max(1.0);
+        Ok(Rates { copy: 2_f64.powf(link.log2().floor()).min(HOST_RATE), reread: REREAD_RATE })
+    }
+
+    async fn kept_plan(&self, digest: &str) -> Result<Plan> {
+        let item = format!("plan {digest}");
+        if digest.len() < DIGEST_PREFIX {
+            let what = format!("give at least the first {DIGEST_PREFIX} digits of its digest");
+            return Err(Failure::operator(item, what));
+        }
+        let mut plans = self.store.find_plans(digest).await?;
+        match (plans.pop(), plans.is_empty()) {
+            (Some(plan), true) => Ok(plan),
+            (Some(_), false) => Err(Failure::operator(item, "several plans begin so: give more digits")),
+            (None, _) => Err(Failure::operator(item, "this target has made no such plan")
+                .hint("run `handover plan` and start the digest it prints")),
+        }
+    }
+
+    /// Refuses a target that holds data, unless the plan says that it is replaced.
+    fn refuse_occupied(plan: &Plan, target: &Inventory) -> Result<()> {
+        if plan.options.overwrite {
+            return Ok(());
+        }
+        for name in plan.datasets() {
+            if target.datasets.iter().any(|d| d.name == *name && holds_data(&d.facts)) {
+                return Err(Failure::operator(format!("dataset {name}"), "the target holds data of it already")
+                    .hint("plan with --overwrite to replace it (abort brings it back until finalize), or empty it"));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, approved: &ApprovedPlan, by: &str) -> Result<Migration> {
+        let now = SystemClock.now();
+        let stamp: String = now.to_string().chars().filter(char::is_ascii_digit).take(14).collect();
+        let noise = handover_engine::digest::Digest::of(format!("{}{}{:?}", self.identity, approved.digest(), now).as_bytes());
+        let id = format!("m-{stamp}-{}", &noise.short()[..4]);
+        Ok(Migration {
+            id: id.parse().map_err(|e| Failure::permanent("migration", "cannot be named").because(e))?,
+            plan: approved.plan().clone(),
+            digest: approved.digest(),
+            started_by: by.to_owned(),
+            started_at: now,
+            state: State::started(),
+            steps_done: Vec::new(),
+            pass: 1,
+            shown: 0.0,
+            outcome: Outcome::default(),
+        })
+    }
+
+    fn handle(&self, id: &MigrationId) -> Option<Handle> {
+        self.table().get(id).cloned()
+    }
+
+    async fn migration(&self, id: &MigrationId) -> Result<Migration> {
+        let all = self.store.migrations().await?;
+        all.into_iter().find(|m| m.id == *id).ok_or_else(|| {
+            Failure::operator(format!("migration {id}"), "this target has no such migration")
+                .hint("`handover list` names those it has")
+        })
+    }
+
+    async fn status(&self, migration: Migration) -> Result<Status> {
+        if let Some(handle) = self.handle(&migration.id) {
+            return Ok(handle.status().borrow().clone());
+        }
+        let last_event = self.store.last_event(&migration.id).await?;
+        Ok(handover_engine::driver::at_rest(migration, last_event))
+    }
+}
+
+#[async_trait]
+impl Control for Supervisor {
+    async fn inspect(&self) -> Result<(Inventory, Inventory)> {
+        self.both().await
+    }
+
+    async fn check(&self, options: Options) -> Result<Vec<Finding>> {
+        match self.both().await {
+            Ok((source, target)) => Ok(compare(&source, &target, &options)),
+            Err(failure) => {
+                let what = failure.causes.iter().fold(failure.what.clone(), |text, cause| format!("{text}: {cause}"));
+                Ok(vec![Finding::new(Severity::Error, failure.item, what, failure.hint)])
+            }
+        }
+    }
+
+    async fn plan(&self, options: Options) -> Result<Plan> {
+        let (source, target) = self.both().await?;
+        let rates = self.rates().await?;
+        let name = self.source.identity();
+        let plan = Plan::make((&name, &source), (&self.identity, &target), options, &rates)?;
+        self.store.keep_plan(&plan).await?;
+        Ok(plan)
+    }
+
+    async fn start(&self, digest: &str, by: &str) -> Result<MigrationId> {
+        let plan = self.kept_plan(digest).await?;
+        let (source, target) = self.both().await?;
+        plan.still_holds(&source, &target)?;
+        Self::refuse_occupied(&plan, &target)?;
+        let digest = plan.digest();
+        let migration = self.begin(&plan.approve(digest)?, by)?;
+        self.store.create(&migration).await?;
+        let event = Event::State { state: migration.state.clone(), by: Some(by.to_owned()) };
+        self.store.commit(&migration.id, SystemClock.now(), &[Record::Event(event)]).await?;
+        let id = migration.id.clone();
+        tracing::info!(migration = %id, plan = %digest.short(), by, "a migration starts");
+        self.drive(migration).await?;
+        Ok(id)
+    }
+
+    async fn list(&self) -> Result<Vec<Status>> {
+        let mut out = Vec::new();
+        for migration in self.store.migrations().await? {
+            out.push(self.status(migration).await?);
+        }
+        Ok(out)
+    }
+
+    async fn watch(&self, id: &MigrationId, after: u64) -> Result<Answers<Seen>> {
+        let migration = self.migration(id).await?;
+        let (to, seen) = mpsc::channel(16);
+        let store = self.store.clone();
+        let Some(handle) = self.handle(id) else {
+            let status = self.status(migration).await?;
+            let id = id.clone();
+            tokio::spawn(async move {
+                let mut cursor = after;
+                if send_events(&store, &id, &mut cursor, &to).await {
+                    let _ = to.send(Ok(Seen::Status(Box::new(status)))).await;
+                }
+            });
+            return Ok(tokio_stream::wrappers::ReceiverStream::new(seen).boxed());
+        };
+        let (id, mut status) = (id.clone(), handle.status());
+        tokio::spawn(async move {
+            let mut cursor = after;
+            loop {
+                let now = status.borrow_and_update().clone();
+                let last = now.state.phase.is_final();
+                // Events first: whoever sees a status has seen what led to it.
+                if now.last_event > cursor && !send_events(&store, &id, &mut cursor, &to).await {
+                    return;
+                }
+                if to.send(Ok(Seen::Status(Box::new(now)))).await.is_err() || last || status.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(tokio_stream::wrappers::ReceiverStream::new(seen).boxed())
+    }
+
+    async fn act(&self, id: &MigrationId, operation: Operation, by: &str) -> Result<Status> {
+        let migration = self.migration(id).await?;
+        let Some(handle) = self.handle(id).filter(|_| !migration.state.phase.is_final()) else {
+            let what = format!("{operation} is not possible: it is {}", migration.state);
+            return Err(Failure::operator(format!("migration {id}"), what).hint("possible now: nothing"));
+        };
+        handle.ask(operation, by).await?;
+        tracing::info!(migration = %id, %operation, by, "an operation was asked for");
+        let status = handle.status().borrow().clone();
+        Ok(status)
+    }
+
+    async fn report(&self, id: &MigrationId) -> Result<Report> {
+        let migration = self.migration(id).await?;
+        let mut sums = std::collections::BTreeMap::new();
+        for dataset in migration.plan.datasets() {
+            sums.insert(dataset.clone(), self.store.sums(id, dataset).await?);
+        }
+        Ok(Report::of(&migration, sums))
+    }
+
+    async fn probe(&self, bytes: u64) -> Result<(u64, Duration)> {
+        self.source.probe(bytes).await
+    }
+}
+
+/// Sends all events after the cursor and moves it; false when the watcher has gone or the journal cannot be read.
+async fn send_events(store: &Store, id: &MigrationId, cursor: &mut u64, to: &mpsc::Sender<Result<Seen>>) -> bool {
+    loop {
+        let events = match store.events(id, *cursor, EVENTS).await {
+            Ok(events) => events,
+            Err(failure) => {
+                let _ = to.send(Err(failure)).await;
+                return false;
+            }
+        };
+        let Some(last) = events.last() else { return true };
+        *cursor = last.seq;
+        for event in events {
+            if to.send(Ok(Seen::Event(event))).await.is_err() {
+                return false;
+            }
+        }
+    }
+}

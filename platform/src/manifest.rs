@@ -1,0 +1,253 @@
+//! `appliance.toml`: what an appliance consists of on one host. The source's says what may be read, the target's where it
+//! lands; parts are matched by name. An agent touches nothing that its own manifest does not name.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use handover_engine::inventory::ApplianceFacts;
+use handover_engine::name::DatasetName;
+use serde::Deserialize;
+
+/// A manifest.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The appliance itself.
+    pub appliance: Appliance,
+    /// Its databases.
+    #[serde(default)]
+    pub database: Vec<DatabaseSection>,
+    /// Its file trees.
+    #[serde(default)]
+    pub files: Vec<FilesSection>,
+}
+
+/// `[appliance]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Appliance {
+    /// Its name; the same on both hosts.
+    pub name: String,
+    /// The release it runs.
+    #[serde(default)]
+    pub release: String,
+    /// Its role.
+    #[serde(default)]
+    pub role: Role,
+    /// The host name that users know it by.
+    #[serde(default)]
+    pub host_name: String,
+    /// Its domain.
+    #[serde(default)]
+    pub domain: String,
+    /// Its addresses.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+/// The part a host plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The only host.
+    #[default]
+    Standalone,
+    /// The master of a high-availability pair.
+    HaMaster,
+    /// The replica of a high-availability pair.
+    HaReplica,
+}
+
+impl Role {
+    /// As it is written in a manifest.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Standalone => "standalone",
+            Role::HaMaster => "ha-master",
+            Role::HaReplica => "ha-replica",
+        }
+    }
+}
+
+/// `[[database]]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSection {
+    /// The dataset's name.
+    pub name: DatasetName,
+    /// Where it is: `sqlite:/absolute/path`.
+    pub url: String,
+    /// Tables that are left out, with their indexes and triggers.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+/// `[[files]]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesSection {
+    /// The dataset's name.
+    pub name: DatasetName,
+    /// The tree's root, absolute.
+    pub root: PathBuf,
+    /// Only what one of these globs matches; everything when empty.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Not what one of these globs matches.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+/// A manifest (or another file of settings) that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The file cannot be read.
+    #[error("{path}: cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not what it should be; the text names the key and the line.
+    #[error("{path}: {text}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message, with line and key.
+        text: String,
+    },
+    /// A section makes no sense.
+    #[error("{path}: [[{section}]] `{name}`: {problem}")]
+    Section {
+        /// The file.
+        path: PathBuf,
+        /// The section's kind.
+        section: &'static str,
+        /// The dataset's name.
+        name: String,
+        /// What is wrong and what to write instead.
+        problem: String,
+    },
+}
+
+/// Reads a TOML file into `T`; errors name the file, the line and the key.
+pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ManifestError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text)
+        .map_err(|error| ManifestError::Parse { path: path.to_owned(), text: error.to_string().trim().to_owned() })
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    pub fn read(path: &Path) -> Result<Self, ManifestError> {
+        let manifest: Self = read_toml(path)?;
+        manifest.check().map_err(|(section, name, problem)| ManifestError::Section {
+            path: path.to_owned(),
+            section,
+            name,
+            problem,
+        })?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String, String)> {
+        let mut names = HashSet::new();
+        for database in &self.database {
+            let refuse = |problem: String| Err(("database", database.name.to_string(), problem));
+            if !names.insert(&database.name) {
+                return refuse("the name is used twice".to_owned());
+            }
+            match database.sqlite_path() {
+                Some(path) if path.is_absolute() => {}
+                Some(_) => return refuse("`url`: write the path absolutely: sqlite:/var/lib/…".to_owned()),
+                None => return refuse(format!("`url = \"{}\"`: write sqlite:/absolute/path", database.shown_url())),
+            }
+        }
+        for files in &self.files {
+            let refuse = |problem: &str| Err(("files", files.name.to_string(), problem.to_owned()));
+            if !names.insert(&files.name) {
+                return refuse("the name is used twice");
+            }
+            if !files.root.is_absolute() {
+                return refuse("`root`: write an absolute path");
+            }
+        }
+        Ok(())
+    }
+
+    /// The appliance as an inventory shows it.
+    pub fn facts(&self) -> ApplianceFacts {
+        let Appliance { name, release, role, host_name, domain, addresses } = self.appliance.clone();
+        let role = role.as_str().to_owned();
+        ApplianceFacts { name, release, role, host_name, domain, addresses, licence: None }
+    }
+}
+
+impl DatabaseSection {
+    /// The path of an SQLite database.
+    pub fn sqlite_path(&self) -> Option<&Path> {
+        self.url.strip_prefix("sqlite:").map(Path::new)
+    }
+
+    /// The url without credentials, for messages.
+    fn shown_url(&self) -> String {
+        match self.url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+            Some((scheme, rest)) => format!("{scheme}://…@{rest}"),
+            None => self.url.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [appliance]
+        name = "mail"
+        release = "4.2"
+        role = "ha-master"
+        [[database]]
+        name = "main"
+        url = "sqlite:/var/lib/mail/main.db"
+        [[files]]
+        name = "spool"
+        root = "/var/spool/mail"
+        exclude = ["*.tmp"]
+    "#;
+
+    fn read(text: &str) -> Result<Manifest, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("appliance.toml");
+        std::fs::write(&path, text).unwrap();
+        Manifest::read(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_good_one_is_read() {
+        let manifest = read(GOOD).unwrap();
+        assert_eq!(manifest.database[0].sqlite_path(), Some(Path::new("/var/lib/mail/main.db")));
+        assert_eq!(manifest.facts().role, "ha-master");
+    }
+
+    #[test]
+    fn a_bad_one_is_refused_by_name() {
+        let table = [
+            (GOOD.replace("release", "relaese"), "relaese"),
+            (GOOD.replace("release", "relaese"), "line 4"),
+            (GOOD.replace("sqlite:/var", "sqlite:var"), "`main`: `url`: write the path absolutely"),
+            (GOOD.replace("sqlite:/var", "oracle://joe:secret@db/var"), "oracle://…@db/var"),
+            (GOOD.replace("\"/var/spool", "\"var/spool"), "`spool`: `root`"),
+            (GOOD.replace("\"spool\"", "\"main\""), "the name is used twice"),
+            (GOOD.replace("\"spool\"", "\"a b\""), "is not a valid name"),
+            (GOOD.replace("ha-master", "king"), "king"),
+            (GOOD.replace("[appliance]", "[appliances]"), "appliances"),
+        ];
+        for (text, expected) in table {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains(expected), "{expected}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The source's side of the ports on this host: what its manifest declares, and the snapshots held open under leases.
+
+mod leases;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use handover_engine::failure::Failure;
+use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
+use handover_engine::name::{DatasetName, LeaseId};
+use handover_engine::ports::{
+    Answers, Database, DatabaseSnapshot, Opened, Result, RowSource, SourceHost, TreeReader, TreeSource,
+};
+use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, TableName};
+use handover_engine::time::Clock;
+use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
+use tokio::sync::mpsc;
+
+use self::leases::Leases;
+use crate::manifest::Manifest;
+use crate::sqlite::SqliteDatabase;
+use crate::tree::{FileTree, Filter};
+
+/// Chunks read ahead of the one being sent.
+const AHEAD: usize = 1;
+
+/// A dataset that can be read.
+#[derive(Clone)]
+enum Readable {
+    Database(Arc<dyn Database>),
+    Tree(Arc<dyn TreeReader>),
+}
+
+/// The source on this host.
+pub struct LocalSource {
+    appliance: ApplianceFacts,
+    datasets: Vec<(DatasetName, Readable)>,
+    by_name: HashMap<DatasetName, usize>,
+    leases: Leases,
+    clock: Arc<dyn Clock>,
+}
+
+impl LocalSource {
+    /// What `manifest` declares. Private copies of databases are made in `scratch`; those of an earlier run are removed. A
+    /// lease that is not renewed for `lease` ends.
+    pub fn new(manifest: &Manifest, scratch: PathBuf, lease: Duration, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        crate::sqlite::remove_stale_copies(&scratch)?;
+        let mut datasets = Vec::new();
+        for section in &manifest.database {
+            let path = section.sqlite_path().unwrap_or_else(|| std::path::Path::new("")).to_owned();
+            let (name, exclude) = (section.name.clone(), section.exclude.clone());
+            let database = SqliteDatabase::new(name.clone(), path, exclude, scratch.clone());
+            datasets.push((name, Readable::Database(Arc::new(database))));
+        }
+        for section in &manifest.files {
+            let filter = Filter::new(&section.include, &section.exclude)?;
+            let tree = FileTree::reader(section.name.clone(), section.root.clone(), filter);
+            datasets.push((section.name.clone(), Readable::Tree(Arc::new(tree))));
+        }
+        let by_name = datasets.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
+        let leases = Leases::new(lease);
+        Ok(Arc::new(Self { appliance: manifest.facts(), datasets, by_name, leases, clock }))
+    }
+
+    /// Ends leases that are not renewed, until dropped. Run it as long as the source serves.
+    pub async fn end_stale_leases(&self) {
+        self.leases.watch().await;
+    }
+
+    fn unknown(name: &DatasetName) -> Failure {
+        Failure::operator(format!("dataset {name}"), "the source's manifest does not name it")
+            .hint("has the source's appliance.toml been changed? make a new plan")
+    }
+
+    fn database(&self, name: &DatasetName) -> Result<Arc<dyn Database>> {
+        match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
+            Some(Readable::Database(database)) => Ok(database.clone()),
+            _ => Err(Self::unknown(name)),
+        }
+    }
+
+    fn tree(&self, name: &DatasetName) -> Result<Arc<dyn TreeReader>> {
+        match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
+            Some(Readable::Tree(tree)) => Ok(tree.clone()),
+            _ => Err(Self::unknown(name)),
+        }
+    }
+}
+
+async fn facts(readable: &Readable) -> DatasetFacts {
+    let (declared, facts) = match readable {
+        Readable::Database(database) => ("database", database.facts().await.map(DatasetFacts::Database)),
+        Readable::Tree(tree) => ("files", tree.facts().await.map(DatasetFacts::Files)),
+    };
+    facts.unwrap_or_else(|failure| unreadable(declared, &failure))
+}
+
+/// What an inventory says of a dataset that could not be read.
+pub fn unreadable(declared: &str, failure: &Failure) -> DatasetFacts {
+    let problem = failure.causes.iter().fold(failure.what.clone(), |text, cause| format!("{text}: {cause}"));
+    DatasetFacts::Unreadable { declared: declared.to_owned(), problem, hint: failure.hint.clone() }
+}
+
+#[async_trait]
+impl SourceHost for LocalSource {
+    async fn inspect(&self) -> Result<Inventory> {
+        let mut datasets = Vec::with_capacity(self.datasets.len());
+        for (name, readable) in &self.datasets {
+            datasets.push(Dataset { name: name.clone(), facts: facts(readable).await });
+        }
+        inventory(self.appliance.clone(), datasets, &*self.clock).await
+    }
+
+    async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened> {
+        let database = self.database(dataset)?;
+        let snapshot = self.leases.open(lease, || async move { database.snapshot().await }).await?;
+        Ok(Opened { snapshot: snapshot.id(), schema: snapshot.schema().clone() })
+    }
+
+    async fn close(&self, lease: &LeaseId) -> Result<()> {
+        self.leases.close(lease);
+        Ok(())
+    }
+}
+
+/// An inventory of this host.
+pub async fn inventory(
+    appliance: ApplianceFacts,
+    datasets: Vec<Dataset>,
+    clock: &dyn Clock,
+) -> Result<Inventory> {
+    let host = tokio::task::spawn_blocking(crate::host::facts).await;
+    Ok(Inventory {
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        taken_at: clock.now(),
+        appliance,
+        host: host.map_err(|e| Failure::transient("host", "its facts could not be read").because(e))?,
+        datasets,
+    })
+}
+
+#[async_trait]
+impl RowSource for LocalSource {
+    async fn rows(&self, request: RowsRequest) -> Result<Answers<RowsChunk>> {
+        let lease = self.leases.renewed(&request.lease);
+        let Some(snapshot) = lease.filter(|snapshot| snapshot.id() == request.snapshot) else {
+            return Err(Failure::transient(
+                format!("snapshot {}", request.snapshot.0),
+                "the source no longer holds it (its lease has ended, or the agent was restarted)",
+            )
+            .hint("the copy goes on from a new snapshot by itself"));
+        };
+        let (to, chunks) = mpsc::channel(AHEAD);
+        let leases = self.leases.clone();
+        tokio::spawn(async move {
+            let reading = Reading { snapshot, table: request.table, budget: request.budget.max(1), to };
+            let renew = || drop(leases.renewed(&request.lease));
+            let result = match request.wanted {
+                RowsWanted::Range(range) => reading.range(range, renew).await,
+                RowsWanted::Recheck(held) => reading.recheck(held, renew).await,
+            };
+            if let Err(failure) = result {
+                // The receiver may have gone: then nobody wants to know.
+                let _ = reading.to.send(Err(failure)).await;
+            }
+        });
+        Ok(tokio_stream::wrappers::ReceiverStream::new(chunks).boxed())
+    }
+}
+
+/// One request for rows, being answered.
+struct Reading {
+    snapshot: Arc<dyn DatabaseSnapshot>,
+    table: TableName,
+    budget: u64,
+    to: mpsc::Sender<Result<RowsChunk>>,
+}
+
+impl Reading {
+    /// Sends a chunk; false when nobody wants more.
+    async fn send(&self, chunk: RowsChunk) -> bool {
+        let Some(name) = (!chunk.header.unchanged).then(|| chunk.header.range.after.clone()) else {
+            return self.to.send(Ok(chunk)).await.is_ok();
+        };
+        let bytes = chunk.header.bytes;
+        let sent = self.to.send(Ok(chunk)).await.is_ok();
+        let key = name.map(|key| key.0.iter().map(|b| format!("{b:02x}")).collect::<String>()).unwrap_or_default();
+        served(&format!("table/{} after {key}", self.table.name), bytes);
+        sent
+    }
+
+    async fn range(&self, mut range: KeyRange, renew: impl Fn()) -> Result<()> {
+        loop {
+            let chunk = self.snapshot.read(&self.table, &range, self.budget).await?;
+            renew();
+            let until = chunk.header.range.until.clone();
+            let last = until == range.until;
+            if !self.send(chunk).await || last {
+                return Ok(());
+            }
+            range.after = until;
+        }
+    }
+
+    /// Reads each held chunk again: one that is the same goes without its rows, one that is not goes as what is there
+    /// now, cut anew where it has grown.
+    async fn recheck(&self, held: Vec<HeldChunk>, renew: impl Fn() + Copy) -> Result<()> {
+        for held in held {
+            let budget = self.budget.max(held.bytes.saturating_add(1));
+            let mut chunk = self.snapshot.read(&self.table, &held.range, budget).await?;
+            renew();
+            let whole = chunk.header.range == held.range;
+            if whole && chunk.header.digest == held.digest {
+                chunk.header.unchanged = true;
+                chunk.block = bytes::Bytes::new();
+            }
+            let until = chunk.header.range.until.clone();
+            if !self.send(chunk).await {
+                return Ok(());
+            }
+            if !whole {
+                self.range(KeyRange { after: until, until: held.range.until }, renew).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Logs that contents were served, for those who count what is sent twice.
+fn served(chunk: &str, bytes: u64) {
+    if tracing::enabled!(target: "handover::served", tracing::Level::DEBUG) {
+        let at_ms = crate::SystemClock.now().millis();
+        tracing::debug!(target: "handover::served", chunk, bytes, at_ms, "served");
+    }
+}
+
+#[async_trait]
+impl TreeSource for LocalSource {
+    async fn scan(&self, dataset: &DatasetName) -> Result<Answers<Vec<Entry>>> {
+        Ok(self.tree(dataset)?.scan())
+    }
+
+    async fn pack(&self, request: PackRequest) -> Result<PackChunk> {
+        let pack = self.tree(&request.dataset)?.pack(request.files).await?;
+        for file in &pack.files {
+            if let PackedFile::Contents { entry, len, .. } = file {
+                served(&format!("file/{}", entry.path), *len);
+            }
+        }
+        Ok(pack)
+    }
+
+    async fn file(&self, request: FileRequest) -> Result<Answers<Segment>> {
+        let path = request.path.clone();
+        let segments = self.tree(&request.dataset)?.file(request);
+        let logged = segments.inspect(move |segment| {
+            if let Ok(segment) = segment
+                && !segment.data.is_empty()
+            {
+                served(&format!("file/{path}@{}", segment.offset), segment.data.len() as u64);
+            }
+        });
+        Ok(logged.boxed())
+    }
+}

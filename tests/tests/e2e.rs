@@ -1,0 +1,28 @@
+//! End to end: real agents, real files and databases, mutual TLS between them.
+
+#[path = "e2e/arrows.rs"]
+mod arrows;
+#[path = "e2e/crashes.rs"]
+mod crashes;
+#[path = "e2e/identities.rs"]
+mod identities;
+#[path = "e2e/migrations.rs"]
+mod migrations;
+#[path = "e2e/refusals.rs"]
+mod refusals;
+
+use std::time::Duration;
+
+use handover_tests::bed::{Bed, Status};
+
+/// How long a small migration may take on a busy machine.
+const SETTLES_WITHIN: Duration = Duration::from_secs(90);
+
+/// Waits until the migration has settled and finds nothing different.
+#[track_caller]
+fn settle_and_compare(bed: &Bed) -> Status {
+    let status = bed.settle(SETTLES_WITHIN).unwrap();
+    let found = bed.compare().unwrap();
+    assert_eq!(found.found, 0, "{}", found.describe());
+    status
+}

@@ -1,0 +1,62 @@
+//! Connections to a peer: TCP, TLS with our identity, HTTP/2 with windows sized for 1 Gbit/s at 100 ms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use handover_certs::reload::Credentials;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Receive window of one stream: 1 Gbit/s × 100 ms, and some.
+const STREAM_WINDOW: u32 = 16 << 20;
+/// Receive window of a connection: what all its streams together may hold in memory.
+const CONNECTION_WINDOW: u32 = 24 << 20;
+/// How long connecting may take, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A silent connection is probed this often…
+pub(crate) const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+/// …and given up after this long without an answer.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What keeps a connection from being made.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("cannot reach {address}")]
+    Tcp { address: String, source: std::io::Error },
+    #[error("no TLS session with {address}")]
+    Tls { address: String, source: std::io::Error },
+}
+
+/// A lazy channel to `address` (host:port). It connects at the first call, and again after a lost connection; each
+/// connection uses the credentials of that moment. Bad TLS and an unreachable peer fail the call, which may be made again.
+pub fn channel(address: &str, credentials: Arc<Credentials>) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    let address = address.to_owned();
+    let connector = tower::service_fn(move |_: Uri| connect(address.clone(), credentials.clone()));
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+type Io = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
+
+async fn connect(address: String, credentials: Arc<Credentials>) -> Result<Io, ConnectError> {
+    let tcp = TcpStream::connect(&address).await.map_err(|source| ConnectError::Tcp { address: address.clone(), source })?;
+    // Best effort: a connection without it works, only slower.
+    let _ = tcp.set_nodelay(true);
+    // The peer is known by its SPIFFE id, not by a DNS name: the verifier does not look at this one.
+    let name = ServerName::try_from("handover.invalid").map_err(|e| ConnectError::Tls {
+        address: address.clone(),
+        source: std::io::Error::other(e),
+    })?;
+    let tls = TlsConnector::from(credentials.client()).connect(name, tcp).await;
+    tls.map(TokioIo::new).map_err(|source| ConnectError::Tls { address, source })
+}

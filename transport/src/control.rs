@@ -1,0 +1,49 @@
+//! The control API: one trait, served by the target agent and called by the CLI (and by anyone's scripts).
+
+pub mod client;
+pub mod service;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use handover_engine::check::Finding;
+use handover_engine::driver::Status;
+use handover_engine::inventory::Inventory;
+use handover_engine::journal::Logged;
+use handover_engine::name::MigrationId;
+use handover_engine::phase::Operation;
+use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::{Answers, Result};
+use handover_engine::report::Report;
+
+/// What a watcher receives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    /// Something that happened; in order, without gaps.
+    Event(Logged),
+    /// The status now; in-between ones may be left out.
+    Status(Box<Status>),
+}
+
+/// What can be asked of a target agent. `by` is who asks: a SPIFFE id.
+#[async_trait]
+pub trait Control: Send + Sync {
+    /// Both hosts: source and target.
+    async fn inspect(&self) -> Result<(Inventory, Inventory)>;
+    /// A preflight.
+    async fn check(&self, options: Options) -> Result<Vec<Finding>>;
+    /// Makes a plan and keeps it.
+    async fn plan(&self, options: Options) -> Result<Plan>;
+    /// Runs the kept plan whose digest begins so.
+    async fn start(&self, digest: &str, by: &str) -> Result<MigrationId>;
+    /// Every migration, oldest first.
+    async fn list(&self) -> Result<Vec<Status>>;
+    /// Events after `after`, and the status whenever it changes; ends when the migration does.
+    async fn watch(&self, id: &MigrationId, after: u64) -> Result<Answers<Seen>>;
+    /// Asks for an operation; returns the status once it is journaled.
+    async fn act(&self, id: &MigrationId, operation: Operation, by: &str) -> Result<Status>;
+    /// What was moved and how it was verified.
+    async fn report(&self, id: &MigrationId) -> Result<Report>;
+    /// Measures the way to the source: bytes and the time they took.
+    async fn probe(&self, bytes: u64) -> Result<(u64, Duration)>;
+}

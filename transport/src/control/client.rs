@@ -1,0 +1,124 @@
+//! The control API, called over gRPC.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use handover_certs::reload::Credentials;
+use handover_engine::check::Finding;
+use handover_engine::driver::Status;
+use handover_engine::failure::Failure;
+use handover_engine::inventory::Inventory;
+use handover_engine::name::MigrationId;
+use handover_engine::phase::Operation;
+use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::{Answers, Result};
+use handover_engine::report::Report;
+use handover_proto::v1;
+use tonic::Request;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use v1::control_client::ControlClient;
+
+use super::{Control, Seen};
+use crate::client::read_document;
+use crate::failure::from_status;
+use crate::{MAX_MESSAGE_BYTES, connect, version, wire};
+
+type Announce = fn(Request<()>) -> Result<Request<()>, tonic::Status>;
+type Client = ControlClient<InterceptedService<Channel, Announce>>;
+
+/// The target agent at an address.
+pub struct RemoteControl {
+    peer: String,
+    client: Client,
+}
+
+impl RemoteControl {
+    /// A target at `address` (host:port); connects when it is first called.
+    pub fn new(address: &str, credentials: Arc<Credentials>) -> Result<Self> {
+        let peer = format!("target {address}");
+        let channel = connect::channel(address, credentials).map_err(|error| {
+            Failure::operator(&peer, "this is no address").because(error).hint("write it as host:port")
+        })?;
+        let client = ControlClient::with_interceptor(channel, version::announce as Announce)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { peer, client })
+    }
+
+    fn failed(&self, status: tonic::Status) -> Failure {
+        from_status(&self.peer, status)
+    }
+}
+
+fn plan_request(options: Options) -> v1::PlanRequest {
+    let datasets = options.datasets.into_iter().map(Into::into).collect();
+    v1::PlanRequest { overwrite: options.overwrite, datasets }
+}
+
+/// `by` is not sent: the target reads it from our certificate.
+#[async_trait]
+impl Control for RemoteControl {
+    async fn inspect(&self) -> Result<(Inventory, Inventory)> {
+        let reply = self.client.clone().inspect(v1::InspectRequest {}).await.map_err(|s| self.failed(s))?.into_inner();
+        Ok((read_document("source_json", &reply.source_json)?, read_document("target_json", &reply.target_json)?))
+    }
+
+    async fn check(&self, options: Options) -> Result<Vec<Finding>> {
+        let reply = self.client.clone().check(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
+        read_document("findings_json", &reply.findings_json)
+    }
+
+    async fn plan(&self, options: Options) -> Result<Plan> {
+        let reply = self.client.clone().plan(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
+        let plan: Plan = read_document("plan_json", &reply.plan_json)?;
+        if plan.digest().to_string() != reply.digest {
+            return Err(Failure::permanent(&self.peer, "the plan it sent does not have the digest it says"));
+        }
+        Ok(plan)
+    }
+
+    async fn start(&self, digest: &str, _by: &str) -> Result<MigrationId> {
+        let request = v1::StartRequest { digest: digest.to_owned() };
+        let reply = self.client.clone().start(request).await.map_err(|s| self.failed(s))?.into_inner();
+        Ok(wire::name("migration", &reply.migration)?)
+    }
+
+    async fn list(&self) -> Result<Vec<Status>> {
+        let reply = self.client.clone().list(v1::ListRequest {}).await.map_err(|s| self.failed(s))?.into_inner();
+        reply.status_json.iter().map(|json| read_document("status_json", json)).collect()
+    }
+
+    async fn watch(&self, id: &MigrationId, after: u64) -> Result<Answers<Seen>> {
+        let request = v1::WatchRequest { migration: id.to_string(), after };
+        let replies = self.client.clone().watch(request).await.map_err(|s| self.failed(s))?.into_inner();
+        let peer = self.peer.clone();
+        let seen = replies.map(move |reply| {
+            use v1::watch_reply::Kind;
+            match reply.map_err(|status| from_status(&peer, status))?.kind {
+                Some(Kind::EventJson(json)) => Ok(Seen::Event(read_document("event_json", &json)?)),
+                Some(Kind::StatusJson(json)) => Ok(Seen::Status(read_document("status_json", &json)?)),
+                None => Err(Failure::permanent(&peer, "it sent something that this release does not know")),
+            }
+        });
+        Ok(seen.boxed())
+    }
+
+    async fn act(&self, id: &MigrationId, operation: Operation, _by: &str) -> Result<Status> {
+        let request = v1::ActRequest { migration: id.to_string(), operation: operation.to_string() };
+        let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();
+        read_document("status_json", &reply.status_json)
+    }
+
+    async fn report(&self, id: &MigrationId) -> Result<Report> {
+        let request = v1::ReportRequest { migration: id.to_string() };
+        let reply = self.client.clone().report(request).await.map_err(|s| self.failed(s))?.into_inner();
+        read_document("report_json", &reply.report_json)
+    }
+
+    async fn probe(&self, bytes: u64) -> Result<(u64, Duration)> {
+        let reply = self.client.clone().probe(v1::ProbeRequest { bytes }).await.map_err(|s| self.failed(s))?.into_inner();
+        Ok((reply.bytes, Duration::from_nanos(reply.nanos)))
+    }
+}

@@ -1,0 +1,132 @@
+//! The control API's service. Operators may do everything, watchers may look.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use handover_certs::identity::Role;
+use handover_engine::phase::Operation;
+use handover_engine::plan::Options;
+use handover_engine::time::Clock;
+use handover_proto::v1;
+use tonic::{Request, Response, Status};
+use v1::control_server::{Control as Service, ControlServer};
+
+use super::{Control, Seen};
+use crate::MAX_MESSAGE_BYTES;
+use crate::failure::to_status;
+use crate::listen::caller;
+use crate::source::{document, hello};
+use crate::wire::{self, BadField};
+
+const READ: &[Role] = &[Role::Operator, Role::Watcher];
+const WRITE: &[Role] = &[Role::Operator];
+
+/// Serves a [`Control`].
+pub struct ControlService {
+    control: Arc<dyn Control>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ControlService {
+    /// The gRPC service, to be added to a server.
+    pub fn server(control: Arc<dyn Control>, clock: Arc<dyn Clock>) -> ControlServer<ControlService> {
+        ControlServer::new(Self { control, clock })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
+fn options(request: v1::PlanRequest) -> Result<Options, Status> {
+    let datasets = request.datasets.iter().map(|name| wire::name("datasets", name));
+    Ok(Options { overwrite: request.overwrite, datasets: datasets.collect::<Result<_, BadField>>()? })
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Service for ControlService {
+    type WatchStream = BoxStream<'static, Result<v1::WatchReply, Status>>;
+
+    async fn hello(&self, request: Request<v1::HelloRequest>) -> Answer<v1::HelloReply> {
+        caller(&request, READ)?;
+        Ok(Response::new(hello(self.clock.now().millis())))
+    }
+
+    async fn inspect(&self, request: Request<v1::InspectRequest>) -> Answer<v1::InspectBothReply> {
+        caller(&request, READ)?;
+        let (source, target) = self.control.inspect().await.map_err(to_status)?;
+        let (source_json, target_json) = (document(&source)?, document(&target)?);
+        Ok(Response::new(v1::InspectBothReply { source_json, target_json }))
+    }
+
+    async fn check(&self, request: Request<v1::PlanRequest>) -> Answer<v1::CheckReply> {
+        caller(&request, READ)?;
+        let findings = self.control.check(options(request.into_inner())?).await.map_err(to_status)?;
+        Ok(Response::new(v1::CheckReply { findings_json: document(&findings)? }))
+    }
+
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanReply> {
+        caller(&request, WRITE)?;
+        let plan = self.control.plan(options(request.into_inner())?).await.map_err(to_status)?;
+        let (plan_json, digest) = (plan.to_bytes().into(), plan.digest().to_string());
+        Ok(Response::new(v1::PlanReply { plan_json, digest }))
+    }
+
+    async fn start(&self, request: Request<v1::StartRequest>) -> Answer<v1::StartReply> {
+        let by = caller(&request, WRITE)?.to_string();
+        let digest = request.into_inner().digest;
+        let id = self.control.start(&digest, &by).await.map_err(to_status)?;
+        Ok(Response::new(v1::StartReply { migration: id.to_string() }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Answer<v1::ListReply> {
+        caller(&request, READ)?;
+        let migrations = self.control.list().await.map_err(to_status)?;
+        let status_json = migrations.iter().map(document).collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListReply { status_json }))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Answer<Self::WatchStream> {
+        caller(&request, READ)?;
+        let request = request.into_inner();
+        let id = wire::name("migration", &request.migration)?;
+        let seen = self.control.watch(&id, request.after).await.map_err(to_status)?;
+        let replies = seen.map(|seen| {
+            use v1::watch_reply::Kind;
+            let kind = match seen.map_err(to_status)? {
+                Seen::Event(event) => Kind::EventJson(document(&event)?),
+                Seen::Status(status) => Kind::StatusJson(document(&status)?),
+            };
+            Ok(v1::WatchReply { kind: Some(kind) })
+        });
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn act(&self, request: Request<v1::ActRequest>) -> Answer<v1::ActReply> {
+        let by = caller(&request, WRITE)?.to_string();
+        let request = request.into_inner();
+        let operation = Operation::ALL.into_iter().find(|o| o.as_str() == request.operation);
+        let operation = operation.ok_or_else(|| BadField {
+            field: "operation",
+            problem: format!("`{}` is unknown to this release", request.operation),
+        })?;
+        let id = wire::name("migration", &request.migration)?;
+        let status = self.control.act(&id, operation, &by).await.map_err(to_status)?;
+        Ok(Response::new(v1::ActReply { status_json: document(&status)? }))
+    }
+
+    async fn report(&self, request: Request<v1::ReportRequest>) -> Answer<v1::ReportReply> {
+        caller(&request, READ)?;
+        let id = wire::name("migration", &request.into_inner().migration)?;
+        let report = self.control.report(&id).await.map_err(to_status)?;
+        Ok(Response::new(v1::ReportReply { report_json: document(&report)? }))
+    }
+
+    async fn probe(&self, request: Request<v1::ProbeRequest>) -> Answer<v1::ProbeReply> {
+        caller(&request, WRITE)?;
+        let (bytes, time) = self.control.probe(request.into_inner().bytes).await.map_err(to_status)?;
+        Ok(Response::new(v1::ProbeReply { bytes, nanos: time.as_nanos() as u64 }))
+    }
+}

@@ -1,0 +1,80 @@
+//! Failures on the wire: a gRPC status whose details are the failure as JSON.
+
+use handover_engine::failure::{Class, Failure};
+use tonic::{Code, Status};
+
+/// The status that carries `failure`.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+pub fn to_status(failure: Failure) -> Status {
+    let code = match failure.class {
+        Class::Transient => Code::Unavailable,
+        Class::NeedsOperator => Code::FailedPrecondition,
+        Class::Permanent => Code::Aborted,
+    };
+    let details = serde_json::to_vec(&failure).unwrap_or_default();
+    Status::with_details(code, failure.to_string(), details.into())
+}
+
+/// The failure that `status` carries, or one made of what the gRPC library found; `peer` names who was called.
+#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
+pub fn from_status(peer: &str, status: Status) -> Failure {
+    if let Ok(failure) = serde_json::from_slice::<Failure>(status.details()) {
+        return failure;
+    }
+    let causes = chain(&status);
+    let class = match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition | Code::Unimplemented => {
+            Class::NeedsOperator
+        }
+        Code::InvalidArgument | Code::DataLoss => Class::Permanent,
+        _ if causes.contains("alert") || causes.contains("certificate") => Class::NeedsOperator,
+        _ => Class::Transient,
+    };
+    let what = if causes.is_empty() { status.message().to_owned() } else { causes };
+    let hint = match class {
+        Class::NeedsOperator if what.contains("alert") || what.contains("certificate") => {
+            "the peer refused this certificate or the other way round: `handover certs show` tells role, expiry and CA"
+        }
+        Class::Transient => "is the agent running and reachable?",
+        _ => "",
+    };
+    Failure::new(class, peer, what).hint(hint)
+}
+
+/// The causes of a transport error, from the outermost; empty when the status came from the peer itself.
+fn chain(status: &Status) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_arrives_as_it_left() {
+        let failure = Failure::operator("files www", "cannot be read").hint("mount it");
+        assert_eq!(from_status("source", to_status(failure.clone())), failure);
+    }
+
+    #[test]
+    fn a_bare_status_is_classified() {
+        let table = [
+            (Code::Unavailable, Class::Transient),
+            (Code::Internal, Class::Transient),
+            (Code::PermissionDenied, Class::NeedsOperator),
+            (Code::InvalidArgument, Class::Permanent),
+        ];
+        for (code, class) in table {
+            assert_eq!(from_status("source", Status::new(code, "x")).class, class, "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Compression that adapts: to the link by its level, to the data by leaving alone what does not shrink.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use handover_proto::v1;
+use v1::data::Compression;
+
+/// The level that a stream begins with.
+const FIRST_LEVEL: i32 = 1;
+/// The fastest level used: below it zstd gains little speed.
+const FASTEST: i32 = -5;
+/// The strongest level used: beyond it zstd needs more time than any link is worth.
+const STRONGEST: i32 = 9;
+/// A frame that keeps more than this share of its size is sent as it is.
+const WORTHWHILE: f64 = 0.95;
+/// After a frame that did not shrink, this many are sent as they are before the next attempt.
+const SKIP: u32 = 7;
+
+/// Compresses the frames of one stream.
+pub struct Compressor {
+    level: i32,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    skip: u32,
+}
+
+impl Default for Compressor {
+    fn default() -> Self {
+        Self { level: FIRST_LEVEL, zstd: zstd::bulk::Compressor::new(FIRST_LEVEL).ok(), skip: 0 }
+    }
+}
+
+impl Compressor {
+    /// The level in use.
+    pub fn level(&self) -> i32 {
+        self.level
+    }
+
+    /// One frame's data, compressed where that is worth it.
+    pub fn data(&mut self, raw: Bytes) -> v1::Data {
+        let raw_len = u32::try_from(raw.len()).unwrap_or(u32::MAX);
+        match self.compressed(&raw) {
+            Some(payload) => v1::Data { compression: Compression::Zstd.into(), raw_len, payload },
+            None => v1::Data { compression: Compression::None.into(), raw_len, payload: raw },
+        }
+    }
+
+    fn compressed(&mut self, raw: &[u8]) -> Option<Bytes> {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        let payload = self.zstd.as_mut()?.compress(raw).ok()?;
+        if payload.len() as f64 > raw.len() as f64 * WORTHWHILE {
+            self.skip = SKIP;
+            return None;
+        }
+        Some(payload.into())
+    }
+
+    /// Tells how long the last chunk took to compress and how long it then waited for the link: a link that makes it
+    /// wait deserves smaller frames, a link that does not deserves them sooner.
+    pub fn adapt(&mut self, compressing: Duration, waiting: Duration) {
+        let level = if waiting > compressing * 2 {
+            (self.level + 1).min(STRONGEST)
+        } else if waiting * 2 < compressing {
+            (self.level - 1).max(FASTEST)
+        } else {
+            self.level
+        };
+        // Level 0 means zstd's default, 3.
+        let level = if level == 0 { level + (level - self.level).signum() } else { level };
+        if level != self.level && self.zstd.as_mut().is_some_and(|zstd| zstd.set_compression_level(level).is_ok()) {
+            self.level = level;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Serving: TCP, TLS with a client certificate, and the caller's identity on every request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use handover_certs::identity::{Identity, Role};
+use handover_certs::peer::peer_identity;
+use handover_certs::reload::Credentials;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+use tonic::{Request, Status};
+
+use crate::connect::{KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT};
+
+/// A peer that opens a connection and says nothing is dropped after this long.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long calls at hand may take to end when the server stops.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A connection whose peer has proven who it is.
+pub struct Authenticated {
+    stream: TlsStream<TcpStream>,
+    peer: Identity,
+}
+
+impl Connected for Authenticated {
+    type ConnectInfo = Identity;
+    fn connect_info(&self) -> Identity {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Authenticated {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Authenticated {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Connections that have passed the handshake. A failed handshake is logged with its reason and ends that connection
+/// alone. Ends with `stop`.
+pub fn accept(
+    listener: TcpListener,
+    credentials: Arc<Credentials>,
+    stop: CancellationToken,
+) -> impl Stream<Item = std::io::Result<Authenticated>> {
+    let (ready, connections) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let handshakes = tokio_util::task::TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((tcp, from)) => {
+                    let (ready, acceptor) = (ready.clone(), TlsAcceptor::from(credentials.server()));
+                    handshakes.spawn(async move {
+                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(tcp, acceptor)).await {
+                            // The server has stopped when nobody takes it.
+                            Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
+                            Ok(Err(reason)) => tracing::warn!(%from, reason, "refused a connection"),
+                            Err(_) => tracing::warn!(%from, "refused a connection that did not complete its handshake"),
+                        }
+                    });
+                }
+                // Out of file descriptors, or the peer left at once: others may still come.
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+async fn handshake(tcp: TcpStream, acceptor: TlsAcceptor) -> Result<Authenticated, String> {
+    let _ = tcp.set_nodelay(true);
+    let stream = acceptor.accept(tcp).await.map_err(|error| error.to_string())?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = peer_identity(certificates).map_err(|error| error.to_string())?;
+    Ok(Authenticated { stream, peer })
+}
+
+/// The caller, if its role is one of `allowed`; a refusal otherwise.
+#[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
+pub fn caller<T>(request: &Request<T>, allowed: &[Role]) -> Result<Identity, Status> {
+    crate::version::check(request.metadata())?;
+    let identity = request.extensions().get::<Identity>().ok_or_else(|| Status::unauthenticated("no certificate"))?;
+    if allowed.contains(&identity.role) {
+        return Ok(identity.clone());
+    }
+    let wanted: Vec<String> = allowed.iter().map(|role| role.to_string()).collect();
+    Err(Status::permission_denied(format!(
+        "{identity} has the role {}, this call needs {}",
+        identity.role,
+        wanted.join(" or ")
+    )))
+}
+
+/// Serves one gRPC service to authenticated peers until `stop`; then lets the calls at hand end, but not for long.
+pub async fn serve<S>(
+    listener: TcpListener,
+    credentials: Arc<Credentials>,
+    service: S,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error>
+where
+    S: tower::Service<
+            http::Request<tonic::body::Body>,
+            Response = http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send + 'static,
+        > + tonic::server::NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let connections = accept(listener, credentials, stop.clone());
+    let serving = server().add_service(service).serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+    tokio::select! {
+        result = serving => result,
+        () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+    }
+}
+
+/// A gRPC server with our windows and keepalive.
+fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_frame_size(Some(1 << 20))
+        .initial_stream_window_size(Some(4 << 20))
+        .initial_connection_window_size(Some(16 << 20))
+}

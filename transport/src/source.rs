@@ -1,0 +1,148 @@
+//! The source's service: the engine's source ports, served to the target agent alone.
+
+mod bulk;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use handover_certs::identity::Role;
+use handover_engine::chunk::Chunk;
+use handover_engine::ports::Source;
+use handover_engine::time::Clock;
+use handover_proto::v1;
+use std::sync::Arc;
+use tonic::{Request, Response, Status, Streaming};
+use v1::source_server::{Source as Service, SourceServer};
+
+use crate::failure::to_status;
+use crate::listen::caller;
+use crate::wire::{self, BadField};
+use crate::{MAX_MESSAGE_BYTES, version};
+
+/// Entries of one scan message: bounded well below the largest message, however long the paths.
+const SCAN_BATCH: usize = 512;
+/// Blocks of a basis that are taken at most: a file of 64 KiB blocks that is 4 TiB large.
+const MAX_BASIS: usize = 64 << 20;
+
+/// Serves `source`.
+pub struct SourceService {
+    source: Source,
+    clock: Arc<dyn Clock>,
+}
+
+impl SourceService {
+    /// The gRPC service, to be added to a server.
+    pub fn server(source: Source, clock: Arc<dyn Clock>) -> SourceServer<SourceService> {
+        SourceServer::new(Self { source, clock })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+type Frames = BoxStream<'static, Result<v1::Frame, Status>>;
+
+fn from_target<T>(request: Request<T>) -> Result<T, Status> {
+    caller(&request, &[Role::Target])?;
+    Ok(request.into_inner())
+}
+
+#[tonic::async_trait]
+impl Service for SourceService {
+    type RowsStream = Frames;
+    type ScanStream = BoxStream<'static, Result<v1::ScanReply, Status>>;
+    type PackStream = Frames;
+    type FileStream = Frames;
+    type ProbeStream = Frames;
+
+    async fn hello(&self, request: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
+        caller(&request, &[Role::Target])?;
+        Ok(Response::new(hello(self.clock.now().millis())))
+    }
+
+    async fn inspect(&self, request: Request<v1::InspectRequest>) -> Result<Response<v1::InspectReply>, Status> {
+        from_target(request)?;
+        let inventory = self.source.host.inspect().await.map_err(to_status)?;
+        Ok(Response::new(v1::InspectReply { inventory_json: document(&inventory)? }))
+    }
+
+    async fn open(&self, request: Request<v1::OpenRequest>) -> Result<Response<v1::OpenReply>, Status> {
+        let request = from_target(request)?;
+        let (lease, dataset) = (wire::name("lease", &request.lease)?, wire::name("dataset", &request.dataset)?);
+        let opened = self.source.host.open(&lease, &dataset).await.map_err(to_status)?;
+        let schema_json = document(&opened.schema)?;
+        Ok(Response::new(v1::OpenReply { snapshot: opened.snapshot.0, schema_json }))
+    }
+
+    async fn close(&self, request: Request<v1::CloseRequest>) -> Result<Response<v1::CloseReply>, Status> {
+        let request = from_target(request)?;
+        self.source.host.close(&wire::name("lease", &request.lease)?).await.map_err(to_status)?;
+        Ok(Response::new(v1::CloseReply {}))
+    }
+
+    async fn rows(&self, request: Request<v1::RowsRequest>) -> Result<Response<Frames>, Status> {
+        let request = from_target(request)?.try_into().map_err(Status::from)?;
+        let chunks = self.source.rows.rows(request).await.map_err(to_status)?;
+        Ok(Response::new(bulk::frames(chunks.map(|chunk| chunk.map(Chunk::Rows)).boxed())))
+    }
+
+    async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let dataset = wire::name("dataset", &from_target(request)?.dataset)?;
+        let batches = self.source.trees.scan(&dataset).await.map_err(to_status)?;
+        let replies = batches.flat_map(|batch| {
+            let replies: Vec<_> = match batch {
+                Ok(mut entries) => {
+                    let mut replies = Vec::new();
+                    while !entries.is_empty() {
+                        let rest = entries.split_off(entries.len().min(SCAN_BATCH));
+                        let batch = std::mem::replace(&mut entries, rest);
+                        replies.push(Ok(v1::ScanReply { entries: batch.into_iter().map(Into::into).collect() }));
+                    }
+                    replies
+                }
+                Err(failure) => vec![Err(to_status(failure))],
+            };
+            futures::stream::iter(replies)
+        });
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn pack(&self, request: Request<v1::PackRequest>) -> Result<Response<Frames>, Status> {
+        let request = from_target(request)?.try_into().map_err(Status::from)?;
+        let pack = self.source.trees.pack(request).await.map_err(to_status)?;
+        Ok(Response::new(bulk::frames(futures::stream::iter([Ok(Chunk::Pack(pack))]).boxed())))
+    }
+
+    async fn file(&self, request: Request<Streaming<v1::FileRequest>>) -> Result<Response<Frames>, Status> {
+        let request = bulk::file_request(from_target(request)?).await?;
+        let segments = self.source.trees.file(request).await.map_err(to_status)?;
+        Ok(Response::new(bulk::frames(segments.map(|segment| segment.map(Chunk::Segment)).boxed())))
+    }
+
+    async fn probe(&self, request: Request<v1::ProbeRequest>) -> Result<Response<Frames>, Status> {
+        Ok(Response::new(crate::probe::frames(from_target(request)?.bytes)))
+    }
+}
+
+/// What both services say of themselves.
+pub(crate) fn hello(clock_ms: i64) -> v1::HelloReply {
+    v1::HelloReply {
+        protocol_major: version::MAJOR,
+        protocol_minor: version::MINOR,
+        software: version::SOFTWARE.to_owned(),
+        clock_ms,
+    }
+}
+
+/// A document as it travels.
+#[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
+pub(crate) fn document<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Status> {
+    let json = serde_json::to_vec(value).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(json.into())
+}
+
+/// Refuses a basis that no file of a sane size has.
+fn within_bounds(blocks: usize) -> Result<(), BadField> {
+    if blocks <= MAX_BASIS {
+        return Ok(());
+    }
+    Err(BadField { field: "basis", problem: format!("has more than {MAX_BASIS} blocks") })
+}

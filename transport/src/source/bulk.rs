@@ -1,0 +1,88 @@
+//! The source's streams: chunks are compressed on blocking threads, one ahead of the link.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use handover_engine::chunk::Chunk;
+use handover_engine::ports::Answers;
+use handover_engine::tree::FileRequest;
+use handover_proto::v1;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::within_bounds;
+use crate::failure::to_status;
+use crate::frames::{Compressor, frames as to_frames};
+use crate::wire::{self, BadField};
+
+/// Frames that wait for the link: two chunks of the usual size.
+const AHEAD: usize = 8;
+
+/// The frames of a stream of chunks. Ends after the first failure.
+pub fn frames(mut chunks: Answers<Chunk>) -> BoxStream<'static, Result<v1::Frame, Status>> {
+    let (to, frames) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let mut compressor = Compressor::default();
+        while let Some(chunk) = chunks.next().await {
+            let result = match chunk {
+                Ok(chunk) => send(chunk, compressor, &to).await,
+                Err(failure) => Err(to_status(failure)),
+            };
+            match result {
+                Ok(Some(back)) => compressor = back,
+                // The receiver has gone: nobody wants the rest.
+                Ok(None) => return,
+                Err(status) => return drop(to.send(Err(status)).await),
+            }
+        }
+    });
+    ReceiverStream::new(frames).boxed()
+}
+
+type Sender = mpsc::Sender<Result<v1::Frame, Status>>;
+
+/// Compresses and sends one chunk, and lets the compressor learn from how long each took.
+async fn send(chunk: Chunk, mut compressor: Compressor, to: &Sender) -> Result<Option<Compressor>, Status> {
+    let work = tokio::task::spawn_blocking(move || {
+        let began = Instant::now();
+        let frames = to_frames(chunk, &mut compressor);
+        (compressor, frames, began.elapsed())
+    });
+    let (mut compressor, frames, compressing) = work.await.map_err(|error| Status::internal(error.to_string()))?;
+    let mut waiting = Duration::ZERO;
+    for frame in frames {
+        let began = Instant::now();
+        if to.send(Ok(frame)).await.is_err() {
+            return Ok(None);
+        }
+        waiting += began.elapsed();
+    }
+    compressor.adapt(compressing, waiting);
+    Ok(Some(compressor))
+}
+
+/// Puts a file request together from its messages.
+pub async fn file_request(mut messages: Streaming<v1::FileRequest>) -> Result<FileRequest, Status> {
+    let first = messages.message().await?.unwrap_or_default();
+    let head = first.head.ok_or(BadField { field: "head", problem: "is missing".to_owned() })?;
+    let mut request = FileRequest {
+        dataset: wire::name("head.dataset", &head.dataset)?,
+        path: wire::path("head.path", head.path)?,
+        offset: head.offset,
+        begun_as: head.begun_as.map(TryInto::try_into).transpose()?,
+        basis: Vec::new(),
+    };
+    let mut blocks = first.basis;
+    loop {
+        within_bounds(request.basis.len() + blocks.len())?;
+        for block in blocks {
+            request.basis.push(block.try_into()?);
+        }
+        match messages.message().await? {
+            Some(message) => blocks = message.basis,
+            None => return Ok(request),
+        }
+    }
+}

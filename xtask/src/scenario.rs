@@ -1,0 +1,117 @@
+//! End-to-end scenarios: real processes, shown as they run, judged at the end by one JSON object.
+
+mod crash;
+mod memory;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::shell::say;
+
+/// What to run, and how. A scenario takes the options that mean something to it.
+#[derive(Args)]
+pub struct Options {
+    /// The scenario; without one, those that exist are listed
+    name: Option<String>,
+    /// Database engine
+    #[arg(long, default_value = "sqlite")]
+    engine: String,
+    /// Number of kills
+    #[arg(long, default_value_t = 50)]
+    kills: u32,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Share of the full amount of data, for a quick look
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
+}
+
+impl Options {
+    /// A share of an amount.
+    fn scaled(&self, amount: u64) -> u64 {
+        ((amount as f64 * self.scale) as u64).max(1)
+    }
+}
+
+/// What a scenario found.
+struct Outcome {
+    ok: bool,
+    figures: Value,
+}
+
+struct Scenario {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Options) -> Result<Outcome>,
+}
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "crash",
+        about: "kill -9 of either agent at random moments: nothing is lost, nothing sent again",
+        run: crash::run,
+    },
+    Scenario {
+        name: "memory",
+        about: "a 4 GiB file and a table of 10 million rows: at most 256 MiB resident per agent",
+        run: memory::run,
+    },
+];
+
+/// Runs the scenario and prints its figures on the last line.
+pub fn run(options: &Options) -> ExitCode {
+    let wanted = options.name.as_deref();
+    let Some(scenario) = SCENARIOS.iter().find(|s| Some(s.name) == wanted) else {
+        list(wanted);
+        return ExitCode::from(2);
+    };
+    say(format!("scenario {}: {} (seed {})", scenario.name, scenario.about, options.seed));
+    let (ok, document) = document(scenario.name, options.seed, (scenario.run)(options));
+    println!("{document}");
+    ExitCode::from(u8::from(!ok))
+}
+
+fn document(name: &str, seed: u64, result: Result<Outcome>) -> (bool, Value) {
+    let outcome = result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Outcome { ok: false, figures: json!({ "error": format!("{error:#}") }) }
+    });
+    let mut document = Map::from_iter([
+        ("scenario".to_owned(), json!(name)),
+        ("ok".to_owned(), json!(outcome.ok)),
+        ("seed".to_owned(), json!(seed)),
+    ]);
+    if let Value::Object(figures) = outcome.figures {
+        document.extend(figures);
+    }
+    (outcome.ok, Value::Object(document))
+}
+
+fn list(wanted: Option<&str>) {
+    if let Some(name) = wanted {
+        eprintln!("error: there is no scenario `{name}`");
+    }
+    eprintln!("scenarios:");
+    for Scenario { name, about, .. } in SCENARIOS {
+        eprintln!("  {name:10} {about}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_one_object() {
+        let (ok, document) = document("x", 3, Ok(Outcome { ok: true, figures: json!({"kills": 4}) }));
+        assert!(ok);
+        assert_eq!(document, json!({"scenario": "x", "ok": true, "seed": 3, "kills": 4}));
+        let (ok, document) = super::document("x", 3, Err(anyhow::anyhow!("broken").context("outer")));
+        assert!(!ok && document["ok"] == false && document["error"] == "outer: broken");
+        assert!(!document.to_string().contains('\n'));
+    }
+}

@@ -125,12 +125,12 @@ pub enum Record {
         /// The chunk.
         chunk: HeldChunk,
     },
-    /// Entries have landed; for large files with the blocks they consist of.
+    /// Entries have landed.
     Landed {
         /// The tree.
         dataset: DatasetName,
         /// The entries.
-        entries: Vec<(IndexEntry, Vec<Block>)>,
+        entries: Vec<Landing>,
     },
     /// Paths are gone from the tree, with all that they held.
     Gone {
@@ -149,7 +149,20 @@ pub enum Record {
         offset: u64,
         /// The blocks.
         blocks: Vec<Block>,
+        /// Where the segments began that brought contents.
+        segments: Vec<u64>,
     },
+}
+
+/// One entry that has landed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Landing {
+    /// The entry.
+    pub entry: IndexEntry,
+    /// For a large file, the blocks it consists of.
+    pub blocks: Vec<Block>,
+    /// For a large file, where the segments began that brought contents and are in no other record.
+    pub segments: Vec<u64>,
 }
 
 /// The held part of a large file that has not landed yet.

@@ -87,8 +87,10 @@ impl StepProgress {
         if self.state == StepState::Done {
             return 1.0;
         }
-        // Small things cost by number, large ones by size: the slower of the two counts tells the truth.
-        let parts = [(self.bytes, self.bytes_total), (self.rows, self.rows_total), (self.files, self.files_total)];
+        // Files cost by number and by size: the slower of the two counts tells the truth. Rows are counted alone, since a
+        // database's bytes on disk are not those of its rows in transit.
+        let bytes_total = if self.rows_total > 0 { 0 } else { self.bytes_total };
+        let parts = [(self.bytes, bytes_total), (self.rows, self.rows_total), (self.files, self.files_total)];
         let shares = parts.iter().filter(|(_, total)| *total > 0).map(|(done, total)| *done as f64 / *total as f64);
         shares.fold(None, |least: Option<f64>, share| Some(least.map_or(share, |l| l.min(share))))
             .unwrap_or(0.0)

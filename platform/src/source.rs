@@ -117,7 +117,7 @@ impl SourceHost for LocalSource {
 
     async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened> {
         let database = self.database(dataset)?;
-        let snapshot = self.leases.open(lease, || async move { database.snapshot().await }).await?;
+        let snapshot = self.leases.open(lease, dataset, || async move { database.snapshot().await }).await?;
         Ok(Opened { snapshot: snapshot.id(), schema: snapshot.schema().clone() })
     }
 
@@ -147,7 +147,7 @@ pub async fn inventory(
 impl RowSource for LocalSource {
     async fn rows(&self, request: RowsRequest) -> Result<Answers<RowsChunk>> {
         let lease = self.leases.renewed(&request.lease);
-        let Some(snapshot) = lease.filter(|snapshot| snapshot.id() == request.snapshot) else {
+        let Some((dataset, snapshot)) = lease.filter(|(_, snapshot)| snapshot.id() == request.snapshot) else {
             return Err(Failure::transient(
                 format!("snapshot {}", request.snapshot.0),
                 "the source no longer holds it (its lease has ended, or the agent was restarted)",
@@ -157,7 +157,7 @@ impl RowSource for LocalSource {
         let (to, chunks) = mpsc::channel(AHEAD);
         let leases = self.leases.clone();
         tokio::spawn(async move {
-            let reading = Reading { snapshot, table: request.table, budget: request.budget.max(1), to };
+            let reading = Reading { dataset, snapshot, table: request.table, budget: request.budget.max(1), to };
             let renew = || drop(leases.renewed(&request.lease));
             let result = match request.wanted {
                 RowsWanted::Range(range) => reading.range(range, renew).await,
@@ -174,6 +174,7 @@ impl RowSource for LocalSource {
 
 /// One request for rows, being answered.
 struct Reading {
+    dataset: DatasetName,
     snapshot: Arc<dyn DatabaseSnapshot>,
     table: TableName,
     budget: u64,
@@ -187,10 +188,9 @@ impl Reading {
             return self.to.send(Ok(chunk)).await.is_ok();
         };
         let bytes = chunk.header.bytes;
-        let sent = self.to.send(Ok(chunk)).await.is_ok();
         let key = name.map(|key| key.0.iter().map(|b| format!("{b:02x}")).collect::<String>()).unwrap_or_default();
-        served(&format!("table/{} after {key}", self.table.name), bytes);
-        sent
+        served(&self.dataset, &format!("table/{} after {key}", self.table.name), bytes);
+        self.to.send(Ok(chunk)).await.is_ok()
     }
 
     async fn range(&self, mut range: KeyRange, renew: impl Fn()) -> Result<()> {
@@ -231,10 +231,10 @@ impl Reading {
 }
 
 /// Logs that contents were served, for those who count what is sent twice.
-fn served(chunk: &str, bytes: u64) {
+fn served(dataset: &DatasetName, chunk: &str, bytes: u64) {
     if tracing::enabled!(target: "handover::served", tracing::Level::DEBUG) {
         let at_ms = crate::SystemClock.now().millis();
-        tracing::debug!(target: "handover::served", chunk, bytes, at_ms, "served");
+        tracing::debug!(target: "handover::served", %dataset, chunk, bytes, at_ms, "served");
     }
 }
 
@@ -245,23 +245,23 @@ impl TreeSource for LocalSource {
     }
 
     async fn pack(&self, request: PackRequest) -> Result<PackChunk> {
-        let pack = self.tree(&request.dataset)?.pack(request.files).await?;
+        let pack = self.tree(&request.dataset)?.pack(request.files.clone()).await?;
         for file in &pack.files {
             if let PackedFile::Contents { entry, len, .. } = file {
-                served(&format!("file/{}", entry.path), *len);
+                served(&request.dataset, &format!("file/{}", entry.path), *len);
             }
         }
         Ok(pack)
     }
 
     async fn file(&self, request: FileRequest) -> Result<Answers<Segment>> {
-        let path = request.path.clone();
-        let segments = self.tree(&request.dataset)?.file(request);
+        let (dataset, path) = (request.dataset.clone(), request.path.clone());
+        let segments = self.tree(&dataset)?.file(request);
         let logged = segments.inspect(move |segment| {
             if let Ok(segment) = segment
                 && !segment.data.is_empty()
             {
-                served(&format!("file/{path}@{}", segment.offset), segment.data.len() as u64);
+                served(&dataset, &format!("file/{path}@{}", segment.offset), segment.data.len() as u64);
             }
         });
         Ok(logged.boxed())

@@ -1,1 +1,17 @@
-//! (in the making)
+//! SQLite: databases read from one snapshot, and built beside their final place.
+//!
+//! Through rusqlite, since values must be read and bound as the bytes they are (text need not be valid UTF-8, every bit of
+//! a real counts). Each value travels with its storage class: `i` and the decimal integer, `r` and the 16 hex digits of the
+//! IEEE 754 bits, `t` and the text, `b` and the blob (escaped as in every text block), `\N` for NULL.
+
+mod catalog;
+mod database;
+mod error;
+mod read;
+mod target;
+mod value;
+mod write;
+
+pub use database::{SqliteDatabase, remove_stale_copies};
+pub use target::SqliteTarget;
+pub use value::{BadValue, parse_row};

@@ -188,5 +188,3 @@ impl Store {
     }
 }
 
-#[cfg(test)]
-mod tests;

@@ -24,6 +24,7 @@ use v1::source_client::SourceClient;
 
 use crate::failure::from_status;
 use crate::frames::Receiver;
+use crate::wire::{FromWire, IntoWire};
 use crate::{MAX_MESSAGE_BYTES, connect, version};
 
 type Announce = fn(Request<()>) -> Result<Request<()>, Status>;
@@ -182,7 +183,7 @@ impl SourceHost for RemoteSource {
 #[async_trait]
 impl RowSource for RemoteSource {
     async fn rows(&self, request: RowsRequest) -> Result<Answers<RowsChunk>> {
-        let frames = self.client().rows(v1::RowsRequest::from(request)).await.map_err(|s| self.failed(s))?;
+        let frames = self.client().rows(request.into_wire()).await.map_err(|s| self.failed(s))?;
         Ok(self.chunks(frames.into_inner(), |chunk| match chunk {
             Chunk::Rows(rows) => Some(rows),
             _ => None,
@@ -198,14 +199,14 @@ impl TreeSource for RemoteSource {
         let peer = self.peer.clone();
         let batches = replies.map(move |reply| {
             let reply = reply.map_err(|status| from_status(&peer, status))?;
-            let entries = reply.entries.into_iter().map(|entry| Entry::try_from(entry).map_err(Failure::from));
+            let entries = reply.entries.into_iter().map(|entry| Entry::from_wire(entry).map_err(Failure::from));
             entries.collect()
         });
         Ok(batches.boxed())
     }
 
     async fn pack(&self, request: PackRequest) -> Result<PackChunk> {
-        let frames = self.client().pack(v1::PackRequest::from(request)).await.map_err(|s| self.failed(s))?;
+        let frames = self.client().pack(request.into_wire()).await.map_err(|s| self.failed(s))?;
         let mut packs = self.chunks(frames.into_inner(), |chunk| match chunk {
             Chunk::Pack(pack) => Some(pack),
             _ => None,
@@ -219,11 +220,11 @@ impl TreeSource for RemoteSource {
             dataset: dataset.to_string(),
             path: Vec::from(path).into(),
             offset,
-            begun_as: begun_as.map(Into::into),
+            begun_as: begun_as.map(IntoWire::into_wire),
         };
         let mut messages = vec![v1::FileRequest { head: Some(head), basis: Vec::new() }];
         messages.extend(basis.chunks(BASIS_BATCH).map(|blocks| {
-            let basis = blocks.iter().map(|block| (*block).into()).collect();
+            let basis = blocks.iter().map(|block| block.into_wire()).collect();
             v1::FileRequest { head: None, basis }
         }));
         let frames = self.client().file(futures::stream::iter(messages)).await.map_err(|s| self.failed(s))?;

@@ -13,22 +13,23 @@ pub use compress::Compressor;
 pub use receive::{BadFrame, Receiver};
 
 use crate::FRAME_BYTES;
+use crate::wire::IntoWire;
 
 /// A chunk's header message and its bytes.
 pub fn split(chunk: Chunk) -> (v1::ChunkHeader, Bytes) {
     use v1::chunk_header::Kind;
     let (kind, data) = match chunk {
-        Chunk::Rows(RowsChunk { header, block }) => (Kind::Rows(header.into()), block),
+        Chunk::Rows(RowsChunk { header, block }) => (Kind::Rows(header.into_wire()), block),
         Chunk::Pack(PackChunk { files, data }) => {
-            let files = files.into_iter().map(Into::into).collect();
+            let files = files.into_iter().map(IntoWire::into_wire).collect();
             (Kind::Pack(v1::PackHeader { files }), data)
         }
         Chunk::Segment(Segment { entry, offset, pieces, data, end }) => {
             let header = v1::SegmentHeader {
-                entry: Some(entry.into()),
+                entry: Some(entry.into_wire()),
                 offset,
-                pieces: pieces.into_iter().map(Into::into).collect(),
-                end: end.map(Into::into),
+                pieces: pieces.into_iter().map(IntoWire::into_wire).collect(),
+                end: end.map(IntoWire::into_wire),
             };
             (Kind::Segment(header), data)
         }

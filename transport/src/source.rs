@@ -15,7 +15,7 @@ use v1::source_server::{Source as Service, SourceServer};
 
 use crate::failure::to_status;
 use crate::listen::caller;
-use crate::wire::{self, BadField};
+use crate::wire::{self, BadField, FromWire, IntoWire};
 use crate::{MAX_MESSAGE_BYTES, version};
 
 /// Entries of one scan message: bounded well below the largest message, however long the paths.
@@ -79,7 +79,7 @@ impl Service for SourceService {
     }
 
     async fn rows(&self, request: Request<v1::RowsRequest>) -> Result<Response<Frames>, Status> {
-        let request = from_target(request)?.try_into().map_err(Status::from)?;
+        let request = FromWire::from_wire(from_target(request)?)?;
         let chunks = self.source.rows.rows(request).await.map_err(to_status)?;
         Ok(Response::new(bulk::frames(chunks.map(|chunk| chunk.map(Chunk::Rows)).boxed())))
     }
@@ -94,7 +94,7 @@ impl Service for SourceService {
                     while !entries.is_empty() {
                         let rest = entries.split_off(entries.len().min(SCAN_BATCH));
                         let batch = std::mem::replace(&mut entries, rest);
-                        replies.push(Ok(v1::ScanReply { entries: batch.into_iter().map(Into::into).collect() }));
+                        replies.push(Ok(v1::ScanReply { entries: batch.into_iter().map(IntoWire::into_wire).collect() }));
                     }
                     replies
                 }
@@ -106,7 +106,7 @@ impl Service for SourceService {
     }
 
     async fn pack(&self, request: Request<v1::PackRequest>) -> Result<Response<Frames>, Status> {
-        let request = from_target(request)?.try_into().map_err(Status::from)?;
+        let request = FromWire::from_wire(from_target(request)?)?;
         let pack = self.source.trees.pack(request).await.map_err(to_status)?;
         Ok(Response::new(bulk::frames(futures::stream::iter([Ok(Chunk::Pack(pack))]).boxed())))
     }

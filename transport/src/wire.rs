@@ -1,6 +1,6 @@
 //! The engine's types and their form on the wire.
 //!
-//! Outgoing: `From`. Incoming: `TryFrom`, whose error names the field that was refused.
+//! Outgoing: [`IntoWire`]. Incoming: [`FromWire`], whose error names the field that was refused.
 
 mod rows;
 mod tree;
@@ -9,6 +9,18 @@ pub(crate) use tree::path;
 
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
+
+/// Our type, as it is sent. (`From` cannot be used: neither side of it is defined in this crate.)
+pub trait IntoWire<M> {
+    /// The message.
+    fn into_wire(self) -> M;
+}
+
+/// Our type, from what was received.
+pub trait FromWire<M>: Sized {
+    /// The value, or the field that was refused.
+    fn from_wire(message: M) -> Result<Self, BadField>;
+}
 
 /// A field of a message from the peer is missing or out of range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

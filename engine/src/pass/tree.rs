@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use self::fetch::{Fetcher, Job, Ready};
 use super::merge::{Decision, Merge, nothing};
 use super::{Message, Work};
-use crate::journal::Record;
+use crate::journal::{Landing, Record};
 use crate::name::DatasetName;
 use crate::plan::StepKind;
 use crate::ports::{Result, TreeOp, TreeTarget};
@@ -149,7 +149,8 @@ impl Pass {
                 bytes: entries.iter().filter_map(Entry::size).sum(),
             };
             let entries = batch.into_iter().zip(stamps).map(|(ready, landed)| {
-                (IndexEntry { source: ready.entry, landed, digest: ready.digest }, ready.blocks)
+                let entry = IndexEntry { source: ready.entry, landed, digest: ready.digest };
+                Landing { entry, blocks: ready.blocks, segments: ready.segments }
             });
             let record = Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() };
             self.work.desk.record(vec![record]).await?;
@@ -181,9 +182,10 @@ impl Pass {
 
     /// The record of entries without contents of their own.
     fn landed(&self, entries: Vec<Entry>) -> Record {
-        let entries = entries
-            .into_iter()
-            .map(|source| (IndexEntry { source, landed: Stamp::default(), digest: nothing() }, Vec::new()));
+        let entries = entries.into_iter().map(|source| {
+            let entry = IndexEntry { source, landed: Stamp::default(), digest: nothing() };
+            Landing { entry, blocks: Vec::new(), segments: Vec::new() }
+        });
         Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() }
     }
 

@@ -21,15 +21,21 @@ pub struct Schema {
     pub before_load: Vec<Ddl>,
     /// Secondary indexes, foreign keys, views, triggers, in the order to run.
     pub after_load: Vec<Ddl>,
+    /// What changes with the data and is set at the end: sequence positions, statistics, the database file's owner. By
+    /// the engine's own names.
+    #[serde(default)]
+    pub state: BTreeMap<String, String>,
     /// The tables whose rows are copied.
     pub tables: Vec<TableSpec>,
 }
 
 impl Schema {
     /// Digest of all that must not change between approval and the end of the copy: the statements and the tables'
-    /// shapes, but not their sizes.
+    /// shapes, but neither their sizes nor the engine's version.
     pub fn structure(&self) -> Digest {
         let mut bare = self.clone();
+        bare.state.clear();
+        bare.version.clear();
         for table in &mut bare.tables {
             (table.estimated_rows, table.estimated_bytes) = (0, 0);
         }

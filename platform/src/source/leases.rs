@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use handover_engine::name::LeaseId;
+use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{DatabaseSnapshot, Result};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 struct Held {
+    dataset: DatasetName,
     snapshot: Arc<dyn DatabaseSnapshot>,
     renewed: Instant,
 }
@@ -37,26 +38,28 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The snapshot under a lease, renewed; `None` when there is none.
-    pub fn renewed(&self, lease: &LeaseId) -> Option<Arc<dyn DatabaseSnapshot>> {
+    /// The snapshot under a lease and whose it is, renewed; `None` when there is none.
+    pub fn renewed(&self, lease: &LeaseId) -> Option<(DatasetName, Arc<dyn DatabaseSnapshot>)> {
         let mut table = self.table();
         let held = table.get_mut(lease)?;
         held.renewed = Instant::now();
-        Some(held.snapshot.clone())
+        Some((held.dataset.clone(), held.snapshot.clone()))
     }
 
     /// The snapshot under a lease, opened if there is none.
     pub async fn open<F: Future<Output = Result<Arc<dyn DatabaseSnapshot>>>>(
         &self,
         lease: &LeaseId,
+        dataset: &DatasetName,
         open: impl FnOnce() -> F,
     ) -> Result<Arc<dyn DatabaseSnapshot>> {
         let _one = self.opening.lock().await;
-        if let Some(snapshot) = self.renewed(lease) {
+        if let Some((_, snapshot)) = self.renewed(lease).filter(|(of, _)| of == dataset) {
             return Ok(snapshot);
         }
         let snapshot = open().await?;
-        self.table().insert(lease.clone(), Held { snapshot: snapshot.clone(), renewed: Instant::now() });
+        let held = Held { dataset: dataset.clone(), snapshot: snapshot.clone(), renewed: Instant::now() };
+        self.table().insert(lease.clone(), held);
         Ok(snapshot)
     }
 
@@ -107,6 +110,7 @@ mod tests {
             settings: std::collections::BTreeMap::new(),
             before_load: Vec::new(),
             after_load: Vec::new(),
+            state: std::collections::BTreeMap::new(),
             tables: Vec::new(),
         }))
     }
@@ -115,7 +119,7 @@ mod tests {
     async fn a_lease_that_nobody_renews_ends() {
         let leases = Leases::new(Duration::from_secs(60));
         let lease: LeaseId = "l".parse().unwrap();
-        leases.open(&lease, || async { Ok(nothing()) }).await.unwrap();
+        leases.open(&lease, &"d".parse().unwrap(), || async { Ok(nothing()) }).await.unwrap();
         let watch = leases.clone();
         let task = tokio::spawn(async move { watch.watch().await });
         for _ in 0..5 {

@@ -1,12 +1,12 @@
 //! Writing records.
 
 use handover_engine::failure::Failure;
-use handover_engine::journal::{Migration, Record};
+use handover_engine::journal::{Landing, Migration, Record};
 use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
 use handover_engine::rows::{HeldChunk, Schema, SnapshotId, TableName};
 use handover_engine::time::Timestamp;
-use handover_engine::tree::{Block, Entry, IndexEntry, RelPath};
+use handover_engine::tree::{Block, Entry, RelPath};
 use sqlx::Row;
 use sqlx::sqlite::SqliteArguments;
 
@@ -14,12 +14,6 @@ use super::holdings::{encode, path_key};
 use super::{Store, Tx, text};
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
-
-/// An entry that lands again with the contents it had keeps the time it first had them.
-const UPSERT_ENTRY: &str = "INSERT INTO tree_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
-    ON CONFLICT (migration, dataset, path) DO UPDATE SET entry = excluded.entry, landed = excluded.landed, \
-    is_file = excluded.is_file, bytes = excluded.bytes, \
-    at_ms = CASE WHEN digest = excluded.digest THEN at_ms ELSE excluded.at_ms END, digest = excluded.digest";
 
 /// A second migration while one runs: refused by the one's name.
 pub(super) async fn refuse_second(store: &Store, tx: &mut Tx) -> Result<()> {
@@ -70,7 +64,7 @@ pub(super) async fn inherit_index(store: &Store, tx: &mut Tx, m: &Migration) -> 
             continue;
         }
         for sql in [
-            "INSERT INTO tree_entry SELECT ?, dataset, path, entry, landed, digest, is_file, bytes, at_ms \
+            "INSERT INTO tree_entry SELECT ?, dataset, path, entry, landed, digest, is_file, bytes \
              FROM tree_entry WHERE migration = ?",
             "INSERT INTO file_blocks SELECT ?, dataset, path, blocks FROM file_blocks WHERE migration = ?",
         ] {
@@ -122,7 +116,10 @@ impl Writer<'_> {
             Record::Rows { dataset, table, snapshot, chunk } => self.rows(dataset, table, snapshot, chunk).await,
             Record::Landed { dataset, entries } => self.landed(dataset, entries).await,
             Record::Gone { dataset, paths } => self.gone(dataset, paths).await,
-            Record::Partial { dataset, entry, offset, blocks } => self.partial(dataset, entry, *offset, blocks).await,
+            Record::Partial { dataset, entry, offset, blocks, segments } => {
+                self.applied_file(dataset, &entry.path, segments).await?;
+                self.partial(dataset, entry, *offset, blocks).await
+            }
         }
     }
 
@@ -150,10 +147,10 @@ impl Writer<'_> {
         chunk: &HeldChunk,
     ) -> Result<()> {
         let bound = |key: &Option<handover_engine::rows::Key>| key.as_ref().map(|k| k.0.to_vec()).unwrap_or_default();
-        let sql = "INSERT INTO row_chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        self.applied_rows(dataset, table, chunk).await?;
+        let sql = "INSERT INTO row_chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (migration, dataset, table_schema, table_name, start) DO UPDATE SET stop = excluded.stop, \
                    row_count = excluded.row_count, bytes = excluded.bytes, \
-                   at_ms = CASE WHEN digest = excluded.digest THEN at_ms ELSE excluded.at_ms END, \
                    digest = excluded.digest, snapshot = excluded.snapshot";
         let query = sqlx::query(sql)
             .bind(self.id.to_owned())
@@ -165,16 +162,15 @@ impl Writer<'_> {
             .bind(signed(chunk.rows))
             .bind(signed(chunk.bytes))
             .bind(chunk.digest.0.to_vec())
-            .bind(snapshot.0.clone())
-            .bind(self.at.millis());
+            .bind(snapshot.0.clone());
         self.run(query).await
     }
 
-    async fn landed(&mut self, dataset: &DatasetName, entries: &[(IndexEntry, Vec<Block>)]) -> Result<()> {
-        for (entry, blocks) in entries {
+    async fn landed(&mut self, dataset: &DatasetName, entries: &[Landing]) -> Result<()> {
+        for Landing { entry, blocks, segments } in entries {
             let key = path_key(&entry.source.path);
             let size = entry.source.size();
-            let query = sqlx::query(UPSERT_ENTRY)
+            let query = sqlx::query("INSERT OR REPLACE INTO tree_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
                 .bind(self.id.to_owned())
                 .bind(dataset.to_string())
                 .bind(key.clone())
@@ -182,12 +178,12 @@ impl Writer<'_> {
                 .bind(encode(&entry.landed))
                 .bind(entry.digest.0.to_vec())
                 .bind(size.is_some())
-                .bind(signed(size.unwrap_or(0)))
-                .bind(self.at.millis());
+                .bind(signed(size.unwrap_or(0)));
             self.run(query).await?;
             if size.is_none() {
                 continue;
             }
+            self.applied_file(dataset, &entry.source.path, segments).await?;
             if blocks.is_empty() {
                 self.forget_blocks(dataset, &key, "file_blocks").await?;
             } else {
@@ -242,7 +238,7 @@ impl Writer<'_> {
             self.forget_blocks(dataset, &key, "file_part").await?;
         }
         let query = sqlx::query(
-            "INSERT INTO file_part VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (migration, dataset, path, start) DO UPDATE \
+            "INSERT INTO file_part VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (migration, dataset, path, start) DO UPDATE \
              SET entry = excluded.entry, blocks = excluded.blocks",
         )
             .bind(self.id.to_owned())
@@ -250,9 +246,42 @@ impl Writer<'_> {
             .bind(key)
             .bind(signed(offset))
             .bind(encode(entry))
-            .bind(encode(blocks))
-            .bind(self.at.millis());
+            .bind(encode(blocks));
         self.run(query).await
+    }
+
+    /// Remembers that a chunk of rows was applied, unless it was only found still true.
+    async fn applied_rows(&mut self, dataset: &DatasetName, table: &TableName, chunk: &HeldChunk) -> Result<()> {
+        let start = chunk.range.after.as_ref().map(|key| key.0.to_vec()).unwrap_or_default();
+        let hex: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sql = "INSERT INTO applied SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM row_chunk WHERE \
+                   migration = ?1 AND dataset = ?2 AND table_schema = ?5 AND table_name = ?6 AND start = ?7 AND digest = ?8)";
+        let query = sqlx::query(sql)
+            .bind(self.id.to_owned())
+            .bind(dataset.to_string())
+            .bind(format!("table/{} after {hex}", table.name).into_bytes())
+            .bind(self.at.millis())
+            .bind(table.schema.clone())
+            .bind(table.name.clone())
+            .bind(start)
+            .bind(chunk.digest.0.to_vec());
+        self.run(query).await
+    }
+
+    /// Remembers that a file's contents were applied: those of a small file whole, those of a large one by segments.
+    async fn applied_file(&mut self, dataset: &DatasetName, path: &RelPath, segments: &[u64]) -> Result<()> {
+        let name = [b"file/", path.as_bytes()].concat();
+        let with = |offset: &u64| [&name[..], format!("@{offset}").as_bytes()].concat();
+        let segments = segments.iter().map(with);
+        for chunk in std::iter::once(name.clone()).chain(segments) {
+            let query = sqlx::query("INSERT INTO applied VALUES (?, ?, ?, ?)")
+                .bind(self.id.to_owned())
+                .bind(dataset.to_string())
+                .bind(chunk)
+                .bind(self.at.millis());
+            self.run(query).await?;
+        }
+        Ok(())
     }
 }
 

@@ -31,12 +31,12 @@ CREATE TABLE db_schema (
 CREATE TABLE row_chunk (
     migration TEXT NOT NULL, dataset TEXT NOT NULL, table_schema TEXT NOT NULL, table_name TEXT NOT NULL,
     start BLOB NOT NULL, stop BLOB NOT NULL, row_count INTEGER NOT NULL, bytes INTEGER NOT NULL, digest BLOB NOT NULL,
-    snapshot TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    snapshot TEXT NOT NULL,
     UNIQUE (migration, dataset, table_schema, table_name, start)) STRICT;
 -- `path` has NUL between components, so that SQLite sorts it in tree order.
 CREATE TABLE tree_entry (
     migration TEXT NOT NULL, dataset TEXT NOT NULL, path BLOB NOT NULL, entry BLOB NOT NULL, landed BLOB NOT NULL,
-    digest BLOB NOT NULL, is_file INTEGER NOT NULL, bytes INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    digest BLOB NOT NULL, is_file INTEGER NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY (migration, dataset, path)) STRICT, WITHOUT ROWID;
 -- Blocks of large files that have landed.
 CREATE TABLE file_blocks (
@@ -45,15 +45,11 @@ CREATE TABLE file_blocks (
 -- Parts of large files that are durable, out of sight.
 CREATE TABLE file_part (
     migration TEXT NOT NULL, dataset TEXT NOT NULL, path BLOB NOT NULL, start INTEGER NOT NULL, entry BLOB NOT NULL,
-    blocks BLOB NOT NULL, at_ms INTEGER NOT NULL,
+    blocks BLOB NOT NULL,
     PRIMARY KEY (migration, dataset, path, start)) STRICT, WITHOUT ROWID;
--- What was applied and when, for people and tests: chunk names as the source logs them.
-CREATE VIEW applied (migration, dataset, chunk, at_ms) AS
-    SELECT migration, dataset, 'table/' || table_name || ' after ' || lower(hex(start)), at_ms FROM row_chunk
-    UNION ALL
-    SELECT migration, dataset, 'file/' || replace(CAST(path AS TEXT), char(0), '/'), at_ms FROM tree_entry WHERE is_file
-    UNION ALL
-    SELECT migration, dataset, 'file/' || replace(CAST(path AS TEXT), char(0), '/') || '@' || start, at_ms FROM file_part;
+-- What was applied and when, in the names that the source logs: never changed, for those who look into what was sent.
+CREATE TABLE applied (
+    migration TEXT NOT NULL, dataset TEXT NOT NULL, chunk BLOB NOT NULL, at_ms INTEGER NOT NULL);
 ";
 
 /// Brings the journal up to [`VERSION`], one version after the other, each in a transaction of its own.

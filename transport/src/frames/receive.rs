@@ -9,7 +9,7 @@ use handover_proto::v1;
 use v1::data::Compression;
 
 use crate::FRAME_BYTES;
-use crate::wire::BadField;
+use crate::wire::{BadField, FromWire};
 
 /// A frame that cannot be part of a sound stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,16 +128,16 @@ impl Receiver {
 fn chunk(header: v1::ChunkHeader, data: Bytes) -> Result<Chunk, BadFrame> {
     use v1::chunk_header::Kind;
     Ok(match header.kind.ok_or(BadFrame::Unknown)? {
-        Kind::Rows(header) => Chunk::Rows(RowsChunk { header: header.try_into()?, block: data }),
+        Kind::Rows(header) => Chunk::Rows(RowsChunk { header: FromWire::from_wire(header)?, block: data }),
         Kind::Pack(header) => {
-            let files = header.files.into_iter().map(TryInto::try_into).collect::<Result<_, BadField>>()?;
+            let files = header.files.into_iter().map(FromWire::from_wire).collect::<Result<_, BadField>>()?;
             Chunk::Pack(PackChunk { files, data })
         }
         Kind::Segment(header) => {
             let entry = header.entry.ok_or(BadField { field: "segment.entry", problem: "is missing".into() })?;
-            let pieces = header.pieces.into_iter().map(TryInto::try_into).collect::<Result<_, BadField>>()?;
-            let end = header.end.map(TryInto::try_into).transpose()?;
-            Chunk::Segment(Segment { entry: entry.try_into()?, offset: header.offset, pieces, data, end })
+            let pieces = header.pieces.into_iter().map(FromWire::from_wire).collect::<Result<_, BadField>>()?;
+            let end = header.end.map(FromWire::from_wire).transpose()?;
+            Chunk::Segment(Segment { entry: FromWire::from_wire(entry)?, offset: header.offset, pieces, data, end })
         }
         Kind::Probe(_) => return Err(BadFrame::Unknown),
     })

@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 use super::within_bounds;
 use crate::failure::to_status;
 use crate::frames::{Compressor, frames as to_frames};
-use crate::wire::{self, BadField};
+use crate::wire::{self, BadField, FromWire};
 
 /// Frames that wait for the link: two chunks of the usual size.
 const AHEAD: usize = 8;
@@ -71,14 +71,14 @@ pub async fn file_request(mut messages: Streaming<v1::FileRequest>) -> Result<Fi
         dataset: wire::name("head.dataset", &head.dataset)?,
         path: wire::path("head.path", head.path)?,
         offset: head.offset,
-        begun_as: head.begun_as.map(TryInto::try_into).transpose()?,
+        begun_as: head.begun_as.map(FromWire::from_wire).transpose()?,
         basis: Vec::new(),
     };
     let mut blocks = first.basis;
     loop {
         within_bounds(request.basis.len() + blocks.len())?;
         for block in blocks {
-            request.basis.push(block.try_into()?);
+            request.basis.push(FromWire::from_wire(block)?);
         }
         match messages.message().await? {
             Some(message) => blocks = message.basis,

@@ -5,11 +5,12 @@ use handover_engine::rows::{
 };
 use handover_proto::v1;
 
-use super::{BadField, digest, name, required};
+use super::{BadField, FromWire, IntoWire, digest, name, required};
 
-impl From<TableName> for v1::TableName {
-    fn from(table: TableName) -> Self {
-        Self { schema: table.schema, name: table.name }
+impl IntoWire<v1::TableName> for TableName {
+    fn into_wire(self) -> v1::TableName {
+        let table = self;
+        v1::TableName { schema: table.schema, name: table.name }
     }
 }
 
@@ -22,9 +23,10 @@ fn table(message: Option<v1::TableName>) -> Result<TableName, BadField> {
     Ok(TableName { schema: message.schema, name: message.name })
 }
 
-impl From<KeyRange> for v1::KeyRange {
-    fn from(range: KeyRange) -> Self {
-        Self { after: range.after.map(|key| key.0), until: range.until.map(|key| key.0) }
+impl IntoWire<v1::KeyRange> for KeyRange {
+    fn into_wire(self) -> v1::KeyRange {
+        let range = self;
+        v1::KeyRange { after: range.after.map(|key| key.0), until: range.until.map(|key| key.0) }
     }
 }
 
@@ -32,16 +34,16 @@ fn range(message: v1::KeyRange) -> KeyRange {
     KeyRange { after: message.after.map(Key), until: message.until.map(Key) }
 }
 
-impl From<HeldChunk> for v1::HeldChunk {
-    fn from(chunk: HeldChunk) -> Self {
+impl IntoWire<v1::HeldChunk> for HeldChunk {
+    fn into_wire(self) -> v1::HeldChunk {
+        let chunk = self;
         let digest = chunk.digest.0.to_vec().into();
-        Self { range: Some(chunk.range.into()), rows: chunk.rows, bytes: chunk.bytes, digest }
+        v1::HeldChunk { range: Some(chunk.range.into_wire()), rows: chunk.rows, bytes: chunk.bytes, digest }
     }
 }
 
-impl TryFrom<v1::HeldChunk> for HeldChunk {
-    type Error = BadField;
-    fn try_from(message: v1::HeldChunk) -> Result<Self, BadField> {
+impl FromWire<v1::HeldChunk> for HeldChunk {
+    fn from_wire(message: v1::HeldChunk) -> Result<Self, BadField> {
         Ok(Self {
             range: range(required("chunk.range", message.range)?),
             rows: message.rows,
@@ -51,32 +53,32 @@ impl TryFrom<v1::HeldChunk> for HeldChunk {
     }
 }
 
-impl From<RowsRequest> for v1::RowsRequest {
-    fn from(request: RowsRequest) -> Self {
+impl IntoWire<v1::RowsRequest> for RowsRequest {
+    fn into_wire(self) -> v1::RowsRequest {
+        let request = self;
         let wanted = match request.wanted {
-            RowsWanted::Range(range) => v1::rows_request::Wanted::Range(range.into()),
+            RowsWanted::Range(range) => v1::rows_request::Wanted::Range(range.into_wire()),
             RowsWanted::Recheck(chunks) => {
-                let chunks = chunks.into_iter().map(Into::into).collect();
+                let chunks = chunks.into_iter().map(IntoWire::into_wire).collect();
                 v1::rows_request::Wanted::Recheck(v1::Recheck { chunks })
             }
         };
-        Self {
+        v1::RowsRequest {
             lease: request.lease.into(),
             snapshot: request.snapshot.0,
-            table: Some(request.table.into()),
+            table: Some(request.table.into_wire()),
             budget: request.budget,
             wanted: Some(wanted),
         }
     }
 }
 
-impl TryFrom<v1::RowsRequest> for RowsRequest {
-    type Error = BadField;
-    fn try_from(message: v1::RowsRequest) -> Result<Self, BadField> {
+impl FromWire<v1::RowsRequest> for RowsRequest {
+    fn from_wire(message: v1::RowsRequest) -> Result<Self, BadField> {
         let wanted = match required("wanted", message.wanted)? {
             v1::rows_request::Wanted::Range(r) => RowsWanted::Range(range(r)),
             v1::rows_request::Wanted::Recheck(recheck) => {
-                let chunks = recheck.chunks.into_iter().map(TryInto::try_into);
+                let chunks = recheck.chunks.into_iter().map(FromWire::from_wire);
                 RowsWanted::Recheck(chunks.collect::<Result<_, _>>()?)
             }
         };
@@ -90,11 +92,12 @@ impl TryFrom<v1::RowsRequest> for RowsRequest {
     }
 }
 
-impl From<RowsHeader> for v1::RowsHeader {
-    fn from(header: RowsHeader) -> Self {
-        Self {
-            table: Some(header.table.into()),
-            range: Some(header.range.into()),
+impl IntoWire<v1::RowsHeader> for RowsHeader {
+    fn into_wire(self) -> v1::RowsHeader {
+        let header = self;
+        v1::RowsHeader {
+            table: Some(header.table.into_wire()),
+            range: Some(header.range.into_wire()),
             rows: header.rows,
             bytes: header.bytes,
             digest: header.digest.0.to_vec().into(),
@@ -103,9 +106,8 @@ impl From<RowsHeader> for v1::RowsHeader {
     }
 }
 
-impl TryFrom<v1::RowsHeader> for RowsHeader {
-    type Error = BadField;
-    fn try_from(message: v1::RowsHeader) -> Result<Self, BadField> {
+impl FromWire<v1::RowsHeader> for RowsHeader {
+    fn from_wire(message: v1::RowsHeader) -> Result<Self, BadField> {
         Ok(Self {
             table: table(message.table)?,
             range: range(required("rows.range", message.range)?),

@@ -7,16 +7,17 @@ use handover_engine::tree::{
 use handover_proto::v1;
 use v1::entry::Kind;
 
-use super::{BadField, digest, name, required};
+use super::{BadField, FromWire, IntoWire, digest, name, required};
 
 /// A path inside a tree.
 pub(crate) fn path(field: &'static str, bytes: impl Into<Vec<u8>>) -> Result<RelPath, BadField> {
     RelPath::new(bytes).map_err(|bad| BadField::bad(field, bad))
 }
 
-impl From<Timestamp> for v1::Timestamp {
-    fn from(time: Timestamp) -> Self {
-        Self { seconds: time.seconds, nanos: time.nanos }
+impl IntoWire<v1::Timestamp> for Timestamp {
+    fn into_wire(self) -> v1::Timestamp {
+        let time = self;
+        v1::Timestamp { seconds: time.seconds, nanos: time.nanos }
     }
 }
 
@@ -28,10 +29,11 @@ fn time(field: &'static str, message: Option<v1::Timestamp>) -> Result<Timestamp
     Ok(Timestamp { seconds, nanos })
 }
 
-impl From<Stamp> for v1::Stamp {
-    fn from(stamp: Stamp) -> Self {
+impl IntoWire<v1::Stamp> for Stamp {
+    fn into_wire(self) -> v1::Stamp {
+        let stamp = self;
         let Stamp { inode, size, mtime, ctime } = stamp;
-        Self { inode, size, mtime: Some(mtime.into()), ctime: Some(ctime.into()) }
+        v1::Stamp { inode, size, mtime: Some(mtime.into_wire()), ctime: Some(ctime.into_wire()) }
     }
 }
 
@@ -40,8 +42,9 @@ fn stamp(message: Option<v1::Stamp>) -> Result<Stamp, BadField> {
     Ok(Stamp { inode, size, mtime: time("stamp.mtime", mtime)?, ctime: time("stamp.ctime", ctime)? })
 }
 
-impl From<Entry> for v1::Entry {
-    fn from(entry: Entry) -> Self {
+impl IntoWire<v1::Entry> for Entry {
+    fn into_wire(self) -> v1::Entry {
+        let entry = self;
         let kind = match entry.kind {
             EntryKind::File { size, sparse, linked } => Kind::File(v1::RegularFile { size, sparse, linked }),
             EntryKind::HardLink { to } => Kind::HardLink(v1::HardLink { to: Vec::from(to).into() }),
@@ -52,22 +55,21 @@ impl From<Entry> for v1::Entry {
         };
         let Meta { mode, uid, gid, mtime, xattrs } = entry.meta;
         let xattr = |(name, value): (Vec<u8>, Vec<u8>)| v1::Xattr { name: name.into(), value: value.into() };
-        Self {
+        v1::Entry {
             path: Vec::from(entry.path).into(),
             kind: Some(kind),
             mode,
             uid,
             gid,
-            mtime: Some(mtime.into()),
+            mtime: Some(mtime.into_wire()),
             xattrs: xattrs.into_iter().map(xattr).collect(),
-            stamp: Some(entry.stamp.into()),
+            stamp: Some(entry.stamp.into_wire()),
         }
     }
 }
 
-impl TryFrom<v1::Entry> for Entry {
-    type Error = BadField;
-    fn try_from(message: v1::Entry) -> Result<Self, BadField> {
+impl FromWire<v1::Entry> for Entry {
+    fn from_wire(message: v1::Entry) -> Result<Self, BadField> {
         let kind = match required("entry.kind", message.kind)? {
             Kind::File(v1::RegularFile { size, sparse, linked }) => EntryKind::File { size, sparse, linked },
             Kind::HardLink(link) => EntryKind::HardLink { to: path("hard_link.to", link.to)? },
@@ -91,34 +93,34 @@ impl TryFrom<v1::Entry> for Entry {
     }
 }
 
-impl From<Block> for v1::Block {
-    fn from(block: Block) -> Self {
+impl IntoWire<v1::Block> for Block {
+    fn into_wire(self) -> v1::Block {
+        let block = self;
         let digest = block.digest.map(|digest| digest.0.to_vec()).unwrap_or_default();
-        Self { len: block.len, digest: digest.into() }
+        v1::Block { len: block.len, digest: digest.into() }
     }
 }
 
-impl TryFrom<v1::Block> for Block {
-    type Error = BadField;
-    fn try_from(message: v1::Block) -> Result<Self, BadField> {
+impl FromWire<v1::Block> for Block {
+    fn from_wire(message: v1::Block) -> Result<Self, BadField> {
         let digest = if message.digest.is_empty() { None } else { Some(digest("block.digest", &message.digest)?) };
         Ok(Self { len: message.len, digest })
     }
 }
 
-impl From<PackRequest> for v1::PackRequest {
-    fn from(request: PackRequest) -> Self {
+impl IntoWire<v1::PackRequest> for PackRequest {
+    fn into_wire(self) -> v1::PackRequest {
+        let request = self;
         let item = |item: PackItem| v1::PackItem {
             path: Vec::from(item.path).into(),
             held: item.held.map(|digest| digest.0.to_vec()).unwrap_or_default().into(),
         };
-        Self { dataset: request.dataset.into(), files: request.files.into_iter().map(item).collect() }
+        v1::PackRequest { dataset: request.dataset.into(), files: request.files.into_iter().map(item).collect() }
     }
 }
 
-impl TryFrom<v1::PackRequest> for PackRequest {
-    type Error = BadField;
-    fn try_from(message: v1::PackRequest) -> Result<Self, BadField> {
+impl FromWire<v1::PackRequest> for PackRequest {
+    fn from_wire(message: v1::PackRequest) -> Result<Self, BadField> {
         let item = |item: v1::PackItem| {
             let held = if item.held.is_empty() { None } else { Some(digest("files.held", &item.held)?) };
             Ok(PackItem { path: path("files.path", item.path)?, held })
@@ -131,78 +133,78 @@ impl TryFrom<v1::PackRequest> for PackRequest {
     }
 }
 
-impl From<PackedFile> for v1::PackedFile {
-    fn from(file: PackedFile) -> Self {
+impl IntoWire<v1::PackedFile> for PackedFile {
+    fn into_wire(self) -> v1::PackedFile {
+        let file = self;
         use v1::packed_file::Kind;
         let kind = match file {
             PackedFile::Contents { entry, len, digest } => {
-                Kind::Contents(v1::Contents { entry: Some(entry.into()), len, digest: digest.0.to_vec().into() })
+                Kind::Contents(v1::Contents { entry: Some(entry.into_wire()), len, digest: digest.0.to_vec().into() })
             }
-            PackedFile::Same { entry } => Kind::Same(entry.into()),
+            PackedFile::Same { entry } => Kind::Same(entry.into_wire()),
             PackedFile::Gone { path } => Kind::Gone(Vec::from(path).into()),
             PackedFile::Unfit { path } => Kind::Unfit(Vec::from(path).into()),
         };
-        Self { kind: Some(kind) }
+        v1::PackedFile { kind: Some(kind) }
     }
 }
 
-impl TryFrom<v1::PackedFile> for PackedFile {
-    type Error = BadField;
-    fn try_from(message: v1::PackedFile) -> Result<Self, BadField> {
+impl FromWire<v1::PackedFile> for PackedFile {
+    fn from_wire(message: v1::PackedFile) -> Result<Self, BadField> {
         use v1::packed_file::Kind;
         Ok(match required("file.kind", message.kind)? {
             Kind::Contents(contents) => PackedFile::Contents {
-                entry: required("contents.entry", contents.entry)?.try_into()?,
+                entry: FromWire::from_wire(required("contents.entry", contents.entry)?)?,
                 len: contents.len,
                 digest: digest("contents.digest", &contents.digest)?,
             },
-            Kind::Same(entry) => PackedFile::Same { entry: entry.try_into()? },
+            Kind::Same(entry) => PackedFile::Same { entry: FromWire::from_wire(entry)? },
             Kind::Gone(bytes) => PackedFile::Gone { path: path("file.gone", bytes)? },
             Kind::Unfit(bytes) => PackedFile::Unfit { path: path("file.unfit", bytes)? },
         })
     }
 }
 
-impl From<Piece> for v1::Piece {
-    fn from(piece: Piece) -> Self {
+impl IntoWire<v1::Piece> for Piece {
+    fn into_wire(self) -> v1::Piece {
+        let piece = self;
         use v1::piece::Kind;
         let kind = match piece {
-            Piece::Data(block) => Kind::Data(block.into()),
+            Piece::Data(block) => Kind::Data(block.into_wire()),
             Piece::Basis { first, count } => Kind::Basis(v1::BasisRun { first, count }),
             Piece::Hole { len } => Kind::Hole(len),
         };
-        Self { kind: Some(kind) }
+        v1::Piece { kind: Some(kind) }
     }
 }
 
-impl TryFrom<v1::Piece> for Piece {
-    type Error = BadField;
-    fn try_from(message: v1::Piece) -> Result<Self, BadField> {
+impl FromWire<v1::Piece> for Piece {
+    fn from_wire(message: v1::Piece) -> Result<Self, BadField> {
         use v1::piece::Kind;
         Ok(match required("piece.kind", message.kind)? {
-            Kind::Data(block) => Piece::Data(block.try_into()?),
+            Kind::Data(block) => Piece::Data(FromWire::from_wire(block)?),
             Kind::Basis(v1::BasisRun { first, count }) => Piece::Basis { first, count },
             Kind::Hole(len) => Piece::Hole { len },
         })
     }
 }
 
-impl From<SegmentEnd> for v1::segment_header::End {
-    fn from(end: SegmentEnd) -> Self {
+impl IntoWire<v1::segment_header::End> for SegmentEnd {
+    fn into_wire(self) -> v1::segment_header::End {
+        let end = self;
         match end {
-            SegmentEnd::Whole(entry) => Self::Whole(entry.into()),
-            SegmentEnd::Changed => Self::Changed(v1::Changed {}),
-            SegmentEnd::Gone => Self::Gone(v1::Gone {}),
+            SegmentEnd::Whole(entry) => v1::segment_header::End::Whole(entry.into_wire()),
+            SegmentEnd::Changed => v1::segment_header::End::Changed(v1::Changed {}),
+            SegmentEnd::Gone => v1::segment_header::End::Gone(v1::Gone {}),
         }
     }
 }
 
-impl TryFrom<v1::segment_header::End> for SegmentEnd {
-    type Error = BadField;
-    fn try_from(message: v1::segment_header::End) -> Result<Self, BadField> {
+impl FromWire<v1::segment_header::End> for SegmentEnd {
+    fn from_wire(message: v1::segment_header::End) -> Result<Self, BadField> {
         use v1::segment_header::End;
         Ok(match message {
-            End::Whole(entry) => SegmentEnd::Whole(entry.try_into()?),
+            End::Whole(entry) => SegmentEnd::Whole(FromWire::from_wire(entry)?),
             End::Changed(_) => SegmentEnd::Changed,
             End::Gone(_) => SegmentEnd::Gone,
         })

@@ -45,6 +45,8 @@ pub struct Ready {
     pub digest: Digest,
     /// Its blocks, if it is large.
     pub blocks: Vec<Block>,
+    /// If it is large: where the segments began that brought contents and are not journaled yet.
+    pub segments: Vec<u64>,
 }
 
 pub struct Fetcher<'a> {
@@ -99,13 +101,13 @@ impl Fetcher<'_> {
         for (file, item) in pack.files.iter().zip(items) {
             match file {
                 PackedFile::Contents { entry, digest, .. } => {
-                    ready.push(Ready { entry: entry.clone(), digest: *digest, blocks: Vec::new() });
+                    ready.push(Ready { entry: entry.clone(), digest: *digest, blocks: Vec::new(), segments: Vec::new() });
                 }
                 PackedFile::Same { entry } => {
                     let digest = item.held.ok_or_else(|| {
                         Failure::permanent(item.path.to_string(), "the source says `same` of a file that is not held")
                     })?;
-                    ready.push(Ready { entry: entry.clone(), digest, blocks: Vec::new() });
+                    ready.push(Ready { entry: entry.clone(), digest, blocks: Vec::new(), segments: Vec::new() });
                 }
                 // The next scan will tell what has become of it.
                 PackedFile::Gone { .. } => {}
@@ -165,6 +167,9 @@ impl Fetcher<'_> {
                 return Ok(Read::Gone);
             }
             let bytes = segment.data.len() as u64;
+            if bytes > 0 {
+                arrived.segments.push(segment.offset);
+            }
             let blocks = match pass.target.write(segment, basis).await {
                 Ok(blocks) => blocks,
                 Err(failure) if failure.class == Class::Transient && !basis.is_empty() => return Ok(Read::BadBasis),
@@ -174,7 +179,7 @@ impl Fetcher<'_> {
             arrived.add(blocks);
             if let Some(SegmentEnd::Whole(entry)) = end {
                 let digest = digest_of_blocks(&arrived.blocks);
-                return Ok(Read::Ready(Ready { entry, digest, blocks: arrived.blocks }));
+                return Ok(Read::Ready(Ready { entry, digest, blocks: arrived.blocks, segments: arrived.segments }));
             }
             if arrived.loose_bytes >= DURABLE_EVERY {
                 pass.target.sync(std::slice::from_ref(path)).await?;
@@ -202,6 +207,8 @@ struct Arrived {
     /// Where the next segment begins.
     at: u64,
     blocks: Vec<Block>,
+    /// Where segments with contents began, since the last record.
+    segments: Vec<u64>,
     /// Of `blocks`, how many at the end are not journaled yet.
     loose: usize,
     loose_bytes: u64,
@@ -220,7 +227,8 @@ impl Arrived {
         let blocks = self.blocks[self.blocks.len() - self.loose..].to_vec();
         let offset = self.at - self.loose_bytes;
         (self.loose, self.loose_bytes) = (0, 0);
-        Record::Partial { dataset: dataset.clone(), entry, offset, blocks }
+        let segments = std::mem::take(&mut self.segments);
+        Record::Partial { dataset: dataset.clone(), entry, offset, blocks, segments }
     }
 }
 

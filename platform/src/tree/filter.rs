@@ -1,0 +1,85 @@
+//! Which paths of a tree belong to the dataset.
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::tree::RelPath;
+
+use super::STAGING;
+
+/// Include and exclude globs of a manifest. `*` does not cross a slash, `**` does.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+}
+
+fn set(patterns: &[String]) -> Result<GlobSet> {
+    let bad = |pattern: &str, error: globset::Error| {
+        Failure::operator(format!("pattern `{pattern}`"), "it is no glob").because(error).hint("see docs/manifest.md")
+    };
+    let mut builder = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = globset::GlobBuilder::new(pattern).literal_separator(true).build();
+        builder.add(glob.map_err(|e| bad(pattern, e))?);
+        // A pattern without a slash means the name, wherever it is.
+        if !pattern.contains('/') {
+            builder.add(Glob::new(&format!("**/{pattern}")).map_err(|e| bad(pattern, e))?);
+        }
+    }
+    builder.build().map_err(|e| bad("", e))
+}
+
+impl Filter {
+    /// A filter of these globs; everything is included when `include` is empty.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
+        let include = if include.is_empty() { None } else { Some(set(include)?) };
+        Ok(Self { include, exclude: set(exclude)? })
+    }
+
+    /// True when the path is hidden, and with it all it holds.
+    pub fn hides(&self, path: &RelPath) -> bool {
+        path.as_bytes() == STAGING.as_bytes() || self.exclude.is_match(as_path(path))
+    }
+
+    /// True when a thing that is no directory belongs to the dataset. (Directories belong when they are not hidden.)
+    pub fn takes(&self, path: &RelPath) -> bool {
+        self.include.as_ref().is_none_or(|include| include.is_match(as_path(path)))
+    }
+}
+
+fn as_path(path: &RelPath) -> &std::path::Path {
+    use std::os::unix::ffi::OsStrExt;
+    std::path::Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::new(text).unwrap()
+    }
+
+    #[test]
+    fn globs_hide_and_take() {
+        let filter = Filter::new(&["*.log".into(), "conf/**".into()], &["*.tmp".into(), "cache".into()]).unwrap();
+        for (text, hidden, taken) in [
+            ("a.log", false, true),
+            ("x/y.log", false, true),
+            ("conf/a", false, true),
+            ("a.txt", false, false),
+            ("x/y.tmp", true, false),
+            ("x/cache", true, false),
+            (".handover", true, false),
+        ] {
+            assert_eq!((filter.hides(&path(text)), filter.takes(&path(text))), (hidden, taken), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_pattern_names_itself() {
+        let failure = Filter::new(&["a[".into()], &[]).unwrap_err();
+        assert!(failure.item.contains("a["), "{failure}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Walking a tree in tree order.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use handover_engine::ports::{Answers, Result};
+use handover_engine::tree::{Entry, EntryKind, RelPath};
+use rustix::io::Errno;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::filter::Filter;
+use super::meta;
+use super::root::Root;
+
+/// Entries in one batch.
+const BATCH: usize = 512;
+
+/// A directory being walked: its names that are still to come, the last first.
+struct Level {
+    path: RelPath,
+    fd: OwnedFd,
+    names: Vec<CString>,
+}
+
+/// A depth-first walk.
+pub struct Walk<'a> {
+    root: &'a Root,
+    filter: &'a Filter,
+    levels: Vec<Level>,
+    /// Regular files with several names, by device and inode: their first name.
+    first_names: HashMap<(u64, u64), RelPath>,
+    device: u64,
+    begun: bool,
+    /// Sockets and mount points met.
+    pub notes: Vec<String>,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(root: &'a Root, filter: &'a Filter) -> Self {
+        let (levels, first_names, notes) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { root, filter, levels, first_names, device: 0, begun: false, notes }
+    }
+
+    /// The next entry; `None` at the end. What vanishes during the walk is left out.
+    #[allow(clippy::unnecessary_cast, reason = "the width of these fields differs between architectures")]
+    pub fn next(&mut self) -> Result<Option<Entry>> {
+        if !self.begun {
+            self.begun = true;
+            return self.first().map(Some);
+        }
+        while let Some(level) = self.levels.last_mut() {
+            let Some(name) = level.names.pop() else {
+                self.levels.pop();
+                continue;
+            };
+            let Ok(path) = level.path.join(name.as_bytes()) else { continue };
+            if self.filter.hides(&path) {
+                continue;
+            }
+            let (mut entry, stat) = match meta::entry(level.fd.as_fd(), &name, path.clone()) {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    self.notes.push(format!("{path} is a socket: it is left out"));
+                    continue;
+                }
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(self.root.failed(&path, "cannot be looked at")(errno)),
+            };
+            if entry.kind == EntryKind::Directory {
+                if stat.st_dev as u64 == self.device {
+                    self.enter(&path)?;
+                } else {
+                    self.notes.push(format!("{path} is a mount point: it is not entered"));
+                }
+            } else if !self.filter.takes(&path) {
+                continue;
+            } else if let EntryKind::File { linked: true, .. } = entry.kind {
+                self.link(&mut entry, (stat.st_dev as u64, stat.st_ino as u64));
+            }
+            return Ok(Some(entry));
+        }
+        Ok(None)
+    }
+
+    #[allow(clippy::unnecessary_cast, reason = "the width of these fields differs between architectures")]
+    fn first(&mut self) -> Result<Entry> {
+        let path = RelPath::root();
+        let found = meta::entry(self.root.fd(), c".", path.clone());
+        let found = found.and_then(|found| found.ok_or(Errno::NOTDIR));
+        let (entry, stat) = found.map_err(self.root.failed(&path, "cannot be looked at"))?;
+        self.device = stat.st_dev as u64;
+        self.enter(&path)?;
+        Ok(entry)
+    }
+
+    fn enter(&mut self, path: &RelPath) -> Result<()> {
+        let opened = self.root.directory(path).and_then(|fd| names(&fd).map(|names| (fd, names)));
+        match opened {
+            Ok((fd, names)) => self.levels.push(Level { path: path.clone(), fd, names }),
+            // Gone, or replaced by something else.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.is_root() => {}
+            Err(errno) => return Err(self.root.failed(path, "the directory cannot be read")(errno)),
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, entry: &mut Entry, id: (u64, u64)) {
+        match self.first_names.get(&id) {
+            Some(first) => entry.kind = EntryKind::HardLink { to: first.clone() },
+            None => drop(self.first_names.insert(id, entry.path.clone())),
+        }
+    }
+}
+
+/// A directory's names, in reverse order of their bytes.
+pub fn names(fd: &OwnedFd) -> Result<Vec<CString>, Errno> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(fd)? {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.as_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names)
+}
+
+/// Walks on a thread of its own. `open` gives the root, or nothing where there is no tree yet.
+pub fn stream(open: impl FnOnce() -> Result<Option<Root>> + Send + 'static, filter: Arc<Filter>) -> Answers<Vec<Entry>> {
+    let (to, batches) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let walk = |to: &mpsc::Sender<_>| -> Result<()> {
+            let Some(root) = open()? else { return Ok(()) };
+            let mut walk = Walk::new(&root, &filter);
+            let mut batch = Vec::with_capacity(BATCH);
+            while let Some(entry) = walk.next()? {
+                batch.push(entry);
+                // Nobody listens any more: the walk is over.
+                if batch.len() == BATCH && to.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+                    return Ok(());
+                }
+            }
+            let _ = to.blocking_send(Ok(batch));
+            Ok(())
+        };
+        if let Err(failure) = walk(&to) {
+            let _ = to.blocking_send(Err(failure));
+        }
+    });
+    ReceiverStream::new(batches).boxed()
+}

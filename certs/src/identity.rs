@@ -51,7 +51,8 @@ impl FromStr for Role {
     }
 }
 
-/// Somebody's identity.
+/// Somebody's identity. Made by [`Identity::new`], by parsing a SPIFFE id, or from a certificate: all check the parts.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Identity {
@@ -79,18 +80,25 @@ pub enum IdentityError {
     #[error("`{0}` is not of the form spiffe://<trust-domain>/handover/<role>/<name>")]
     Form(String),
     /// Not a certificate.
-    #[error("the certificate cannot be read")]
+    #[error("the certificate cannot be read as X.509: issue it again with `handover certs issue`")]
     Certificate,
+    /// A peer without a certificate.
+    #[error("the peer presented no certificate: give it one with `handover certs issue`")]
+    Missing,
     /// No URI, or several.
-    #[error("the certificate carries {0} URIs where exactly one SPIFFE id belongs: issue it with `handover certs issue`")]
+    #[error(
+        "the certificate carries {0} URIs where exactly one SPIFFE id belongs: issue it with `handover certs issue`"
+    )]
     UriCount(usize),
 }
 
 impl Identity {
-    /// Checks the parts.
+    /// Checks the parts: the trust domain by the SPIFFE specification, the name by ours, which is stricter.
     pub fn new(trust_domain: &str, role: Role, name: &str) -> Result<Self, IdentityError> {
         let domain_ok = (1..=255).contains(&trust_domain.len())
-            && trust_domain.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
+            && trust_domain
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
         if !domain_ok {
             return Err(IdentityError::TrustDomain(trust_domain.to_owned()));
         }
@@ -105,14 +113,17 @@ impl Identity {
 
     /// The identity in a certificate: its one URI SAN. Does not verify the certificate.
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
-        let (rest, parsed) = X509Certificate::from_der(certificate).map_err(|_| IdentityError::Certificate)?;
+        let (rest, parsed) =
+            X509Certificate::from_der(certificate).map_err(|_| IdentityError::Certificate)?;
         let sans = parsed.subject_alternative_name().map_err(|_| IdentityError::Certificate)?;
         if !rest.is_empty() {
             return Err(IdentityError::Certificate);
         }
         let names = sans.map(|san| san.value.general_names.as_slice()).unwrap_or_default();
-        let uris: Vec<&str> =
-            names.iter().filter_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None }).collect();
+        let uris: Vec<&str> = names
+            .iter()
+            .filter_map(|n| if let GeneralName::URI(uri) = n { Some(*uri) } else { None })
+            .collect();
         match uris[..] {
             [uri] => uri.parse(),
             _ => Err(IdentityError::UriCount(uris.len())),
@@ -164,8 +175,38 @@ mod tests {
     }
 
     #[test]
+    fn names_and_domains_have_bounds() {
+        let new = |domain: &str, name: &str| Identity::new(domain, Role::Source, name);
+        assert!(new(&"a".repeat(255), &"n".repeat(64)).is_ok());
+        assert!(matches!(new(&"a".repeat(256), "n"), Err(IdentityError::TrustDomain(_))));
+        assert!(matches!(new("a", &"n".repeat(65)), Err(IdentityError::Name(_))));
+    }
+
+    #[test]
+    fn json_holds_the_id_and_checks_it() {
+        let identity = Identity::new("acme.example", Role::Watcher, "wall").unwrap();
+        let json = serde_json::to_string(&identity).unwrap();
+        assert_eq!(json, r#""spiffe://acme.example/handover/watcher/wall""#);
+        assert_eq!(serde_json::from_str::<Identity>(&json).unwrap(), identity);
+        assert!(serde_json::from_str::<Identity>(r#""spiffe://acme.example/handover/king/wall""#).is_err());
+        assert_eq!(serde_json::to_string(&Role::Operator).unwrap(), r#""operator""#);
+    }
+
+    #[test]
     fn what_is_no_id_is_refused() {
         for text in [
+            "SPIFFE://a/handover/target/b",
+            "spiffe://a:443/handover/target/b",
+            "spiffe://u@a/handover/target/b",
+            "spiffe://a/handover/Target/b",
+            "spiffe://a/handover//b",
+            "spiffe://a/handover/target/b/",
+            "spiffe://a/handover/target/b?x",
+            "spiffe://a/handover/target/b#x",
+            "spiffe://a/handover/target/%62",
+            "spiffe://a/handover/target/b\n",
+            "spiffe://a/handover/target/\u{e9}",
+            " spiffe://a/handover/target/b",
             "",
             "https://a/handover/target/b",
             "spiffe://a/handover/target",

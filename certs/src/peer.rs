@@ -4,7 +4,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::identity::{Identity, IdentityError};
 
-/// The identity of a peer from the certificates it presented; they have been verified by the handshake.
+/// The identity of a peer from the certificates it presented (`peer_certificates()` of a rustls connection), which the
+/// handshake has verified. Do not pass certificates that came another way.
 pub fn peer_identity(certificates: &[CertificateDer<'_>]) -> Result<Identity, IdentityError> {
-    Identity::from_certificate(certificates.first().ok_or(IdentityError::Certificate)?)
+    Identity::from_certificate(certificates.first().ok_or(IdentityError::Missing)?)
 }

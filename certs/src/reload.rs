@@ -1,22 +1,21 @@
 //! Credentials in use: reloaded when their files change, without dropping a connection.
 
+mod expiry;
+
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
+use crate::clock;
 use crate::identity::{Identity, Role};
 use crate::material::{Material, MaterialError, MaterialPaths};
 use crate::tls;
-
-/// A certificate is warned about when less than this share of its lifetime is left…
-const WARN_SHARE: i32 = 3;
-/// …and again this often.
-const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 struct InUse {
     identity: Identity,
@@ -30,25 +29,38 @@ struct InUse {
 pub struct Credentials {
     paths: MaterialPaths,
     peer: Option<Role>,
+    /// How the files looked at `load`.
+    loaded: Seen,
     now: ArcSwap<InUse>,
+    reloads: watch::Sender<u64>,
 }
 
-/// What tells that a file has changed.
-type Seen = Vec<Option<(u64, i64, i64, u64)>>;
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("paths", &self.paths)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What tells that a file has changed: length, time of change, inode.
+type Seen = [Option<(u64, i64, i64, u64)>; 4];
 
 impl Credentials {
     /// Loads the files. Peers that we connect to must have the role `peer`, where given.
     pub fn load(paths: MaterialPaths, peer: Option<Role>) -> Result<Arc<Self>, MaterialError> {
+        let loaded = seen(&paths);
         let now = ArcSwap::from_pointee(in_use(&paths, peer)?);
-        Ok(Arc::new(Self { paths, peer, now }))
+        Ok(Arc::new(Self { paths, peer, loaded, now, reloads: watch::Sender::new(0) }))
     }
 
-    /// How to accept a connection now.
+    /// How to accept a connection now. Ask for each connection.
     pub fn server(&self) -> Arc<ServerConfig> {
         self.now.load().server.clone()
     }
 
-    /// How to make a connection now.
+    /// How to make a connection now. Ask for each connection.
     pub fn client(&self) -> Arc<ClientConfig> {
         self.now.load().client.clone()
     }
@@ -63,31 +75,26 @@ impl Credentials {
         self.now.load().not_after
     }
 
+    /// Counts the reloads, and wakes whoever waits for one: to connect anew, or to show the new expiry.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
+    }
+
     /// Loads the files again. When they cannot be used, what is in use stays.
     pub fn reload(&self) -> Result<(), MaterialError> {
         self.now.store(Arc::new(in_use(&self.paths, self.peer)?));
+        self.reloads.send_modify(|count| *count += 1);
         Ok(())
     }
 
-    /// Reloads whenever a file has changed, until `stop`; warns of expiry. A half-written set is logged and tried again.
+    /// Looks at the files at once and then every so often, and reloads when they have changed, until `stop`; warns of expiry.
+    /// A set that cannot be used, half-written for example, is logged once and tried again each time; the old one stays.
     pub async fn watch(self: Arc<Self>, every: Duration, stop: impl Future<Output = ()>) {
         let watching = async {
-            let (mut seen, mut warned) = (self.look(), None);
+            let mut watcher = Watcher { seen: self.loaded, failure: None, warned: None };
             loop {
-                self.warn_of_expiry(&mut warned);
+                watcher.look(&self);
                 tokio::time::sleep(every).await;
-                let looks = self.look();
-                if looks == seen {
-                    continue;
-                }
-                seen = looks;
-                match self.reload() {
-                    Ok(()) => tracing::info!(identity = %self.identity(), not_after = %self.not_after(), "certificates reloaded"),
-                    Err(error) => tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "changed certificate files cannot be used: the old ones stay in use"
-                    ),
-                }
             }
         };
         tokio::select! {
@@ -95,27 +102,70 @@ impl Credentials {
             () = stop => {}
         }
     }
+}
 
-    fn warn_of_expiry(&self, warned: &mut Option<tokio::time::Instant>) {
-        let now = self.now.load();
-        let left = now.not_after - crate::authority::now();
-        let due = warned.is_none_or(|at| at.elapsed() >= WARN_EVERY);
-        if due && left < now.lifetime / WARN_SHARE {
-            *warned = Some(tokio::time::Instant::now());
-            tracing::warn!(
-                identity = %now.identity, not_after = %now.not_after, days_left = left.whole_days(),
-                "the certificate expires soon: `handover certs renew` makes a new one"
-            );
+fn seen(paths: &MaterialPaths) -> Seen {
+    let look = |path: &Path| {
+        let meta = std::fs::metadata(path).ok()?;
+        Some((meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino()))
+    };
+    [look(&paths.certificate), look(&paths.key), look(&paths.ca), paths.crl.as_deref().and_then(look)]
+}
+
+/// What one watch remembers between looks.
+struct Watcher {
+    seen: Seen,
+    /// What was said of a set that cannot be used.
+    failure: Option<String>,
+    warned: Option<tokio::time::Instant>,
+}
+
+impl Watcher {
+    fn look(&mut self, credentials: &Credentials) {
+        // Looked at before it is read: what changes while it is read is seen as changed the next time.
+        let seen = seen(&credentials.paths);
+        // A failure may end without a change that shows here, as when a mode is set right or a clock moves on.
+        if self.seen != seen || self.failure.is_some() {
+            self.reload(credentials);
+            self.seen = seen;
+        }
+        self.warn_of_expiry(credentials);
+    }
+
+    fn reload(&mut self, credentials: &Credentials) {
+        match credentials.reload() {
+            Ok(()) => {
+                (self.failure, self.warned) = (None, None);
+                let (identity, not_after) = (credentials.identity(), credentials.not_after());
+                tracing::info!(%identity, %not_after, "certificates reloaded");
+            }
+            Err(error) => {
+                let said = error.to_string();
+                if self.failure.as_ref() != Some(&said) {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "changed certificate files cannot be used: the old ones stay in use"
+                    );
+                }
+                self.failure = Some(said);
+            }
         }
     }
 
-    fn look(&self) -> Seen {
-        let paths = [Some(&self.paths.certificate), Some(&self.paths.key), Some(&self.paths.ca), self.paths.crl.as_ref()];
-        let look = |path: Option<&PathBuf>| {
-            let meta = std::fs::metadata(path?).ok()?;
-            Some((meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino()))
-        };
-        paths.into_iter().map(look).collect()
+    fn warn_of_expiry(&mut self, credentials: &Credentials) {
+        let now = credentials.now.load();
+        let left = now.not_after - clock::now();
+        let due = self.warned.is_none_or(|at| at.elapsed() >= expiry::WARN_EVERY);
+        if !due || !expiry::is_near(left, now.lifetime) {
+            return;
+        }
+        self.warned = Some(tokio::time::Instant::now());
+        let (identity, not_after, days_left) = (&now.identity, now.not_after, left.whole_days());
+        if left.is_negative() {
+            tracing::error!(%identity, %not_after, "the certificate has expired: `handover certs renew` makes a new one");
+        } else {
+            tracing::warn!(%identity, %not_after, days_left, "the certificate expires soon: `handover certs renew` makes a new one");
+        }
     }
 }
 

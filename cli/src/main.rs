@@ -1,2 +1,8 @@
 //! Entry point.
-fn main() {}
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    handover_cli::main(handover_cli::arguments::Arguments::parse()).await
+}

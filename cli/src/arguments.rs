@@ -1,0 +1,172 @@
+//! What a user types.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use handover_certs::identity::Role;
+use handover_engine::name::{DatasetName, MigrationId};
+
+/// Moves a running appliance from one host to another.
+#[derive(Debug, Parser)]
+#[command(name = "handover", version, after_help = crate::exit::HELP)]
+pub struct Arguments {
+    /// The target agent.
+    #[arg(long, global = true, env = "HANDOVER_TARGET", value_name = "HOST:PORT")]
+    pub target: Option<String>,
+    /// Directory of an identity: yours, or the one that `certs renew` and `certs revoke` are about.
+    #[arg(long, global = true, env = "HANDOVER_IDENTITY", value_name = "DIR")]
+    pub identity: Option<PathBuf>,
+    /// Print one JSON document instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a certificate authority; issue, renew, revoke and show certificates.
+    #[command(subcommand)]
+    Certs(CertsVerb),
+    /// Show what source and target consist of.
+    Inspect,
+    /// Look for what stands in the way of a migration.
+    Check(PlanArguments),
+    /// Make a plan and print it with its digest.
+    Plan(PlanArguments),
+    /// Start the plan with this digest (its first eight digits or more).
+    Start {
+        /// The digest.
+        digest: String,
+        /// Watch it until it settles.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show progress until the migration settles.
+    Watch(Which),
+    /// Show where a migration stands.
+    Status(Which),
+    /// List all migrations.
+    List,
+    /// Finish the chunks at hand and stop.
+    Pause(Act),
+    /// Go on after a pause or a failure.
+    Resume(Act),
+    /// Bring the target up to date with what has changed.
+    Sync(Act),
+    /// Read the target's data again and compare it.
+    Verify(Act),
+    /// Undo everything: the target is as it was before.
+    Abort(Act),
+    /// Keep everything; undo is no longer possible.
+    Finalize(Act),
+    /// Show what was moved and how it was verified.
+    Report(Which),
+    /// Measure the way between the agents.
+    Probe {
+        /// Bytes to send.
+        #[arg(long, default_value_t = 1 << 30)]
+        bytes: u64,
+    },
+}
+
+/// What a plan covers.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// Replace what the target's datasets hold already (abort brings it back until finalize).
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Only this dataset; may be given several times.
+    #[arg(long = "dataset", value_name = "NAME")]
+    pub datasets: Vec<DatasetName>,
+}
+
+/// Which migration.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// The migration; the running one, or else the newest, when left out.
+    pub id: Option<MigrationId>,
+}
+
+/// An operation on a migration.
+#[derive(Debug, Args)]
+pub struct Act {
+    /// Which migration.
+    #[command(flatten)]
+    pub which: Which,
+    /// Watch it until it settles.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertsVerb {
+    /// Make a certificate authority.
+    Init {
+        /// Its directory.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// The trust domain of all its certificates, for instance `example.org`.
+        #[arg(long)]
+        trust_domain: String,
+    },
+    /// Issue a certificate with a new key.
+    Issue {
+        /// The CA's directory.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// source, target, operator or watcher.
+        #[arg(long)]
+        role: Role,
+        /// The holder's name.
+        #[arg(long)]
+        name: String,
+        /// Directory to write to.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Days that it is good for.
+        #[arg(long, default_value_t = 90)]
+        days: u16,
+        /// An Ed25519 key instead of ECDSA P-256.
+        #[arg(long)]
+        ed25519: bool,
+    },
+    /// Issue a new certificate for the identity in --identity DIR.
+    Renew {
+        /// The CA's directory.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+    },
+    /// Revoke a certificate: by serial, or the one in --identity DIR.
+    Revoke {
+        /// The CA's directory.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// Serial number in hex.
+        #[arg(long)]
+        serial: Option<String>,
+    },
+    /// Begin a CA swap: make a second CA; both are trusted until the old one is dropped from ca.pem.
+    Rotate {
+        /// The old CA's directory.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// The new CA's directory.
+        #[arg(long, value_name = "DIR")]
+        new: PathBuf,
+    },
+    /// Bring an identity's ca.pem and crl.pem up to date with the CA's.
+    Publish {
+        /// The CA's directory.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+    },
+    /// Show an identity, or a CA with what it has issued.
+    Show {
+        /// The directory.
+        dir: PathBuf,
+    },
+}

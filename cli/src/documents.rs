@@ -1,0 +1,63 @@
+//! The JSON documents that `--json` prints. Their shape is stable: fields are added, never changed.
+
+use handover_engine::driver::Status;
+use handover_engine::phase::{Condition, Phase, Task};
+use serde_json::{Value, json};
+
+/// What a migration is busy with, in a word.
+fn activity(status: &Status) -> &'static str {
+    match status.state.task {
+        None => "idle",
+        Some(Task::Pass) if status.state.phase == Phase::Copying => "copying",
+        Some(Task::Pass) => "syncing",
+        Some(Task::Verify) => "verifying",
+        Some(Task::Undo) => "undoing",
+        Some(Task::Finalize) => "finalizing",
+    }
+}
+
+/// The status document.
+pub fn status(status: &Status) -> Value {
+    let (condition, failure) = match &status.state.condition {
+        Condition::Good => ("good", None),
+        Condition::Paused => ("paused", None),
+        Condition::Failed(failure) => ("failed", Some(failure)),
+    };
+    json!({
+        "migration": status.migration,
+        "phase": status.state.phase,
+        "condition": condition,
+        "failure": failure,
+        "activity": activity(status),
+        "progress": status.progress,
+        "allowed": status.allowed,
+        "last_event": status.last_event,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use handover_engine::failure::Failure;
+    use handover_engine::phase::State;
+    use handover_engine::progress::Progress;
+
+    #[test]
+    fn the_status_document() {
+        let condition = Condition::Failed(Failure::operator("disk", "full"));
+        let state = State { condition, ..State::started() };
+        let document = status(&Status {
+            migration: "m-1".parse().unwrap(),
+            allowed: state.allowed(),
+            state,
+            progress: Progress::default(),
+            last_event: 7,
+        });
+        assert_eq!(document["phase"], "copying");
+        assert_eq!(document["condition"], "failed");
+        assert_eq!(document["failure"]["item"], "disk");
+        assert_eq!(document["activity"], "copying");
+        assert_eq!(document["allowed"], json!(["resume", "abort"]));
+        assert_eq!(document["last_event"], 7);
+    }
+}

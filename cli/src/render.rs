@@ -1,0 +1,205 @@
+//! Text for people.
+
+use std::fmt::Write;
+
+use handover_engine::check::{Finding, Severity};
+use handover_engine::driver::Status;
+use handover_engine::failure::Failure;
+use handover_engine::inventory::{DatasetFacts, Inventory};
+use handover_engine::journal::{Event, Logged};
+use handover_engine::phase::Condition;
+use handover_engine::plan::Plan;
+use handover_engine::report::Report;
+
+/// A failure's text without its item and hint.
+pub fn with_causes(failure: &Failure) -> String {
+    failure.causes.iter().fold(failure.what.clone(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Bytes in the unit that suits them.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Milliseconds in the unit that suits them.
+pub fn time(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// Both hosts.
+pub fn inventories(source: &Inventory, target: &Inventory) -> String {
+    format!("{}\n{}", inventory("source", source), inventory("target", target))
+}
+
+fn inventory(side: &str, inventory: &Inventory) -> String {
+    let (host, appliance) = (&inventory.host, &inventory.appliance);
+    let mut out = String::new();
+    let _ = writeln!(out, "{side}: {} ({}, {}), {} cpus, {}", host.host_name, host.os, host.kernel, host.cpus, bytes(host.memory_bytes));
+    let _ = writeln!(out, "  appliance {} {} ({}), {} {}", appliance.name, appliance.release, appliance.role, appliance.host_name, appliance.addresses.join(" "));
+    for disk in &host.disks {
+        let _ = writeln!(out, "  disk {} ({}): {} of {} free", disk.mount_point, disk.file_system, bytes(disk.available_bytes), bytes(disk.total_bytes));
+    }
+    for dataset in &inventory.datasets {
+        let facts = match &dataset.facts {
+            DatasetFacts::Database(d) => {
+                let rows: u64 = d.tables.iter().map(|table| table.rows).sum();
+                format!("{} {} at {}: {} tables, {rows} rows, {}", d.engine, d.version, d.location, d.tables.len(), bytes(d.bytes))
+            }
+            DatasetFacts::Files(t) => format!("files at {}: {} files, {}", t.root, t.files, bytes(t.bytes)),
+            DatasetFacts::Unreadable { problem, .. } => format!("cannot be read: {problem}"),
+        };
+        let _ = writeln!(out, "  {}: {facts}", dataset.name);
+    }
+    out
+}
+
+/// A preflight's findings.
+pub fn findings(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "nothing stands in the way".to_owned();
+    }
+    let line = |finding: &Finding| {
+        let severity = match finding.severity {
+            Severity::Error => "ERROR  ",
+            Severity::Warning => "WARNING",
+            Severity::Info => "INFO   ",
+        };
+        let hint = if finding.hint.is_empty() { String::new() } else { format!("\n        {}", finding.hint) };
+        format!("{severity} {}: {}{hint}", finding.item, finding.what)
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A plan, and how to start it.
+pub fn plan(plan: &Plan) -> String {
+    let mut out = format!("plan for {}: {} to {}\n", plan.appliance, plan.source.agent, plan.target.agent);
+    if plan.options.overwrite {
+        out.push_str("what the target holds is REPLACED (abort brings it back until finalize)\n");
+    }
+    for step in &plan.steps {
+        let mut size = Vec::new();
+        for (number, what) in [(step.rows, "rows"), (step.files, "files")] {
+            if number > 0 {
+                size.push(format!("{number} {what}"));
+            }
+        }
+        if step.bytes > 0 {
+            size.push(bytes(step.bytes));
+        }
+        let _ = writeln!(out, "  {:<28} {:>9}  {}", step.step.title(), time(step.expected_ms), size.join(", "));
+    }
+    let total: u64 = plan.steps.iter().map(|step| step.expected_ms).sum();
+    let _ = writeln!(out, "expected time: {}", time(total));
+    let digest = plan.digest();
+    let _ = write!(out, "digest: {digest}\nstart it with: handover start {}", digest.short());
+    out
+}
+
+/// Where a migration stands.
+pub fn status(status: &Status) -> String {
+    let mut out = format!("{}: {}", status.migration, status.state);
+    if status.state.task.is_some() {
+        let _ = write!(out, ", {}", share(status));
+    }
+    if let Condition::Failed(failure) = &status.state.condition {
+        let _ = write!(out, "\n  {}: {}", failure.item, with_causes(failure));
+        if !failure.hint.is_empty() {
+            let _ = write!(out, "\n  {}", failure.hint);
+        }
+    }
+    let allowed: Vec<&str> = status.allowed.iter().map(|operation| operation.as_str()).collect();
+    let allowed = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };
+    let _ = write!(out, "\n  possible now: {allowed}");
+    out
+}
+
+/// How much is done, how fast, and when it should end.
+pub fn share(status: &Status) -> String {
+    let progress = &status.progress;
+    let mut out = format!("{:.1} %", (progress.share * 100.0).min(100.0));
+    let _ = write!(out, ", {}", bytes(progress.bytes_done));
+    if progress.rows_done > 0 {
+        let _ = write!(out, ", {} rows", progress.rows_done);
+    }
+    if progress.files_done > 0 {
+        let _ = write!(out, ", {} files", progress.files_done);
+    }
+    if progress.bytes_per_second > 0.0 {
+        let _ = write!(out, ", {}/s", bytes(progress.bytes_per_second as u64));
+    }
+    if let Some(remaining) = progress.remaining_ms {
+        let _ = write!(out, ", {} left", time(remaining));
+    }
+    out
+}
+
+/// Something that happened.
+pub fn event(logged: &Logged) -> String {
+    let text = match &logged.event {
+        Event::State { state, by: Some(by) } => format!("{state} (asked for by {by})"),
+        Event::State { state, by: None } => state.to_string(),
+        Event::StepStarted { step } => format!("{step} begins"),
+        Event::StepDone { step } => format!("{step} is done"),
+        Event::Note { item, text } => format!("note: {item}: {text}"),
+        Event::Retry { step, failure, after_ms } => {
+            format!("{step} is tried again in {after_ms} ms: {}: {}", failure.item, with_causes(failure))
+        }
+    };
+    format!("{} {text}", logged.at)
+}
+
+/// What was moved and how it was verified.
+pub fn report(report: &Report) -> String {
+    let totals = &report.totals;
+    let mut out = format!("{} ({}): {}\n", report.migration, report.appliance, report.state);
+    let _ = writeln!(out, "plan {}, started by {} at {}", report.plan.short(), report.started_by, report.started_at);
+    for (name, held) in &report.datasets {
+        let verified = report.outcome.verified.get(name).map_or("not verified yet".to_owned(), |v| {
+            format!("verified {} rows, {} files, {}", v.read.rows, v.read.files, bytes(v.read.bytes))
+        });
+        let _ = writeln!(out, "  {name}: {} rows in {} tables, {} files, {}; {verified}", held.rows, held.tables, held.files, bytes(held.bytes));
+    }
+    for (title, list) in [("differs", &report.outcome.differences), ("left out", &report.outcome.left_out)] {
+        for item in list {
+            let _ = writeln!(out, "  {title}: {}, {}: {}", item.dataset, item.item, item.what);
+        }
+    }
+    let _ = write!(
+        out,
+        "in all {} rows in {} tables, {} files, {}; {} differences",
+        totals.rows, totals.tables, totals.files, bytes(totals.bytes), totals.differences
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        for (value, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"), (5 << 30, "5.0 GiB"), (u64::MAX, "16384.0 PiB")]
+        {
+            assert_eq!(bytes(value), text);
+        }
+        for (ms, text) in [(0, "0 s"), (1, "1 s"), (59_000, "59 s"), (60_000, "1 min 00 s"), (3_700_000, "1 h 01 min")] {
+            assert_eq!(time(ms), text);
+        }
+    }
+}

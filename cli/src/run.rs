@@ -1,0 +1,166 @@
+//! Carrying out a command.
+
+use std::sync::Arc;
+
+use handover_certs::identity::Role;
+use handover_certs::material::MaterialPaths;
+use handover_certs::reload::Credentials;
+use handover_engine::check::Severity;
+use handover_engine::driver::Status;
+use handover_engine::failure::Failure;
+use handover_engine::name::MigrationId;
+use handover_engine::phase::Operation;
+use handover_engine::plan::Options;
+use handover_engine::ports::Result;
+use handover_transport::control::Control;
+use handover_transport::control::client::RemoteControl;
+use serde_json::{Value, json};
+
+use crate::arguments::{Act, Arguments, PlanArguments, Verb, Which};
+use crate::exit::Code;
+use crate::{certs, documents, render, watch};
+
+/// Prints text, or the document.
+fn print(json: bool, text: &str, document: &Value) {
+    println!("{}", if json { document.to_string() } else { text.to_owned() });
+}
+
+/// Runs one command.
+pub async fn run(arguments: Arguments) -> Result<Code> {
+    if let Verb::Certs(verb) = arguments.verb {
+        let (text, document) = certs::run(verb, arguments.identity.as_deref())?;
+        print(arguments.json, &text, &document);
+        return Ok(Code::Done);
+    }
+    let session = Session { control: connect(&arguments)?, json: arguments.json };
+    match arguments.verb {
+        Verb::Certs(_) => Ok(Code::Done),
+        Verb::Inspect => session.inspect().await,
+        Verb::Check(plan) => session.check(plan).await,
+        Verb::Plan(plan) => session.plan(plan).await,
+        Verb::Start { digest, watch } => session.start(&digest, watch).await,
+        Verb::Watch(which) => watch::watch(&session.control, &session.pick(which).await?.migration, arguments.json).await,
+        Verb::Status(which) => session.status(which).await,
+        Verb::List => session.list().await,
+        Verb::Pause(act) => session.act(Operation::Pause, act).await,
+        Verb::Resume(act) => session.act(Operation::Resume, act).await,
+        Verb::Sync(act) => session.act(Operation::Sync, act).await,
+        Verb::Verify(act) => session.act(Operation::Verify, act).await,
+        Verb::Abort(act) => session.act(Operation::Abort, act).await,
+        Verb::Finalize(act) => session.act(Operation::Finalize, act).await,
+        Verb::Report(which) => session.report(which).await,
+        Verb::Probe { bytes } => session.probe(bytes).await,
+    }
+}
+
+fn connect(arguments: &Arguments) -> Result<RemoteControl> {
+    let missing = |what: &str, hint: &str| Failure::operator("handover", what).hint(hint);
+    let target = arguments.target.as_deref().ok_or_else(|| missing("say which target", "--target HOST:PORT, or HANDOVER_TARGET"))?;
+    let identity =
+        arguments.identity.as_deref().ok_or_else(|| missing("say who you are", "--identity DIR, or HANDOVER_IDENTITY"))?;
+    let credentials = Credentials::load(MaterialPaths::in_dir(identity), Some(Role::Target)).map_err(|error| {
+        Failure::operator(format!("identity {}", identity.display()), "it cannot be used").because(error)
+    })?;
+    RemoteControl::new(target, Arc::clone(&credentials))
+}
+
+struct Session {
+    control: RemoteControl,
+    json: bool,
+}
+
+impl Session {
+    fn print(&self, text: &str, document: &Value) {
+        print(self.json, text, document);
+    }
+
+    /// The migration meant: the one named, else the one that has not ended, else the newest.
+    async fn pick(&self, which: Which) -> Result<Status> {
+        let mut all = self.control.list().await?;
+        let at = match &which.id {
+            Some(id) => all.iter().position(|status| status.migration == *id),
+            None => all.iter().position(|s| !s.state.phase.is_final()).or(all.len().checked_sub(1)),
+        };
+        at.map(|at| all.swap_remove(at)).ok_or_else(|| match which.id {
+            Some(id) => Failure::operator(format!("migration {id}"), "the target has no such migration")
+                .hint("`handover list` names those it has"),
+            None => Failure::operator("migration", "the target has none").hint("`handover plan`, then `handover start`"),
+        })
+    }
+
+    async fn inspect(&self) -> Result<Code> {
+        let (source, target) = self.control.inspect().await?;
+        self.print(&render::inventories(&source, &target), &json!({ "source": source, "target": target }));
+        Ok(Code::Done)
+    }
+
+    async fn check(&self, plan: PlanArguments) -> Result<Code> {
+        let findings = self.control.check(options(plan)).await?;
+        self.print(&render::findings(&findings), &json!({ "findings": findings }));
+        let refused = findings.iter().any(|finding| finding.severity == Severity::Error);
+        Ok(if refused { Code::Refused } else { Code::Done })
+    }
+
+    async fn plan(&self, plan: PlanArguments) -> Result<Code> {
+        let plan = self.control.plan(options(plan)).await?;
+        self.print(&render::plan(&plan), &json!({ "digest": plan.digest(), "plan": plan }));
+        Ok(Code::Done)
+    }
+
+    async fn start(&self, digest: &str, watch: bool) -> Result<Code> {
+        let id = self.control.start(digest, "").await?;
+        self.print(&format!("migration {id} has started"), &json!({ "migration": id }));
+        self.settle(&id, watch).await
+    }
+
+    async fn settle(&self, id: &MigrationId, watch: bool) -> Result<Code> {
+        if watch { watch::watch(&self.control, id, self.json).await } else { Ok(Code::Done) }
+    }
+
+    async fn status(&self, which: Which) -> Result<Code> {
+        let status = self.pick(which).await?;
+        self.print(&render::status(&status), &documents::status(&status));
+        Ok(Code::Done)
+    }
+
+    async fn list(&self) -> Result<Code> {
+        let all = self.control.list().await?;
+        let text: Vec<String> = all.iter().map(|s| format!("{}  {}", s.migration, s.state)).collect();
+        let text = if text.is_empty() { "no migrations".to_owned() } else { text.join("\n") };
+        let documents: Vec<Value> = all.iter().map(documents::status).collect();
+        self.print(&text, &json!({ "migrations": documents }));
+        Ok(Code::Done)
+    }
+
+    async fn act(&self, operation: Operation, act: Act) -> Result<Code> {
+        let id = match act.which.id {
+            Some(id) => id,
+            None => self.pick(act.which).await?.migration,
+        };
+        let status = self.control.act(&id, operation, "").await?;
+        self.print(&render::status(&status), &documents::status(&status));
+        self.settle(&id, act.watch).await
+    }
+
+    async fn report(&self, which: Which) -> Result<Code> {
+        let id = match which.id {
+            Some(id) => id,
+            None => self.pick(which).await?.migration,
+        };
+        let report = self.control.report(&id).await?;
+        self.print(&render::report(&report), &json!(report));
+        Ok(Code::Done)
+    }
+
+    async fn probe(&self, bytes: u64) -> Result<Code> {
+        let (bytes, time) = self.control.probe(bytes).await?;
+        let rate = bytes as f64 / time.as_secs_f64().max(1e-9);
+        let text = format!("{} in {:.2} s: {}/s", render::bytes(bytes), time.as_secs_f64(), render::bytes(rate as u64));
+        self.print(&text, &json!({ "bytes": bytes, "seconds": time.as_secs_f64(), "bytes_per_second": rate }));
+        Ok(Code::Done)
+    }
+}
+
+fn options(plan: PlanArguments) -> Options {
+    Options { overwrite: plan.overwrite, datasets: plan.datasets }
+}

@@ -43,7 +43,8 @@ impl LocalDatasets {
             out.insert(section.name.clone(), TargetDataset::Database(target));
         }
         for section in &self.manifest.files {
-            let tree = FileTree::target(section.name.clone(), section.root.clone(), filter(section)?, migration);
+            let tree =
+                FileTree::target(section.name.clone(), section.root.clone(), filter(section)?, migration);
             out.insert(section.name.clone(), TargetDataset::Tree(Arc::new(tree)));
         }
         Ok(out)

@@ -153,8 +153,13 @@ impl Supervisor {
         }
         for name in plan.datasets() {
             if target.datasets.iter().any(|d| d.name == *name && holds_data(&d.facts)) {
-                return Err(Failure::operator(format!("dataset {name}"), "the target holds data of it already")
-                    .hint("plan with --overwrite to replace it (abort brings it back until finalize), or empty it"));
+                return Err(Failure::operator(
+                    format!("dataset {name}"),
+                    "the target holds data of it already",
+                )
+                .hint(
+                    "plan with --overwrite to replace it (abort brings it back until finalize), or empty it",
+                ));
             }
         }
         Ok(())
@@ -163,7 +168,9 @@ impl Supervisor {
     fn begin(&self, approved: &ApprovedPlan, by: &str) -> Result<Migration> {
         let now = SystemClock.now();
         let stamp: String = now.to_string().chars().filter(char::is_ascii_digit).take(14).collect();
-        let noise = handover_engine::digest::Digest::of(format!("{}{}{:?}", self.identity, approved.digest(), now).as_bytes());
+        let noise = handover_engine::digest::Digest::of(
+            format!("{}{}{:?}", self.identity, approved.digest(), now).as_bytes(),
+        );
         let id = format!("m-{stamp}-{}", &noise.short()[..4]);
         Ok(Migration {
             id: id.parse().map_err(|e| Failure::permanent("migration", "cannot be named").because(e))?,
@@ -210,7 +217,10 @@ impl Control for Supervisor {
         match self.both().await {
             Ok((source, target)) => Ok(compare(&source, &target, &options)),
             Err(failure) => {
-                let what = failure.causes.iter().fold(failure.what.clone(), |text, cause| format!("{text}: {cause}"));
+                let what = failure
+                    .causes
+                    .iter()
+                    .fold(failure.what.clone(), |text, cause| format!("{text}: {cause}"));
                 Ok(vec![Finding::new(Severity::Error, failure.item, what, failure.hint)])
             }
         }
@@ -274,7 +284,10 @@ impl Control for Supervisor {
                 if now.last_event > cursor && !send_events(&store, &id, &mut cursor, &to).await {
                     return;
                 }
-                if to.send(Ok(Seen::Status(Box::new(now)))).await.is_err() || last || status.changed().await.is_err() {
+                if to.send(Ok(Seen::Status(Box::new(now)))).await.is_err()
+                    || last
+                    || status.changed().await.is_err()
+                {
                     return;
                 }
             }
@@ -309,7 +322,12 @@ impl Control for Supervisor {
 }
 
 /// Sends all events after the cursor and moves it; false when the watcher has gone or the journal cannot be read.
-async fn send_events(store: &Store, id: &MigrationId, cursor: &mut u64, to: &mpsc::Sender<Result<Seen>>) -> bool {
+async fn send_events(
+    store: &Store,
+    id: &MigrationId,
+    cursor: &mut u64,
+    to: &mpsc::Sender<Result<Seen>>,
+) -> bool {
     loop {
         let events = match store.events(id, *cursor, EVENTS).await {
             Ok(events) => events,

@@ -27,7 +27,9 @@ pub fn run(verb: CertsVerb, identity: Option<&Path>) -> Result<(String, Value)> 
             Authority::init(&ca, &trust_domain, &InitOptions::default()).map_err(failed)?;
             show(&ca)
         }
-        CertsVerb::Issue { ca, role, name, out, days, ed25519 } => issue(&ca, role, &name, &out, days, ed25519),
+        CertsVerb::Issue { ca, role, name, out, days, ed25519 } => {
+            issue(&ca, role, &name, &out, days, ed25519)
+        }
         CertsVerb::Renew { ca } => {
             let dir = needed(identity)?;
             Authority::open(&ca).and_then(|mut ca| ca.renew(dir)).map_err(failed)?;
@@ -64,7 +66,8 @@ fn revoke(ca: &Path, serial: Option<String>, identity: Option<&Path>) -> Result<
     };
     let mut authority = Authority::open(ca).map_err(failed)?;
     let revoked = authority.revoke(&Which::Serial(serial)).map_err(failed)?;
-    let lines: Vec<String> = revoked.iter().map(|issued| format!("revoked {} ({})", issued.identity, issued.serial)).collect();
+    let lines: Vec<String> =
+        revoked.iter().map(|issued| format!("revoked {} ({})", issued.identity, issued.serial)).collect();
     let hint = format!("hand {} to every agent (`handover certs publish`)", ca.join("crl.pem").display());
     Ok((format!("{}\n{hint}", lines.join("\n")), json!({ "revoked": revoked })))
 }

@@ -49,16 +49,46 @@ pub fn inventories(source: &Inventory, target: &Inventory) -> String {
 fn inventory(side: &str, inventory: &Inventory) -> String {
     let (host, appliance) = (&inventory.host, &inventory.appliance);
     let mut out = String::new();
-    let _ = writeln!(out, "{side}: {} ({}, {}), {} cpus, {}", host.host_name, host.os, host.kernel, host.cpus, bytes(host.memory_bytes));
-    let _ = writeln!(out, "  appliance {} {} ({}), {} {}", appliance.name, appliance.release, appliance.role, appliance.host_name, appliance.addresses.join(" "));
+    let _ = writeln!(
+        out,
+        "{side}: {} ({}, {}), {} cpus, {}",
+        host.host_name,
+        host.os,
+        host.kernel,
+        host.cpus,
+        bytes(host.memory_bytes)
+    );
+    let _ = writeln!(
+        out,
+        "  appliance {} {} ({}), {} {}",
+        appliance.name,
+        appliance.release,
+        appliance.role,
+        appliance.host_name,
+        appliance.addresses.join(" ")
+    );
     for disk in &host.disks {
-        let _ = writeln!(out, "  disk {} ({}): {} of {} free", disk.mount_point, disk.file_system, bytes(disk.available_bytes), bytes(disk.total_bytes));
+        let _ = writeln!(
+            out,
+            "  disk {} ({}): {} of {} free",
+            disk.mount_point,
+            disk.file_system,
+            bytes(disk.available_bytes),
+            bytes(disk.total_bytes)
+        );
     }
     for dataset in &inventory.datasets {
         let facts = match &dataset.facts {
             DatasetFacts::Database(d) => {
                 let rows: u64 = d.tables.iter().map(|table| table.rows).sum();
-                format!("{} {} at {}: {} tables, {rows} rows, {}", d.engine, d.version, d.location, d.tables.len(), bytes(d.bytes))
+                format!(
+                    "{} {} at {}: {} tables, {rows} rows, {}",
+                    d.engine,
+                    d.version,
+                    d.location,
+                    d.tables.len(),
+                    bytes(d.bytes)
+                )
             }
             DatasetFacts::Files(t) => format!("files at {}: {} files, {}", t.root, t.files, bytes(t.bytes)),
             DatasetFacts::Unreadable { problem, .. } => format!("cannot be read: {problem}"),
@@ -79,7 +109,8 @@ pub fn findings(findings: &[Finding]) -> String {
             Severity::Warning => "WARNING",
             Severity::Info => "INFO   ",
         };
-        let hint = if finding.hint.is_empty() { String::new() } else { format!("\n        {}", finding.hint) };
+        let hint =
+            if finding.hint.is_empty() { String::new() } else { format!("\n        {}", finding.hint) };
         format!("{severity} {}: {}{hint}", finding.item, finding.what)
     };
     findings.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -101,7 +132,8 @@ pub fn plan(plan: &Plan) -> String {
         if step.bytes > 0 {
             size.push(bytes(step.bytes));
         }
-        let _ = writeln!(out, "  {:<28} {:>9}  {}", step.step.title(), time(step.expected_ms), size.join(", "));
+        let _ =
+            writeln!(out, "  {:<28} {:>9}  {}", step.step.title(), time(step.expected_ms), size.join(", "));
     }
     let total: u64 = plan.steps.iter().map(|step| step.expected_ms).sum();
     let _ = writeln!(out, "expected time: {}", time(total));
@@ -167,12 +199,25 @@ pub fn event(logged: &Logged) -> String {
 pub fn report(report: &Report) -> String {
     let totals = &report.totals;
     let mut out = format!("{} ({}): {}\n", report.migration, report.appliance, report.state);
-    let _ = writeln!(out, "plan {}, started by {} at {}", report.plan.short(), report.started_by, report.started_at);
+    let _ = writeln!(
+        out,
+        "plan {}, started by {} at {}",
+        report.plan.short(),
+        report.started_by,
+        report.started_at
+    );
     for (name, held) in &report.datasets {
         let verified = report.outcome.verified.get(name).map_or("not verified yet".to_owned(), |v| {
             format!("verified {} rows, {} files, {}", v.read.rows, v.read.files, bytes(v.read.bytes))
         });
-        let _ = writeln!(out, "  {name}: {} rows in {} tables, {} files, {}; {verified}", held.rows, held.tables, held.files, bytes(held.bytes));
+        let _ = writeln!(
+            out,
+            "  {name}: {} rows in {} tables, {} files, {}; {verified}",
+            held.rows,
+            held.tables,
+            held.files,
+            bytes(held.bytes)
+        );
     }
     for (title, list) in [("differs", &report.outcome.differences), ("left out", &report.outcome.left_out)] {
         for item in list {
@@ -182,7 +227,11 @@ pub fn report(report: &Report) -> String {
     let _ = write!(
         out,
         "in all {} rows in {} tables, {} files, {}; {} differences",
-        totals.rows, totals.tables, totals.files, bytes(totals.bytes), totals.differences
+        totals.rows,
+        totals.tables,
+        totals.files,
+        bytes(totals.bytes),
+        totals.differences
     );
     out
 }
@@ -193,12 +242,19 @@ mod tests {
 
     #[test]
     fn units() {
-        for (value, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"), (5 << 30, "5.0 GiB"), (u64::MAX, "16384.0 PiB")]
-        {
+        for (value, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ] {
             assert_eq!(bytes(value), text);
         }
-        for (ms, text) in [(0, "0 s"), (1, "1 s"), (59_000, "59 s"), (60_000, "1 min 00 s"), (3_700_000, "1 h 01 min")] {
+        for (ms, text) in
+            [(0, "0 s"), (1, "1 s"), (59_000, "59 s"), (60_000, "1 min 00 s"), (3_700_000, "1 h 01 min")]
+        {
             assert_eq!(time(ms), text);
         }
     }

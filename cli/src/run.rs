@@ -39,7 +39,9 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         Verb::Check(plan) => session.check(plan).await,
         Verb::Plan(plan) => session.plan(plan).await,
         Verb::Start { digest, watch } => session.start(&digest, watch).await,
-        Verb::Watch(which) => watch::watch(&session.control, &session.pick(which).await?.migration, arguments.json).await,
+        Verb::Watch(which) => {
+            watch::watch(&session.control, &session.pick(which).await?.migration, arguments.json).await
+        }
         Verb::Status(which) => session.status(which).await,
         Verb::List => session.list().await,
         Verb::Pause(act) => session.act(Operation::Pause, act).await,
@@ -55,12 +57,18 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
 
 fn connect(arguments: &Arguments) -> Result<RemoteControl> {
     let missing = |what: &str, hint: &str| Failure::operator("handover", what).hint(hint);
-    let target = arguments.target.as_deref().ok_or_else(|| missing("say which target", "--target HOST:PORT, or HANDOVER_TARGET"))?;
-    let identity =
-        arguments.identity.as_deref().ok_or_else(|| missing("say who you are", "--identity DIR, or HANDOVER_IDENTITY"))?;
-    let credentials = Credentials::load(MaterialPaths::in_dir(identity), Some(Role::Target)).map_err(|error| {
-        Failure::operator(format!("identity {}", identity.display()), "it cannot be used").because(error)
-    })?;
+    let target = arguments
+        .target
+        .as_deref()
+        .ok_or_else(|| missing("say which target", "--target HOST:PORT, or HANDOVER_TARGET"))?;
+    let identity = arguments
+        .identity
+        .as_deref()
+        .ok_or_else(|| missing("say who you are", "--identity DIR, or HANDOVER_IDENTITY"))?;
+    let credentials =
+        Credentials::load(MaterialPaths::in_dir(identity), Some(Role::Target)).map_err(|error| {
+            Failure::operator(format!("identity {}", identity.display()), "it cannot be used").because(error)
+        })?;
     RemoteControl::new(target, Arc::clone(&credentials))
 }
 
@@ -84,7 +92,8 @@ impl Session {
         at.map(|at| all.swap_remove(at)).ok_or_else(|| match which.id {
             Some(id) => Failure::operator(format!("migration {id}"), "the target has no such migration")
                 .hint("`handover list` names those it has"),
-            None => Failure::operator("migration", "the target has none").hint("`handover plan`, then `handover start`"),
+            None => Failure::operator("migration", "the target has none")
+                .hint("`handover plan`, then `handover start`"),
         })
     }
 
@@ -155,8 +164,16 @@ impl Session {
     async fn probe(&self, bytes: u64) -> Result<Code> {
         let (bytes, time) = self.control.probe(bytes).await?;
         let rate = bytes as f64 / time.as_secs_f64().max(1e-9);
-        let text = format!("{} in {:.2} s: {}/s", render::bytes(bytes), time.as_secs_f64(), render::bytes(rate as u64));
-        self.print(&text, &json!({ "bytes": bytes, "seconds": time.as_secs_f64(), "bytes_per_second": rate }));
+        let text = format!(
+            "{} in {:.2} s: {}/s",
+            render::bytes(bytes),
+            time.as_secs_f64(),
+            render::bytes(rate as u64)
+        );
+        self.print(
+            &text,
+            &json!({ "bytes": bytes, "seconds": time.as_secs_f64(), "bytes_per_second": rate }),
+        );
         Ok(Code::Done)
     }
 }

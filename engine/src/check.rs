@@ -32,7 +32,12 @@ pub struct Finding {
 
 impl Finding {
     /// A finding.
-    pub fn new(severity: Severity, item: impl Into<String>, what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub fn new(
+        severity: Severity,
+        item: impl Into<String>,
+        what: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self { severity, item: item.into(), what: what.into(), hint: hint.into() }
     }
 }
@@ -56,7 +61,12 @@ pub fn compare(source: &Inventory, target: &Inventory, options: &Options) -> Vec
 fn versions(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
     if source.agent_version != target.agent_version {
         let what = format!("the source runs {}, the target {}", source.agent_version, target.agent_version);
-        findings.push(Finding::new(Severity::Warning, "agents", what, "install the same release on both hosts"));
+        findings.push(Finding::new(
+            Severity::Warning,
+            "agents",
+            what,
+            "install the same release on both hosts",
+        ));
     }
     if source.appliance.release != target.appliance.release {
         let what = format!("release {} here, {} there", source.appliance.release, target.appliance.release);

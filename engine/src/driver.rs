@@ -217,14 +217,18 @@ impl Driver {
     async fn end_task(&mut self, busy: Option<Busy>) -> Result<Option<Busy>> {
         let Some(busy) = busy else { return Ok(None) };
         let result = busy.end.await.unwrap_or_else(|panic| {
-            Err(Failure::permanent("migration", "a worker ended unexpectedly").because(panic).hint("report this as a bug"))
+            Err(Failure::permanent("migration", "a worker ended unexpectedly")
+                .because(panic)
+                .hint("report this as a bug"))
         });
         self.migration.outcome.working_ms += self.task_began.elapsed().as_millis() as u64;
         let trigger = match result {
             Ok(()) => Trigger::Done,
             Err(failure) => Trigger::Failed(failure),
         };
-        self.transition(trigger, None).await?.map_err(|refused| Failure::permanent("migration", refused.to_string()))?;
+        self.transition(trigger, None)
+            .await?
+            .map_err(|refused| Failure::permanent("migration", refused.to_string()))?;
         Ok(self.begin_task())
     }
 
@@ -266,7 +270,11 @@ impl Driver {
     }
 
     /// Makes a transition: journaled first, then shown.
-    async fn transition(&mut self, trigger: Trigger, by: Option<String>) -> Result<Result<State, crate::phase::Refused>> {
+    async fn transition(
+        &mut self,
+        trigger: Trigger,
+        by: Option<String>,
+    ) -> Result<Result<State, crate::phase::Refused>> {
         let state = match self.migration.state.next(trigger) {
             Ok(state) => state,
             Err(refused) => return Ok(Err(refused)),

@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn shows_item_causes_and_hint() {
         let cause = std::io::Error::other("no space left on device");
-        let failure = Failure::operator("files/www", "cannot write a chunk").because(cause).hint("free some space");
+        let failure =
+            Failure::operator("files/www", "cannot write a chunk").because(cause).hint("free some space");
         assert_eq!(
             failure.to_string(),
             "files/www: cannot write a chunk: no space left on device (free some space)"

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// The text is no valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a valid name: use 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`, starting with a letter or digit")]
+#[error(
+    "`{0}` is not a valid name: use 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`, starting with a letter or digit"
+)]
 pub struct BadName(pub String);
 
 fn checked(text: &str) -> Result<String, BadName> {

@@ -180,11 +180,17 @@ impl State {
             (Trigger::Asked(Pause), Copying | Following, Some(task), Condition::Good) => {
                 to(self.phase, Some(task), Condition::Paused)
             }
-            (Trigger::Asked(Resume), phase, Some(task), Condition::Paused) => to(phase, Some(task), Condition::Good),
-            (Trigger::Asked(Resume), phase, Some(task), Condition::Failed(f)) if f.class != Class::Permanent => {
+            (Trigger::Asked(Resume), phase, Some(task), Condition::Paused) => {
                 to(phase, Some(task), Condition::Good)
             }
-            (Trigger::Asked(Sync), Following, None, Condition::Good) => to(Following, Some(Task::Pass), Condition::Good),
+            (Trigger::Asked(Resume), phase, Some(task), Condition::Failed(f))
+                if f.class != Class::Permanent =>
+            {
+                to(phase, Some(task), Condition::Good)
+            }
+            (Trigger::Asked(Sync), Following, None, Condition::Good) => {
+                to(Following, Some(Task::Pass), Condition::Good)
+            }
             (Trigger::Asked(Verify), Following, None, Condition::Good) => {
                 to(Following, Some(Task::Verify), Condition::Good)
             }
@@ -203,7 +209,9 @@ impl State {
             (Trigger::Done, Following, Some(Task::Finalize), Condition::Good) => {
                 to(Phase::Finalized, None, Condition::Good)
             }
-            (Trigger::Done, Aborting, Some(Task::Undo), Condition::Good) => to(Phase::Aborted, None, Condition::Good),
+            (Trigger::Done, Aborting, Some(Task::Undo), Condition::Good) => {
+                to(Phase::Aborted, None, Condition::Good)
+            }
             _ => Err(self.refuse(&trigger)),
         }
     }
@@ -242,7 +250,9 @@ impl fmt::Display for State {
         match (&self.condition, self.task) {
             (Condition::Paused, _) => f.write_str(" (paused)"),
             (Condition::Failed(_), _) => f.write_str(" (failed)"),
-            (Condition::Good, Some(Task::Pass)) if self.phase == Phase::Following => f.write_str(" (syncing)"),
+            (Condition::Good, Some(Task::Pass)) if self.phase == Phase::Following => {
+                f.write_str(" (syncing)")
+            }
             (Condition::Good, Some(Task::Verify)) => f.write_str(" (verifying)"),
             (Condition::Good, Some(Task::Finalize)) => f.write_str(" (finalizing)"),
             _ => Ok(()),

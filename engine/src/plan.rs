@@ -181,8 +181,11 @@ impl Plan {
     /// Approves the plan by the digest that the operator saw; refuses any other.
     pub fn approve(self, digest: Digest) -> Result<ApprovedPlan, Failure> {
         if self.digest() != digest {
-            return Err(Failure::permanent(format!("plan {}", digest.short()), "the digest is that of another plan")
-                .hint("run `handover plan` and start the digest it prints"));
+            return Err(Failure::permanent(
+                format!("plan {}", digest.short()),
+                "the digest is that of another plan",
+            )
+            .hint("run `handover plan` and start the digest it prints"));
         }
         Ok(ApprovedPlan { plan: self, digest })
     }
@@ -210,23 +213,34 @@ impl Plan {
 fn first_difference(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Option<String> {
     let gone = then.keys().find(|k| !now.contains_key(*k)).map(|k| format!("{k} is gone"));
     let new = now.keys().find(|k| !then.contains_key(*k)).map(|k| format!("{k} is new"));
-    let other = then.iter().find(|(k, v)| now.get(*k).is_some_and(|n| n != *v)).map(|(k, _)| format!("{k} differs"));
+    let other =
+        then.iter().find(|(k, v)| now.get(*k).is_some_and(|n| n != *v)).map(|(k, _)| format!("{k} differs"));
     gone.or(new).or(other)
 }
 
 /// The source's datasets to copy, each checked against the target's of the same name.
-fn choose<'a>(source: &'a Inventory, target: &Inventory, options: &Options) -> Result<Vec<&'a Dataset>, Failure> {
+fn choose<'a>(
+    source: &'a Inventory,
+    target: &Inventory,
+    options: &Options,
+) -> Result<Vec<&'a Dataset>, Failure> {
     for wanted in &options.datasets {
         if !source.datasets.iter().any(|d| d.name == *wanted) {
-            return Err(Failure::operator(format!("dataset {wanted}"), "the source's manifest does not name it")
-                .hint("`handover inspect` lists the datasets"));
+            return Err(Failure::operator(
+                format!("dataset {wanted}"),
+                "the source's manifest does not name it",
+            )
+            .hint("`handover inspect` lists the datasets"));
         }
     }
     let wanted = |d: &&Dataset| options.datasets.is_empty() || options.datasets.contains(&d.name);
     let chosen: Vec<&Dataset> = source.datasets.iter().filter(wanted).collect();
     if chosen.is_empty() {
-        return Err(Failure::operator("plan", "there is nothing to move: the source's manifest names no dataset")
-            .hint("add [[database]] or [[files]] sections to the source's appliance.toml"));
+        return Err(Failure::operator(
+            "plan",
+            "there is nothing to move: the source's manifest names no dataset",
+        )
+        .hint("add [[database]] or [[files]] sections to the source's appliance.toml"));
     }
     chosen.iter().try_for_each(|dataset| matches_target(dataset, target))?;
     Ok(chosen)
@@ -235,7 +249,9 @@ fn choose<'a>(source: &'a Inventory, target: &Inventory, options: &Options) -> R
 fn matches_target(dataset: &Dataset, target: &Inventory) -> Result<(), Failure> {
     let item = format!("dataset {}", dataset.name);
     if let DatasetFacts::Unreadable { problem, hint, .. } = &dataset.facts {
-        return Err(Failure::operator(item, format!("the source cannot read it: {problem}")).hint(hint.clone()));
+        return Err(
+            Failure::operator(item, format!("the source cannot read it: {problem}")).hint(hint.clone())
+        );
     }
     let Some(here) = target.datasets.iter().find(|d| d.name == dataset.name) else {
         return Err(Failure::operator(item, "the target's manifest does not name it")
@@ -323,7 +339,10 @@ mod tests {
         let source = inventory(&[("db", database(5)), ("www", DatasetFacts::Files(TreeFacts::default()))]);
         let plan = make(&source, &source, Options::default()).unwrap();
         let ids: Vec<_> = plan.steps.iter().map(|s| s.step.id()).collect();
-        assert_eq!(ids, ["prepare", "copy:db", "copy:www", "finish:db", "verify:db", "verify:www", "publish"]);
+        assert_eq!(
+            ids,
+            ["prepare", "copy:db", "copy:www", "finish:db", "verify:db", "verify:www", "publish"]
+        );
     }
 
     #[test]
@@ -340,9 +359,16 @@ mod tests {
     fn a_changed_host_is_named() {
         let source = inventory(&[("db", database(5))]);
         let plan = make(&source, &source, Options::default()).unwrap();
-        assert_eq!(plan.still_holds(&inventory(&[("db", database(99))]), &source), Ok(()), "sizes may change");
+        assert_eq!(
+            plan.still_holds(&inventory(&[("db", database(99))]), &source),
+            Ok(()),
+            "sizes may change"
+        );
         let gone = plan.still_holds(&inventory(&[]), &source).unwrap_err();
-        assert!(gone.what.ends_with("the source has changed since the plan was made: dataset db is gone"), "{gone}");
+        assert!(
+            gone.what.ends_with("the source has changed since the plan was made: dataset db is gone"),
+            "{gone}"
+        );
         let mut other = source.clone();
         other.appliance.release = "9".into();
         let differs = plan.still_holds(&source, &other).unwrap_err();
@@ -360,7 +386,11 @@ mod tests {
         let table = [
             (inventory(&[]), db.clone(), "plan: there is nothing to move"),
             (db.clone(), inventory(&[]), "dataset db: the target's manifest does not name it"),
-            (inventory(&[("db", missing("database"))]), db.clone(), "dataset db: the source cannot read it: no such file"),
+            (
+                inventory(&[("db", missing("database"))]),
+                db.clone(),
+                "dataset db: the source cannot read it: no such file",
+            ),
             (db.clone(), inventory(&[("db", missing("files"))]), "dataset db: it is of one kind"),
         ];
         for (source, target, expected) in table {

@@ -91,8 +91,10 @@ impl StepProgress {
         // database's bytes on disk are not those of its rows in transit.
         let bytes_total = if self.rows_total > 0 { 0 } else { self.bytes_total };
         let parts = [(self.bytes, bytes_total), (self.rows, self.rows_total), (self.files, self.files_total)];
-        let shares = parts.iter().filter(|(_, total)| *total > 0).map(|(done, total)| *done as f64 / *total as f64);
-        shares.fold(None, |least: Option<f64>, share| Some(least.map_or(share, |l| l.min(share))))
+        let shares =
+            parts.iter().filter(|(_, total)| *total > 0).map(|(done, total)| *done as f64 / *total as f64);
+        shares
+            .fold(None, |least: Option<f64>, share| Some(least.map_or(share, |l| l.min(share))))
             .unwrap_or(0.0)
             .min(0.999)
     }
@@ -139,8 +141,13 @@ const ENOUGH_MS: f64 = 300.0;
 impl Meter {
     /// A meter of these steps; `shown` is the share that watchers have seen already.
     pub fn new(steps: Vec<StepProgress>, shown: f64) -> Self {
-        let mut meter =
-            Self { steps, shown, began: Instant::now(), head_start_ms: 0.0, window: std::collections::VecDeque::new() };
+        let mut meter = Self {
+            steps,
+            shown,
+            began: Instant::now(),
+            head_start_ms: 0.0,
+            window: std::collections::VecDeque::new(),
+        };
         meter.head_start_ms = meter.work_done_ms();
         meter
     }

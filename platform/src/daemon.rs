@@ -25,7 +25,9 @@ pub enum StateError {
         source: std::io::Error,
     },
     /// Another agent uses it.
-    #[error("state directory {path}: another agent uses it (stop that one, or give this one a directory of its own)")]
+    #[error(
+        "state directory {path}: another agent uses it (stop that one, or give this one a directory of its own)"
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -43,10 +45,13 @@ impl StateDir {
     /// Makes (mode 0700) and locks the directory. The lock ends with the process, however that ends.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         use std::os::unix::fs::DirBuilderExt;
-        let unusable = |what| {
-            move |source: std::io::Error| StateError::Unusable { path: path.to_owned(), what, source }
-        };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable("cannot be made"))?;
+        let unusable =
+            |what| move |source: std::io::Error| StateError::Unusable { path: path.to_owned(), what, source };
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(unusable("cannot be made"))?;
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
         let lock = rustix::fs::open(path.join("lock"), flags, Mode::from_raw_mode(0o600))
             .map_err(|e| unusable("its lock cannot be opened")(e.into()))?;
@@ -86,7 +91,8 @@ fn tempfile_in(directory: &Path) -> std::io::Result<(PathBuf, File)> {
 /// Logs to standard error: `HANDOVER_LOG` is a filter (default `info`), `HANDOVER_LOG_FORMAT=json` one object a line.
 pub fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("HANDOVER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     // A second call (tests start several agents in one process) keeps the first one's settings.
     let _ = if std::env::var("HANDOVER_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().try_init()

@@ -17,7 +17,8 @@ pub fn facts() -> HostFacts {
 }
 
 fn disks() -> Vec<DiskFacts> {
-    let Ok(disks) = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage()) else {
+    let Ok(disks) = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage())
+    else {
         return Vec::new();
     };
     let mut facts: Vec<DiskFacts> = disks

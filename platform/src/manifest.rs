@@ -133,9 +133,12 @@ pub enum ManifestError {
 
 /// Reads a TOML file into `T`; errors name the file, the line and the key.
 pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ManifestError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
-    toml::from_str(&text)
-        .map_err(|error| ManifestError::Parse { path: path.to_owned(), text: error.to_string().trim().to_owned() })
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| ManifestError::Parse {
+        path: path.to_owned(),
+        text: error.to_string().trim().to_owned(),
+    })
 }
 
 impl Manifest {
@@ -161,7 +164,12 @@ impl Manifest {
             match database.sqlite_path() {
                 Some(path) if path.is_absolute() => {}
                 Some(_) => return refuse("`url`: write the path absolutely: sqlite:/var/lib/…".to_owned()),
-                None => return refuse(format!("`url = \"{}\"`: write sqlite:/absolute/path", database.shown_url())),
+                None => {
+                    return refuse(format!(
+                        "`url = \"{}\"`: write sqlite:/absolute/path",
+                        database.shown_url()
+                    ));
+                }
             }
         }
         for files in &self.files {

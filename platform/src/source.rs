@@ -47,7 +47,12 @@ pub struct LocalSource {
 impl LocalSource {
     /// What `manifest` declares. Private copies of databases are made in `scratch`; those of an earlier run are removed. A
     /// lease that is not renewed for `lease` ends.
-    pub fn new(manifest: &Manifest, scratch: PathBuf, lease: Duration, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+    pub fn new(
+        manifest: &Manifest,
+        scratch: PathBuf,
+        lease: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
         crate::sqlite::remove_stale_copies(&scratch)?;
         let mut datasets = Vec::new();
         for section in &manifest.database {
@@ -147,7 +152,8 @@ pub async fn inventory(
 impl RowSource for LocalSource {
     async fn rows(&self, request: RowsRequest) -> Result<Answers<RowsChunk>> {
         let lease = self.leases.renewed(&request.lease);
-        let Some((dataset, snapshot)) = lease.filter(|(_, snapshot)| snapshot.id() == request.snapshot) else {
+        let Some((dataset, snapshot)) = lease.filter(|(_, snapshot)| snapshot.id() == request.snapshot)
+        else {
             return Err(Failure::transient(
                 format!("snapshot {}", request.snapshot.0),
                 "the source no longer holds it (its lease has ended, or the agent was restarted)",
@@ -157,7 +163,8 @@ impl RowSource for LocalSource {
         let (to, chunks) = mpsc::channel(AHEAD);
         let leases = self.leases.clone();
         tokio::spawn(async move {
-            let reading = Reading { dataset, snapshot, table: request.table, budget: request.budget.max(1), to };
+            let reading =
+                Reading { dataset, snapshot, table: request.table, budget: request.budget.max(1), to };
             let renew = || drop(leases.renewed(&request.lease));
             let result = match request.wanted {
                 RowsWanted::Range(range) => reading.range(range, renew).await,
@@ -188,7 +195,8 @@ impl Reading {
             return self.to.send(Ok(chunk)).await.is_ok();
         };
         let bytes = chunk.header.bytes;
-        let key = name.map(|key| key.0.iter().map(|b| format!("{b:02x}")).collect::<String>()).unwrap_or_default();
+        let key =
+            name.map(|key| key.0.iter().map(|b| format!("{b:02x}")).collect::<String>()).unwrap_or_default();
         served(&self.dataset, &format!("table/{} after {key}", self.table.name), bytes);
         self.to.send(Ok(chunk)).await.is_ok()
     }

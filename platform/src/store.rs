@@ -16,7 +16,9 @@ use handover_engine::name::MigrationId;
 use handover_engine::plan::Plan;
 use handover_engine::ports::Result;
 use handover_engine::time::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Row, Sqlite, Transaction};
 
 pub use schema::VERSION;
@@ -39,7 +41,8 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(std::time::Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
-        let store = Self { path: path.to_owned(), pool: pool.map_err(|e| failed(path, "cannot be opened", e))? };
+        let store =
+            Self { path: path.to_owned(), pool: pool.map_err(|e| failed(path, "cannot be opened", e))? };
         schema::bring_up_to_date(&store).await?;
         Ok(store)
     }
@@ -59,8 +62,10 @@ impl Store {
     }
 
     fn migration(&self, row: &sqlx::sqlite::SqliteRow) -> Result<Migration> {
-        let text = |column: &str| row.try_get::<String, _>(column).map_err(|e| self.failed("cannot be read", e));
-        let number = |column: &str| row.try_get::<i64, _>(column).map_err(|e| self.failed("cannot be read", e));
+        let text =
+            |column: &str| row.try_get::<String, _>(column).map_err(|e| self.failed("cannot be read", e));
+        let number =
+            |column: &str| row.try_get::<i64, _>(column).map_err(|e| self.failed("cannot be read", e));
         Ok(Migration {
             id: text("id")?.parse().map_err(|e| self.damaged(e))?,
             plan: self.json(&text("plan")?)?,
@@ -81,12 +86,16 @@ fn failed(path: &Path, what: &str, error: sqlx::Error) -> Failure {
     let item = format!("journal {}", path.display());
     let code = error.as_database_error().and_then(|e| e.code()).map(|c| c.to_string()).unwrap_or_default();
     // SQLite result codes: 5 BUSY, 10 IOERR, 11 CORRUPT, 13 FULL, 14 CANTOPEN, 26 NOTADB; extended ones in higher bits.
-    let failure = match code.parse::<u32>().unwrap_or(0) & 0xff {
-        5 => Failure::transient(item, what),
-        13 => Failure::operator(item, what).hint("free space on the file system that holds the state directory"),
-        11 | 26 => Failure::permanent(item, what).hint("docs/recovery.md tells how to go on from the last good copy"),
-        _ => Failure::operator(item, what).hint("is the state directory writable, and its file system sound?"),
-    };
+    let failure =
+        match code.parse::<u32>().unwrap_or(0) & 0xff {
+            5 => Failure::transient(item, what),
+            13 => Failure::operator(item, what)
+                .hint("free space on the file system that holds the state directory"),
+            11 | 26 => Failure::permanent(item, what)
+                .hint("docs/recovery.md tells how to go on from the last good copy"),
+            _ => Failure::operator(item, what)
+                .hint("is the state directory writable, and its file system sound?"),
+        };
     failure.because(error)
 }
 
@@ -187,4 +196,3 @@ impl Store {
         &self.pool
     }
 }
-

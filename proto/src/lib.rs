@@ -1,7 +1,12 @@
 //! The wire: gRPC messages and services, generated from `handover/v1`. Only `transport` reads this crate.
 
 /// Version 1 of the protocol.
-#[allow(missing_docs, clippy::all, unused_qualifications, reason = "generated; the .proto files are documented")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    unused_qualifications,
+    reason = "generated; the .proto files are documented"
+)]
 #[allow(clippy::needless_pass_by_value, clippy::semicolon_if_nothing_returned, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("handover.v1");

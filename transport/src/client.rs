@@ -107,7 +107,8 @@ impl RemoteSource {
         });
         let mut sum = 0;
         for stream in futures::future::join_all(streams).await {
-            sum += stream.map_err(|e| Failure::transient(&self.peer, "a probe ended").because(e))?
+            sum += stream
+                .map_err(|e| Failure::transient(&self.peer, "a probe ended").because(e))?
                 .map_err(|s| self.failed(s))?;
         }
         Ok((sum, began.elapsed()))
@@ -199,7 +200,8 @@ impl TreeSource for RemoteSource {
         let peer = self.peer.clone();
         let batches = replies.map(move |reply| {
             let reply = reply.map_err(|status| from_status(&peer, status))?;
-            let entries = reply.entries.into_iter().map(|entry| Entry::from_wire(entry).map_err(Failure::from));
+            let entries =
+                reply.entries.into_iter().map(|entry| Entry::from_wire(entry).map_err(Failure::from));
             entries.collect()
         });
         Ok(batches.boxed())
@@ -211,7 +213,10 @@ impl TreeSource for RemoteSource {
             Chunk::Pack(pack) => Some(pack),
             _ => None,
         });
-        packs.next().await.unwrap_or_else(|| Err(Failure::transient(&self.peer, "a stream ended without its pack")))
+        packs
+            .next()
+            .await
+            .unwrap_or_else(|| Err(Failure::transient(&self.peer, "a stream ended without its pack")))
     }
 
     async fn file(&self, request: FileRequest) -> Result<Answers<Segment>> {

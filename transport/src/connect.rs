@@ -49,14 +49,14 @@ pub fn channel(address: &str, credentials: Arc<Credentials>) -> Result<Channel, 
 type Io = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
 
 async fn connect(address: String, credentials: Arc<Credentials>) -> Result<Io, ConnectError> {
-    let tcp = TcpStream::connect(&address).await.map_err(|source| ConnectError::Tcp { address: address.clone(), source })?;
+    let tcp = TcpStream::connect(&address)
+        .await
+        .map_err(|source| ConnectError::Tcp { address: address.clone(), source })?;
     // Best effort: a connection without it works, only slower.
     let _ = tcp.set_nodelay(true);
     // The peer is known by its SPIFFE id, not by a DNS name: the verifier does not look at this one.
-    let name = ServerName::try_from("handover.invalid").map_err(|e| ConnectError::Tls {
-        address: address.clone(),
-        source: std::io::Error::other(e),
-    })?;
+    let name = ServerName::try_from("handover.invalid")
+        .map_err(|e| ConnectError::Tls { address: address.clone(), source: std::io::Error::other(e) })?;
     let tls = TlsConnector::from(credentials.client()).connect(name, tcp).await;
     tls.map(TokioIo::new).map_err(|source| ConnectError::Tls { address, source })
 }

@@ -134,7 +134,8 @@ async fn handshake(tcp: TcpStream, acceptor: TlsAcceptor) -> Result<Authenticate
 #[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
 pub fn caller<T>(request: &Request<T>, allowed: &[Role]) -> Result<Identity, Status> {
     crate::version::check(request.metadata())?;
-    let identity = request.extensions().get::<Identity>().ok_or_else(|| Status::unauthenticated("no certificate"))?;
+    let identity =
+        request.extensions().get::<Identity>().ok_or_else(|| Status::unauthenticated("no certificate"))?;
     if allowed.contains(&identity.role) {
         return Ok(identity.clone());
     }
@@ -166,7 +167,9 @@ where
         + 'static,
 {
     let connections = accept(listener, credentials, stop.clone());
-    let serving = server().add_service(service).serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+    let serving = server()
+        .add_service(service)
+        .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
     tokio::select! {
         result = serving => result,
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),

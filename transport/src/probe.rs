@@ -53,7 +53,9 @@ fn noise() -> Bytes {
 /// Bytes of noise in a frame, checked like any other frame's.
 pub fn received(frame: &v1::Frame) -> u64 {
     match &frame.kind {
-        Some(v1::frame::Kind::Data(data)) if data.payload.len() == data.raw_len as usize => u64::from(data.raw_len),
+        Some(v1::frame::Kind::Data(data)) if data.payload.len() == data.raw_len as usize => {
+            u64::from(data.raw_len)
+        }
         _ => 0,
     }
 }

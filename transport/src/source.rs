@@ -58,7 +58,10 @@ impl Service for SourceService {
         Ok(Response::new(hello(self.clock.now().millis())))
     }
 
-    async fn inspect(&self, request: Request<v1::InspectRequest>) -> Result<Response<v1::InspectReply>, Status> {
+    async fn inspect(
+        &self,
+        request: Request<v1::InspectRequest>,
+    ) -> Result<Response<v1::InspectReply>, Status> {
         from_target(request)?;
         let inventory = self.source.host.inspect().await.map_err(to_status)?;
         Ok(Response::new(v1::InspectReply { inventory_json: document(&inventory)? }))
@@ -66,7 +69,8 @@ impl Service for SourceService {
 
     async fn open(&self, request: Request<v1::OpenRequest>) -> Result<Response<v1::OpenReply>, Status> {
         let request = from_target(request)?;
-        let (lease, dataset) = (wire::name("lease", &request.lease)?, wire::name("dataset", &request.dataset)?);
+        let (lease, dataset) =
+            (wire::name("lease", &request.lease)?, wire::name("dataset", &request.dataset)?);
         let opened = self.source.host.open(&lease, &dataset).await.map_err(to_status)?;
         let schema_json = document(&opened.schema)?;
         Ok(Response::new(v1::OpenReply { snapshot: opened.snapshot.0, schema_json }))
@@ -94,7 +98,9 @@ impl Service for SourceService {
                     while !entries.is_empty() {
                         let rest = entries.split_off(entries.len().min(SCAN_BATCH));
                         let batch = std::mem::replace(&mut entries, rest);
-                        replies.push(Ok(v1::ScanReply { entries: batch.into_iter().map(IntoWire::into_wire).collect() }));
+                        replies.push(Ok(v1::ScanReply {
+                            entries: batch.into_iter().map(IntoWire::into_wire).collect(),
+                        }));
                     }
                     replies
                 }

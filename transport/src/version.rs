@@ -15,7 +15,8 @@ const KEY: &str = "handover-protocol";
 /// Puts our version on a call.
 #[expect(clippy::result_large_err, reason = "tonic's interceptors return a Status")]
 pub fn announce(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let value = MetadataValue::try_from(format!("{MAJOR}.{MINOR}")).map_err(|_| Status::internal("version"))?;
+    let value =
+        MetadataValue::try_from(format!("{MAJOR}.{MINOR}")).map_err(|_| Status::internal("version"))?;
     request.metadata_mut().insert(KEY, value);
     Ok(request)
 }

@@ -78,6 +78,10 @@ fn ride_through_a_crash(bed: &mut Bed) -> Result<()> {
         let status = watch.wait()?;
         match status.code() {
             Some(0) => return Ok(()),
+            Some(7) => {
+                bed.command().arg("report").status()?;
+                anyhow::bail!("verification found differences");
+            }
             Some(3 | 4) => anyhow::bail!("the migration did not go on: `watch` ended with {status}"),
             _ => watch = self::watch(bed)?,
         }

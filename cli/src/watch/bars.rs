@@ -20,7 +20,9 @@ pub struct Bars {
 
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants: a bad one shows in every run.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━━╌")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━━╌")
 }
 
 fn bar(prefix: &str, template: &str) -> ProgressBar {

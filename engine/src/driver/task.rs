@@ -63,12 +63,18 @@ impl Runner {
             Task::Pass => self.pass().await,
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await,
             Task::Undo => self.undo().await,
-            Task::Finalize => self.each(|target| async move {
-                match target {
-                    TargetDataset::Database(database) => database.forget().await,
-                    TargetDataset::Tree(tree) => tree.forget().await,
-                }
-            }.boxed()).await,
+            Task::Finalize => {
+                self.each(|target| {
+                    async move {
+                        match target {
+                            TargetDataset::Database(database) => database.forget().await,
+                            TargetDataset::Tree(tree) => tree.forget().await,
+                        }
+                    }
+                    .boxed()
+                })
+                .await
+            }
         }
     }
 
@@ -96,8 +102,10 @@ impl Runner {
     /// Runs the steps of one kind side by side; those that are done already are left out.
     async fn stage(&self, wanted: impl Fn(&StepKind) -> bool) -> Result<()> {
         let steps = self.plan.steps.iter().map(|step| &step.step);
-        let todo: Vec<&StepKind> = steps.filter(|kind| wanted(kind) && !self.done.contains(&kind.id())).collect();
-        let mut running: futures::stream::FuturesUnordered<_> = todo.into_iter().map(|kind| self.step(kind)).collect();
+        let todo: Vec<&StepKind> =
+            steps.filter(|kind| wanted(kind) && !self.done.contains(&kind.id())).collect();
+        let mut running: futures::stream::FuturesUnordered<_> =
+            todo.into_iter().map(|kind| self.step(kind)).collect();
         while running.try_next().await?.is_some() {}
         Ok(())
     }
@@ -141,7 +149,8 @@ impl Runner {
             StepKind::Prepare => self.prepare().await,
             StepKind::Copy(dataset) => match self.target(dataset)? {
                 TargetDataset::Database(database) => {
-                    self.renewing(dataset, pass::database::copy(work.clone(), dataset.clone(), database)).await
+                    self.renewing(dataset, pass::database::copy(work.clone(), dataset.clone(), database))
+                        .await
                 }
                 TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
             },
@@ -152,12 +161,18 @@ impl Runner {
                 }
                 TargetDataset::Tree(tree) => pass::verify::tree(work.clone(), dataset.clone(), tree).await,
             },
-            StepKind::Publish => self.each(|target| async move {
-                match target {
-                    TargetDataset::Database(database) => database.publish().await,
-                    TargetDataset::Tree(_) => Ok(()),
-                }
-            }.boxed()).await,
+            StepKind::Publish => {
+                self.each(|target| {
+                    async move {
+                        match target {
+                            TargetDataset::Database(database) => database.publish().await,
+                            TargetDataset::Tree(_) => Ok(()),
+                        }
+                    }
+                    .boxed()
+                })
+                .await
+            }
         }
     }
 
@@ -201,18 +216,23 @@ impl Runner {
         let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
         let held = self.work.holdings.schema(&self.work.migration, dataset).await?;
         let schema = held.ok_or_else(|| {
-            Failure::permanent(format!("dataset {dataset}"), "the journal has lost its schema").hint("abort, and plan again")
+            Failure::permanent(format!("dataset {dataset}"), "the journal has lost its schema")
+                .hint("abort, and plan again")
         })?;
         database.finish(&schema).await
     }
 
     async fn undo(&self) -> Result<()> {
-        self.each(|target| async move {
-            match target {
-                TargetDataset::Database(database) => database.undo().await,
-                TargetDataset::Tree(tree) => tree.undo().await,
+        self.each(|target| {
+            async move {
+                match target {
+                    TargetDataset::Database(database) => database.undo().await,
+                    TargetDataset::Tree(tree) => tree.undo().await,
+                }
             }
-        }.boxed()).await?;
+            .boxed()
+        })
+        .await?;
         self.close_leases().await;
         Ok(())
     }
@@ -227,7 +247,8 @@ impl Runner {
     }
 
     fn chosen(&self) -> Vec<(DatasetName, TargetDataset)> {
-        let chosen = self.plan.datasets().filter_map(|name| Some((name.clone(), self.datasets.get(name)?.clone())));
+        let chosen =
+            self.plan.datasets().filter_map(|name| Some((name.clone(), self.datasets.get(name)?.clone())));
         chosen.collect()
     }
 

@@ -27,7 +27,9 @@ const TOGETHER: usize = 4;
 /// The lease that holds a pass's snapshot of a database open. Stable, so that a restarted target finds it again.
 pub fn lease(work: &Work, dataset: &DatasetName) -> Result<LeaseId> {
     let digest = crate::digest::Digest::of(format!("{}/{}/{dataset}", work.migration, work.pass).as_bytes());
-    format!("l-{}", digest.short()).parse().map_err(|e| Failure::permanent("lease", "cannot be named").because(e))
+    format!("l-{}", digest.short())
+        .parse()
+        .map_err(|e| Failure::permanent("lease", "cannot be named").because(e))
 }
 
 /// Copies what has changed since the last pass, or everything.
@@ -51,7 +53,8 @@ pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarg
     let names: Vec<TableName> = tables.into_iter().map(|table| table.name.clone()).collect();
     let copier = Arc::new(Copier { work, dataset, target, lease, opened, step });
     // The bound keeps a thousand tables from waiting as a thousand futures; the lanes decide how many run.
-    let mut copies = futures::stream::iter(names.into_iter().map(|table| copier.table(table))).buffer_unordered(8);
+    let mut copies =
+        futures::stream::iter(names.into_iter().map(|table| copier.table(table))).buffer_unordered(8);
     while copies.try_next().await?.is_some() {}
     Ok(())
 }
@@ -115,8 +118,11 @@ impl Copier {
             }
         }
         let records = batch.iter().map(|chunk| self.record(chunk)).collect();
-        let arrived: Vec<(u64, bool)> =
-            batch.iter().filter(|c| !c.header.unchanged).map(|c| (c.header.bytes, was_held(c, held))).collect();
+        let arrived: Vec<(u64, bool)> = batch
+            .iter()
+            .filter(|c| !c.header.unchanged)
+            .map(|c| (c.header.bytes, was_held(c, held)))
+            .collect();
         let amounts: Vec<HeldChunk> = batch.iter().map(RowsChunk::held).collect();
         let fresh: Vec<RowsChunk> = batch.into_iter().filter(|c| !c.header.unchanged).collect();
         if !fresh.is_empty() {

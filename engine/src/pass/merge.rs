@@ -105,7 +105,11 @@ pub struct Merge {
 
 impl Merge {
     /// A walk over the source's scan, the journal's index and the target's scan.
-    pub fn new(source: Answers<Vec<Entry>>, index: Answers<Vec<IndexEntry>>, here: Answers<Vec<Entry>>) -> Self {
+    pub fn new(
+        source: Answers<Vec<Entry>>,
+        index: Answers<Vec<IndexEntry>>,
+        here: Answers<Vec<Entry>>,
+    ) -> Self {
         Self {
             source: Sorted::new("the source's scan", source),
             index: Sorted::new("the journal's index", index),
@@ -155,11 +159,17 @@ impl Merge {
             EntryKind::File { .. } => file(source, held, here, clear),
             EntryKind::HardLink { to } => {
                 let same = here.as_ref().is_some_and(|h| h.kind == source.kind);
-                if same && !self.renewed.contains(to) { Decision::Keep(source) } else { Decision::Link(source) }
+                if same && !self.renewed.contains(to) {
+                    Decision::Keep(source)
+                } else {
+                    Decision::Link(source)
+                }
             }
             _ => other(source, held, here),
         };
-        if let Decision::Fetch { entry: Entry { path, kind: EntryKind::File { linked: true, .. }, .. }, .. } = &decision
+        if let Decision::Fetch {
+            entry: Entry { path, kind: EntryKind::File { linked: true, .. }, .. }, ..
+        } = &decision
         {
             self.renewed.insert(path.clone());
         }
@@ -179,7 +189,11 @@ fn file(source: Entry, held: Option<IndexEntry>, here: Option<Entry>, clear: boo
     });
     match (&held, &here) {
         (Some(h), Some(here)) if h.source.stamp == source.stamp => {
-            if here.is_like(&source) { Decision::Keep(source) } else { Decision::Settle(source) }
+            if here.is_like(&source) {
+                Decision::Keep(source)
+            } else {
+                Decision::Settle(source)
+            }
         }
         _ => Decision::Fetch { entry: source, held, clear },
     }

@@ -115,7 +115,8 @@ impl Pass {
     }
 
     async fn fetch(&self, todo: mpsc::Receiver<Job>, ready: mpsc::Sender<Vec<Ready>>) -> Result<()> {
-        let todo = futures::stream::unfold(todo, |mut todo| async { todo.recv().await.map(|job| (job, todo)) });
+        let todo =
+            futures::stream::unfold(todo, |mut todo| async { todo.recv().await.map(|job| (job, todo)) });
         let todo = todo.boxed();
         let fetcher = Fetcher { pass: self };
         let fetcher = &fetcher;
@@ -211,7 +212,9 @@ fn sort(decision: Decision, window: &mut Window, late: &mut Late) {
     }
     match decision {
         Decision::Keep(_) => {}
-        Decision::Settle(entry) if entry.kind == crate::tree::EntryKind::Directory => late.directories.push(entry),
+        Decision::Settle(entry) if entry.kind == crate::tree::EntryKind::Directory => {
+            late.directories.push(entry)
+        }
         Decision::Settle(entry) => {
             window.ops.push(TreeOp::Settle(entry.clone()));
             if entry.size().is_none() {
@@ -246,7 +249,8 @@ fn add_job(jobs: &mut Vec<Job>, entry: Entry, held: Option<IndexEntry>) {
     let size = entry.size().unwrap_or(0);
     let item = PackItem { path: entry.path, held: held.map(|held| held.digest) };
     // Packs stay open over large files in between: those are jobs of their own.
-    if let Some(Job::Pack { items, bytes }) = jobs.iter_mut().rev().find(|job| matches!(job, Job::Pack { .. }))
+    if let Some(Job::Pack { items, bytes }) =
+        jobs.iter_mut().rev().find(|job| matches!(job, Job::Pack { .. }))
         && items.len() < PACK_FILES
         && *bytes + size <= PACK_BYTES
     {

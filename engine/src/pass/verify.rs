@@ -79,7 +79,9 @@ pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>)
 fn unlike(source: &Entry, here: &Entry) -> Option<&'static str> {
     let (a, b) = (&source.meta, &here.meta);
     match (&source.kind, &here.kind) {
-        (EntryKind::File { size: a, .. }, EntryKind::File { size: b, .. }) if a != b => return Some("its size differs"),
+        (EntryKind::File { size: a, .. }, EntryKind::File { size: b, .. }) if a != b => {
+            return Some("its size differs");
+        }
         (EntryKind::File { .. }, EntryKind::File { .. }) => {}
         (a, b) if a != b => return Some("it is another kind of thing, or leads elsewhere"),
         // A further name has the properties of the first.
@@ -111,8 +113,16 @@ impl Verifier {
             self.work.desk.checkpoint()?;
             let chunk = target.reread(table, &held.range).await?;
             if chunk.header.digest != held.digest {
-                let from = held.range.after.as_ref().map_or("the start".to_owned(), |k| k.0.escape_ascii().to_string());
-                let to = held.range.until.as_ref().map_or("the end".to_owned(), |k| k.0.escape_ascii().to_string());
+                let from = held
+                    .range
+                    .after
+                    .as_ref()
+                    .map_or("the start".to_owned(), |k| k.0.escape_ascii().to_string());
+                let to = held
+                    .range
+                    .until
+                    .as_ref()
+                    .map_or("the end".to_owned(), |k| k.0.escape_ascii().to_string());
                 let item = format!("table {table}, keys after {from} to {to}");
                 self.differs(item, "its rows are not the source's").await?;
             }

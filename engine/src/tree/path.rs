@@ -28,7 +28,11 @@ impl RelPath {
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, BadPath> {
         let bytes = bytes.into();
         let good = |part: &[u8]| !part.is_empty() && part != b"." && part != b".." && !part.contains(&0);
-        if bytes.is_empty() || bytes.split(|&b| b == b'/').all(good) { Ok(Self(bytes)) } else { Err(BadPath(bytes)) }
+        if bytes.is_empty() || bytes.split(|&b| b == b'/').all(good) {
+            Ok(Self(bytes))
+        } else {
+            Err(BadPath(bytes))
+        }
     }
 
     /// The path of `name` inside this directory.
@@ -127,7 +131,8 @@ mod tests {
 
     #[test]
     fn sorts_like_a_walk() {
-        let mut paths: Vec<_> = ["a-b", "a", "a/b/c", "a.d", "", "a/b", "b"].map(|p| RelPath::new(p).unwrap()).into();
+        let mut paths: Vec<_> =
+            ["a-b", "a", "a/b/c", "a.d", "", "a/b", "b"].map(|p| RelPath::new(p).unwrap()).into();
         paths.sort();
         let sorted: Vec<_> = paths.iter().map(|p| p.as_bytes()).collect();
         assert_eq!(sorted, [&b""[..], b"a", b"a/b", b"a/b/c", b"a-b", b"a.d", b"b"]);

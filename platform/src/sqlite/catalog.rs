@@ -6,7 +6,8 @@ use handover_engine::rows::{ColumnSpec, Ddl, Schema, TableKey, TableName, TableS
 use rusqlite::{Connection, OptionalExtension, Result};
 
 /// Settings that are carried over.
-const SETTINGS: [&str; 6] = ["page_size", "encoding", "auto_vacuum", "user_version", "application_id", "journal_mode"];
+const SETTINGS: [&str; 6] =
+    ["page_size", "encoding", "auto_vacuum", "user_version", "application_id", "journal_mode"];
 
 /// What the catalog says of one table.
 struct Listed {
@@ -26,7 +27,9 @@ pub fn read(db: &Connection, exclude: &[String]) -> Result<Schema> {
     let listed = tables(db)?;
     let kinds: BTreeMap<&str, &str> = listed.iter().map(|t| (t.name.as_str(), t.kind.as_str())).collect();
     let (mut before_load, mut after_load) = (Vec::new(), Vec::new());
-    let mut statement = db.prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql NOT NULL ORDER BY rowid")?;
+    let mut statement = db.prepare(
+        "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql NOT NULL ORDER BY rowid",
+    )?;
     let objects = statement.query_map([], |row| {
         Ok((Ddl { kind: row.get(0)?, name: row.get(1)?, sql: row.get(3)? }, row.get::<_, String>(2)?))
     })?;
@@ -44,10 +47,19 @@ pub fn read(db: &Connection, exclude: &[String]) -> Result<Schema> {
             specs.push(spec(db, table)?);
         }
     }
-    let settings = SETTINGS.iter().map(|name| Ok(((*name).to_owned(), pragma(db, name)?))).collect::<Result<_>>()?;
+    let settings =
+        SETTINGS.iter().map(|name| Ok(((*name).to_owned(), pragma(db, name)?))).collect::<Result<_>>()?;
     let state = state(db, &excluded)?;
     let version = rusqlite::version().to_owned();
-    Ok(Schema { engine: "sqlite".to_owned(), version, settings, before_load, after_load, state, tables: specs })
+    Ok(Schema {
+        engine: "sqlite".to_owned(),
+        version,
+        settings,
+        before_load,
+        after_load,
+        state,
+        tables: specs,
+    })
 }
 
 /// A setting's value as text.
@@ -96,8 +108,10 @@ fn spec(db: &Connection, table: &Listed) -> Result<TableSpec> {
 
 fn key(db: &Connection, table: &Listed, columns: &[Column]) -> Result<TableKey> {
     let stored = columns.iter().filter(|c| !c.generated).enumerate();
-    let mut parts: Vec<(u32, u32)> =
-        stored.filter(|(_, c)| c.key > 0).map(|(at, c)| (c.key, u32::try_from(at).unwrap_or(u32::MAX))).collect();
+    let mut parts: Vec<(u32, u32)> = stored
+        .filter(|(_, c)| c.key > 0)
+        .map(|(at, c)| (c.key, u32::try_from(at).unwrap_or(u32::MAX)))
+        .collect();
     parts.sort_unstable();
     let parts: Vec<u32> = parts.into_iter().map(|(_, at)| at).collect();
     if table.without_rowid {
@@ -123,7 +137,8 @@ pub fn key_collations(db: &Connection, table: &str) -> Result<Vec<String>> {
         .query_row([table], |row| row.get(0))
         .optional()?;
     let Some(index) = index else { return Ok(Vec::new()) };
-    let mut statement = db.prepare_cached("SELECT coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno")?;
+    let mut statement =
+        db.prepare_cached("SELECT coll FROM pragma_index_xinfo(?) WHERE key = 1 ORDER BY seqno")?;
     statement.query_map([index], |row| row.get(0))?.collect()
 }
 

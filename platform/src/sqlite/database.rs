@@ -29,7 +29,8 @@ pub fn remove_stale_copies(scratch: &Path) -> Result<()> {
     for entry in entries.flatten() {
         if entry.file_name().to_string_lossy().starts_with(COPY) {
             std::fs::remove_file(entry.path()).map_err(|error| {
-                Failure::operator(entry.path().display().to_string(), "a left-over copy cannot be removed").because(error)
+                Failure::operator(entry.path().display().to_string(), "a left-over copy cannot be removed")
+                    .because(error)
             })?;
         }
     }
@@ -57,8 +58,11 @@ impl SqliteDatabase {
 
     fn open(&self) -> Result<Connection> {
         if !self.path.is_file() {
-            return Err(Failure::operator(format!("{}, {}", self.dataset, self.path.display()), "there is no such database")
-                .hint("correct `url` in appliance.toml, or make the database"));
+            return Err(Failure::operator(
+                format!("{}, {}", self.dataset, self.path.display()),
+                "there is no such database",
+            )
+            .hint("correct `url` in appliance.toml, or make the database"));
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&self.path, flags).map_err(self.failed("cannot be opened"))?;
@@ -66,8 +70,11 @@ impl SqliteDatabase {
         db.set_prepared_statement_cache_capacity(64);
         let names = catalog::table_names(&db).map_err(self.failed("cannot be read"))?;
         if let Some(missing) = self.exclude.iter().find(|table| !names.contains(*table)) {
-            return Err(Failure::operator(self.dataset.to_string(), format!("`exclude` names the table {missing}, which is not there"))
-                .hint("correct appliance.toml"));
+            return Err(Failure::operator(
+                self.dataset.to_string(),
+                format!("`exclude` names the table {missing}, which is not there"),
+            )
+            .hint("correct appliance.toml"));
         }
         Ok(db)
     }
@@ -76,7 +83,9 @@ impl SqliteDatabase {
         let db = self.open()?;
         let mut facts = facts(&db, &self.path, &self.exclude).map_err(self.failed("cannot be read"))?;
         if catalog::pragma(&db, "journal_mode").map_err(self.failed("cannot be read"))? != "wal" {
-            facts.notes.push("it is not in WAL mode: a private copy is made, during which writers wait".to_owned());
+            facts
+                .notes
+                .push("it is not in WAL mode: a private copy is made, during which writers wait".to_owned());
         }
         Ok(facts)
     }
@@ -135,11 +144,13 @@ impl SqliteDatabase {
         // Thrown away after a crash: no need to make it durable.
         copy.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").map_err(&failed)?;
         rusqlite::backup::Backup::new(from, &mut copy)
-            .and_then(|backup| loop {
-                use rusqlite::backup::StepResult::{Busy, Done, Locked, More};
-                match backup.step(-1)? {
-                    Done => break Ok(()),
-                    More | Busy | Locked | _ => std::thread::yield_now(),
+            .and_then(|backup| {
+                loop {
+                    use rusqlite::backup::StepResult::{Busy, Done, Locked, More};
+                    match backup.step(-1)? {
+                        Done => break Ok(()),
+                        More | Busy | Locked | _ => std::thread::yield_now(),
+                    }
                 }
             })
             .map_err(&failed)?;
@@ -150,7 +161,8 @@ impl SqliteDatabase {
 /// A name that no other snapshot has.
 fn random_id(dataset: &DatasetName) -> Result<String> {
     let mut bytes = [0; 16];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes));
+    let read = std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes));
     read.map_err(|e| Failure::operator(dataset.to_string(), "no random numbers").because(e))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -192,7 +204,8 @@ impl Database for SqliteDatabase {
 
     async fn snapshot(&self) -> Result<Arc<dyn DatabaseSnapshot>> {
         let this = self.clone();
-        blocking(&self.dataset, move || Ok(Arc::new(this.take_snapshot()?) as Arc<dyn DatabaseSnapshot>)).await
+        blocking(&self.dataset, move || Ok(Arc::new(this.take_snapshot()?) as Arc<dyn DatabaseSnapshot>))
+            .await
     }
 }
 

@@ -79,7 +79,8 @@ impl<'a> Shape<'a> {
             terms.push(format!("({}) {operator} ({})", self.key.join(", "), marks.join(", ")));
             values.extend(parts);
         }
-        let condition = if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
+        let condition =
+            if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
         Ok((condition, values))
     }
 
@@ -95,7 +96,8 @@ impl<'a> Shape<'a> {
                 }
             })
             .collect();
-        let order = if self.key.is_empty() { String::new() } else { format!(" ORDER BY {}", self.key.join(", ")) };
+        let order =
+            if self.key.is_empty() { String::new() } else { format!(" ORDER BY {}", self.key.join(", ")) };
         format!("SELECT {} FROM main.{}{condition}{order}", columns.join(", "), quote(&self.table.name.name))
     }
 
@@ -110,7 +112,13 @@ impl<'a> Shape<'a> {
 }
 
 /// Reads the next chunk of a range. A table without a key is read whole.
-pub fn chunk(db: &Connection, schema: &Schema, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
+pub fn chunk(
+    db: &Connection,
+    schema: &Schema,
+    table: &TableName,
+    range: &KeyRange,
+    budget: u64,
+) -> Result<RowsChunk> {
     let shape = Shape::of(db, schema, table)?;
     let budget = if shape.key.is_empty() { u64::MAX } else { budget };
     let (condition, values) = shape.condition(range)?;

@@ -43,7 +43,10 @@ impl SqliteTarget {
         Self { shared: Arc::new(Shared { dataset, place, open: Mutex::new(None) }) }
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let shared = self.shared.clone();
         blocking(&self.shared.dataset, move || work(&shared)).await
     }
@@ -59,7 +62,11 @@ impl Shared {
     }
 
     /// Runs `work` on the database that is being built, or else the published one.
-    fn with<T>(&self, what: &str, work: impl FnOnce(&Connection, &Schema) -> rusqlite::Result<T>) -> Result<T> {
+    fn with<T>(
+        &self,
+        what: &str,
+        work: impl FnOnce(&Connection, &Schema) -> rusqlite::Result<T>,
+    ) -> Result<T> {
         let mut open = self.lock();
         if open.is_none() {
             let db = self.place.open_newest()?;
@@ -107,7 +114,11 @@ impl Shared {
         }
         self.with("cannot be published", |db, _| {
             let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if found == "ok" { Ok(()) } else { Err(rusqlite::Error::InvalidParameterName(format!("quick_check: {found}"))) }
+            if found == "ok" {
+                Ok(())
+            } else {
+                Err(rusqlite::Error::InvalidParameterName(format!("quick_check: {found}")))
+            }
         })?;
         self.close();
         self.place.publish()
@@ -123,7 +134,8 @@ impl DatabaseTarget for SqliteTarget {
                 return Ok(None);
             }
             let facts = shared.place.open_published().and_then(|db| {
-                database::facts(&db, path, &[]).map_err(|e| failed(&shared.dataset, path, "cannot be read", e))
+                database::facts(&db, path, &[])
+                    .map_err(|e| failed(&shared.dataset, path, "cannot be read", e))
             });
             // Whatever it is, it stands there.
             let bytes = std::fs::metadata(path).map_or(1, |meta| meta.len().max(1));
@@ -174,7 +186,8 @@ impl DatabaseTarget for SqliteTarget {
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
         let (table, range) = (table.clone(), range.clone());
         self.run(move |shared| {
-            shared.with("cannot be read again", |db, schema| read::chunk(db, schema, &table, &range, u64::MAX))
+            shared
+                .with("cannot be read again", |db, schema| read::chunk(db, schema, &table, &range, u64::MAX))
         })
         .await
     }

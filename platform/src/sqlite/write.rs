@@ -21,7 +21,8 @@ pub fn apply(db: &Connection, schema: &Schema, chunk: &RowsChunk) -> Result<()> 
     let columns = shape.columns();
     let marks: Vec<String> = (0..columns.len()).map(|n| shape.placeholder(n)).collect();
     // A row elsewhere with the same unique value is stale, and its own chunk will bring it up to date.
-    let sql = format!("INSERT OR REPLACE INTO main.{name} ({}) VALUES ({})", columns.join(", "), marks.join(", "));
+    let sql =
+        format!("INSERT OR REPLACE INTO main.{name} ({}) VALUES ({})", columns.join(", "), marks.join(", "));
     let mut insert = db.prepare_cached(&sql)?;
     for row in text::rows(&chunk.block).map_err(malformed)? {
         let values = parse_row(row, columns.len()).map_err(malformed)?;

@@ -38,11 +38,16 @@ impl Store {
     }
 
     fn entry(&self, row: &SqliteRow) -> Result<IndexEntry> {
-        Ok(IndexEntry { source: self.decode(row, 0)?, landed: self.decode(row, 1)?, digest: self.digest(row, 2)? })
+        Ok(IndexEntry {
+            source: self.decode(row, 0)?,
+            landed: self.decode(row, 1)?,
+            digest: self.digest(row, 2)?,
+        })
     }
 
     fn chunk(&self, row: &SqliteRow) -> Result<(SnapshotId, HeldChunk)> {
-        let key = |column| Some(row.get::<Vec<u8>, _>(column)).filter(|key| !key.is_empty()).map(|k| Key(k.into()));
+        let key =
+            |column| Some(row.get::<Vec<u8>, _>(column)).filter(|key| !key.is_empty()).map(|k| Key(k.into()));
         let chunk = HeldChunk {
             range: KeyRange { after: key(0), until: key(1) },
             rows: row.get::<i64, _>(2).unsigned_abs(),
@@ -102,7 +107,8 @@ impl Holdings for Store {
                      ORDER BY path LIMIT ?"
                 };
                 let query = sqlx::query(sql).bind(id).bind(dataset).bind(after).bind(BATCH as i64);
-                let rows = query.fetch_all(store.pool()).await.map_err(|e| store.failed("cannot be read", e))?;
+                let rows =
+                    query.fetch_all(store.pool()).await.map_err(|e| store.failed("cannot be read", e))?;
                 let page = rows.iter().map(|row| store.entry(row)).collect::<Result<Vec<_>>>()?;
                 let next = rows.last().filter(|_| rows.len() == BATCH).map(|row| row.get::<Vec<u8>, _>(3));
                 Ok(Some((page, next)))
@@ -112,18 +118,20 @@ impl Holdings for Store {
     }
 
     async fn blocks(&self, id: &MigrationId, dataset: &DatasetName, path: &RelPath) -> Result<Vec<Block>> {
-        let row = sqlx::query("SELECT blocks FROM file_blocks WHERE migration = ? AND dataset = ? AND path = ?")
-            .bind(id.as_str())
-            .bind(dataset.as_str())
-            .bind(path_key(path))
-            .fetch_optional(self.pool())
-            .await
-            .map_err(|e| self.failed("cannot be read", e))?;
+        let row =
+            sqlx::query("SELECT blocks FROM file_blocks WHERE migration = ? AND dataset = ? AND path = ?")
+                .bind(id.as_str())
+                .bind(dataset.as_str())
+                .bind(path_key(path))
+                .fetch_optional(self.pool())
+                .await
+                .map_err(|e| self.failed("cannot be read", e))?;
         row.map_or(Ok(Vec::new()), |row| self.decode(&row, 0))
     }
 
     async fn partials(&self, id: &MigrationId, dataset: &DatasetName) -> Result<Vec<PartialFile>> {
-        let sql = "SELECT entry, blocks FROM file_part WHERE migration = ? AND dataset = ? ORDER BY path, start";
+        let sql =
+            "SELECT entry, blocks FROM file_part WHERE migration = ? AND dataset = ? ORDER BY path, start";
         let rows = sqlx::query(sql)
             .bind(id.as_str())
             .bind(dataset.as_str())

@@ -106,14 +106,17 @@ impl Writer<'_> {
                 self.run(sqlx::query(sql).bind(id).bind(self.at.millis()).bind(text(event))).await
             }
             Record::Shown(shown) => {
-                self.run(sqlx::query("UPDATE migration SET shown = ? WHERE id = ?").bind(*shown).bind(id)).await
+                self.run(sqlx::query("UPDATE migration SET shown = ? WHERE id = ?").bind(*shown).bind(id))
+                    .await
             }
             Record::Outcome(outcome) => {
                 let query = sqlx::query("UPDATE migration SET outcome = ? WHERE id = ?");
                 self.run(query.bind(text(outcome)).bind(id)).await
             }
             Record::Database { dataset, schema } => self.database(dataset, schema).await,
-            Record::Rows { dataset, table, snapshot, chunk } => self.rows(dataset, table, snapshot, chunk).await,
+            Record::Rows { dataset, table, snapshot, chunk } => {
+                self.rows(dataset, table, snapshot, chunk).await
+            }
             Record::Landed { dataset, entries } => self.landed(dataset, entries).await,
             Record::Gone { dataset, paths } => self.gone(dataset, paths).await,
             Record::Partial { dataset, entry, offset, blocks, segments } => {
@@ -132,7 +135,8 @@ impl Writer<'_> {
         let structure = schema.structure().to_string();
         let sql = "DELETE FROM row_chunk WHERE migration = ?1 AND dataset = ?2 AND EXISTS (SELECT 1 FROM db_schema s \
                    WHERE s.migration = ?1 AND s.dataset = ?2 AND s.structure <> ?3)";
-        let query = sqlx::query(sql).bind(self.id.to_owned()).bind(dataset.to_string()).bind(structure.clone());
+        let query =
+            sqlx::query(sql).bind(self.id.to_owned()).bind(dataset.to_string()).bind(structure.clone());
         self.run(query).await?;
         let sql = "INSERT OR REPLACE INTO db_schema VALUES (?, ?, ?, ?)";
         let query = sqlx::query(sql).bind(self.id.to_owned()).bind(dataset.to_string());
@@ -146,7 +150,8 @@ impl Writer<'_> {
         snapshot: &SnapshotId,
         chunk: &HeldChunk,
     ) -> Result<()> {
-        let bound = |key: &Option<handover_engine::rows::Key>| key.as_ref().map(|k| k.0.to_vec()).unwrap_or_default();
+        let bound =
+            |key: &Option<handover_engine::rows::Key>| key.as_ref().map(|k| k.0.to_vec()).unwrap_or_default();
         self.applied_rows(dataset, table, chunk).await?;
         let sql = "INSERT INTO row_chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (migration, dataset, table_schema, table_name, start) DO UPDATE SET stop = excluded.stop, \
@@ -232,7 +237,13 @@ impl Writer<'_> {
         Ok(())
     }
 
-    async fn partial(&mut self, dataset: &DatasetName, entry: &Entry, offset: u64, blocks: &[Block]) -> Result<()> {
+    async fn partial(
+        &mut self,
+        dataset: &DatasetName,
+        entry: &Entry,
+        offset: u64,
+        blocks: &[Block],
+    ) -> Result<()> {
         let key = path_key(&entry.path);
         if offset == 0 {
             self.forget_blocks(dataset, &key, "file_part").await?;
@@ -251,7 +262,12 @@ impl Writer<'_> {
     }
 
     /// Remembers that a chunk of rows was applied, unless it was only found still true.
-    async fn applied_rows(&mut self, dataset: &DatasetName, table: &TableName, chunk: &HeldChunk) -> Result<()> {
+    async fn applied_rows(
+        &mut self,
+        dataset: &DatasetName,
+        table: &TableName,
+        chunk: &HeldChunk,
+    ) -> Result<()> {
         let start = chunk.range.after.as_ref().map(|key| key.0.to_vec()).unwrap_or_default();
         let hex: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
         let sql = "INSERT INTO applied SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM row_chunk WHERE \

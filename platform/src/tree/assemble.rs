@@ -88,7 +88,6 @@ impl Assembly {
         Self { staged: Some(Arc::new(staged)), end, ..Self::new(basis, blocks) }
     }
 
-
     /// How much of the file is there.
     pub fn end(&self) -> u64 {
         self.end
@@ -119,7 +118,9 @@ impl Assembly {
                     self.real(&stage)?.set_len(self.end + len)?;
                     self.advance(*len)?;
                     let holes = (0..len.div_ceil(HOLE)).map(|n| (len - n * HOLE).min(HOLE));
-                    out.extend(holes.map(|len| Block { len: u32::try_from(len).unwrap_or(u32::MAX), digest: None }));
+                    out.extend(
+                        holes.map(|len| Block { len: u32::try_from(len).unwrap_or(u32::MAX), digest: None }),
+                    );
                 }
                 Piece::Basis { first, count } => {
                     let range = *first as usize..(*first as usize).saturating_add(*count as usize);
@@ -146,7 +147,8 @@ impl Assembly {
         self.unflushed = 0;
         let Some(staged) = self.staged.clone() else { return Ok(()) };
         self.flushed()?;
-        let spawned = std::thread::Builder::new().name("write-back".to_owned()).spawn(move || staged.sync_data());
+        let spawned =
+            std::thread::Builder::new().name("write-back".to_owned()).spawn(move || staged.sync_data());
         // Without a thread it is written back in the end, all at once.
         self.flusher = spawned.ok();
         Ok(())
@@ -191,7 +193,8 @@ impl Assembly {
             let (mut from, mut to) = (0, 0);
             while to < self.end {
                 let want = usize::try_from(self.end - to).unwrap_or(BUFFER).min(BUFFER);
-                let copied = rustix::fs::copy_file_range(basis, Some(&mut from), &*staged, Some(&mut to), want)?;
+                let copied =
+                    rustix::fs::copy_file_range(basis, Some(&mut from), &*staged, Some(&mut to), want)?;
                 if copied == 0 {
                     return Err(Trouble::Basis);
                 }
@@ -202,7 +205,12 @@ impl Assembly {
     }
 
     /// Blocks of the basis: verified as they are read, copied unless they only continue an identical prefix.
-    fn reuse(&mut self, first: usize, run: &[Block], stage: &impl Fn() -> Result<File, Errno>) -> Result<(), Trouble> {
+    fn reuse(
+        &mut self,
+        first: usize,
+        run: &[Block],
+        stage: &impl Fn() -> Result<File, Errno>,
+    ) -> Result<(), Trouble> {
         let mut buffer = Vec::new();
         let mut at = 0;
         while at < run.len() {

@@ -18,11 +18,16 @@ const BLOCKS: u64 = 64 << 10;
 
 /// The average block for a file: that of the basis it is compared with, or one that suits its size.
 pub fn average(size: u64, basis: &[Block]) -> u32 {
-    let (bytes, count) = basis.iter().filter(|b| b.digest.is_some()).fold((0, 0), |(bytes, count), block| {
-        (bytes + u64::from(block.len), count + 1)
-    });
+    let (bytes, count) = basis
+        .iter()
+        .filter(|b| b.digest.is_some())
+        .fold((0, 0), |(bytes, count), block| (bytes + u64::from(block.len), count + 1));
     let fits = |average: u32| {
-        if count >= 4 { bytes / count < u64::from(average) * 5 / 2 } else { size / u64::from(average) <= BLOCKS }
+        if count >= 4 {
+            bytes / count < u64::from(average) * 5 / 2
+        } else {
+            size / u64::from(average) <= BLOCKS
+        }
     };
     let mut average = AVERAGE;
     while average < LARGEST && !fits(average) {
@@ -109,7 +114,8 @@ fn run(at: usize) -> Piece {
 
 /// Adds a piece; consecutive blocks of the basis become one run.
 pub fn push(pieces: &mut Vec<Piece>, piece: Piece) {
-    if let (Some(Piece::Basis { first, count }), Piece::Basis { first: next, count: 1 }) = (pieces.last_mut(), &piece)
+    if let (Some(Piece::Basis { first, count }), Piece::Basis { first: next, count: 1 }) =
+        (pieces.last_mut(), &piece)
         && *first + *count == *next
     {
         *count += 1;
@@ -153,8 +159,11 @@ mod tests {
     fn a_byte_at_the_head_costs_little() {
         let old = noise(32 << 20, 1);
         let new = [b"x", &old[..]].concat();
-        let sent: usize =
-            cut(&new, &blocks(&old)).iter().filter(|(p, _)| matches!(p, Piece::Data(_))).map(|(_, len)| len).sum();
+        let sent: usize = cut(&new, &blocks(&old))
+            .iter()
+            .filter(|(p, _)| matches!(p, Piece::Data(_)))
+            .map(|(_, len)| len)
+            .sum();
         assert!(sent < old.len() / 50, "{sent} bytes");
     }
 

@@ -16,7 +16,9 @@ pub struct Filter {
 
 fn set(patterns: &[String]) -> Result<GlobSet> {
     let bad = |pattern: &str, error: globset::Error| {
-        Failure::operator(format!("pattern `{pattern}`"), "it is no glob").because(error).hint("see docs/manifest.md")
+        Failure::operator(format!("pattern `{pattern}`"), "it is no glob")
+            .because(error)
+            .hint("see docs/manifest.md")
     };
     let mut builder = GlobSetBuilder::new();
     for pattern in patterns {
@@ -63,7 +65,8 @@ mod tests {
 
     #[test]
     fn globs_hide_and_take() {
-        let filter = Filter::new(&["*.log".into(), "conf/**".into()], &["*.tmp".into(), "cache".into()]).unwrap();
+        let filter =
+            Filter::new(&["*.log".into(), "conf/**".into()], &["*.tmp".into(), "cache".into()]).unwrap();
         for (text, hidden, taken) in [
             ("a.log", false, true),
             ("x/y.log", false, true),

@@ -54,12 +54,15 @@ pub fn read(root: &Root, request: &FileRequest, to: &To) -> Result<()> {
     let parts = read_ahead(fd.clone(), &entry, request.offset)?;
     let average = cut::average(entry.size().unwrap_or(0), &request.basis);
     let matcher = Matcher::new(&request.basis, average, request.offset);
-    let mut sender = Sender { entry: &entry, to, segment: Segment::default_at(&entry, request.offset), covered: 0 };
+    let mut sender =
+        Sender { entry: &entry, to, segment: Segment::default_at(&entry, request.offset), covered: 0 };
     if !sender.run(matcher, &parts).map_err(failed)? {
         return Ok(());
     }
     let ended = match pack::entry(&fd, &request.path).map_err(failed)? {
-        Some(after) if after.stamp == entry.stamp && sender.at() == entry.stamp.size => SegmentEnd::Whole(after),
+        Some(after) if after.stamp == entry.stamp && sender.at() == entry.stamp.size => {
+            SegmentEnd::Whole(after)
+        }
         _ => SegmentEnd::Changed,
     };
     sender.finish(ended);
@@ -121,7 +124,8 @@ fn read_ahead(fd: Arc<OwnedFd>, entry: &Entry, offset: u64) -> Result<Receiver<P
             }
         }
     });
-    spawned.map_err(|e| Failure::transient(entry.path.to_string(), "no thread to read it with").because(e))?;
+    spawned
+        .map_err(|e| Failure::transient(entry.path.to_string(), "no thread to read it with").because(e))?;
     Ok(parts)
 }
 
@@ -209,7 +213,8 @@ impl Sender<'_> {
                 cut::push(&mut self.segment.pieces, piece);
                 at += len;
                 self.covered += len as u64;
-                let full = data.len() as u64 + matcher.longest() as u64 > SEGMENT_BYTES || self.covered >= SPAN;
+                let full =
+                    data.len() as u64 + matcher.longest() as u64 > SEGMENT_BYTES || self.covered >= SPAN;
                 if full && !self.flush(&mut data) {
                     return Ok(false);
                 }

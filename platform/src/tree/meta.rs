@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use handover_engine::time::Timestamp;
 use handover_engine::tree::{Entry, EntryKind, Meta, RelPath, Stamp};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, getxattr, lgetxattr,
-    listxattr, llistxattr, lremovexattr, lsetxattr, readlinkat, statat, utimensat,
+    AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, getxattr,
+    lgetxattr, listxattr, llistxattr, lremovexattr, lsetxattr, readlinkat, statat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -47,7 +47,9 @@ fn kind(directory: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<Option<En
     Ok(Some(match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => file_kind(stat),
         FileType::Directory => EntryKind::Directory,
-        FileType::Symlink => EntryKind::Symlink { target: readlinkat(directory, name, Vec::new())?.into_bytes() },
+        FileType::Symlink => {
+            EntryKind::Symlink { target: readlinkat(directory, name, Vec::new())?.into_bytes() }
+        }
         FileType::Fifo => EntryKind::Fifo,
         FileType::CharacterDevice => device(false),
         FileType::BlockDevice => device(true),

@@ -30,7 +30,9 @@ fn one(root: &Root, item: &PackItem, data: &mut Vec<u8>) -> Result<PackedFile, E
     let fd = match root.file(&path) {
         Ok(fd) => fd,
         // Gone, or something else now.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(PackedFile::Gone { path }),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
+            return Ok(PackedFile::Gone { path });
+        }
         Err(errno) => return Err(errno),
     };
     let start = data.len();
@@ -84,16 +86,7 @@ pub fn entry(fd: &OwnedFd, path: &RelPath) -> Result<Option<Entry>, Errno> {
         return Ok(None);
     }
     // The trailing component is followed: it is the open file itself.
-    let xattrs = fd_xattrs(&format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    let xattrs = meta::followed_xattrs(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes())?;
     let meta = meta::meta(&stat, xattrs);
     Ok(Some(Entry { path: path.clone(), kind: meta::file_kind(&stat), meta, stamp: meta::stamp(&stat) }))
-}
-
-fn fd_xattrs(place: &str) -> Result<std::collections::BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
-    // `listxattr` on the link follows it; no names is the common case and costs one call.
-    let mut none = [0_u8; 0];
-    match rustix::fs::listxattr(place, &mut none[..]) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => Ok(std::collections::BTreeMap::new()),
-        _ => meta::followed_xattrs(place.as_bytes()),
-    }
 }

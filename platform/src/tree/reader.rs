@@ -32,7 +32,9 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let result = tokio::task::spawn_blocking(work).await;
-    result.unwrap_or_else(|e| Err(Failure::permanent(dataset.to_string(), "a worker ended unexpectedly").because(e)))
+    result.unwrap_or_else(|e| {
+        Err(Failure::permanent(dataset.to_string(), "a worker ended unexpectedly").because(e))
+    })
 }
 
 impl Reader {

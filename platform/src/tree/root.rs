@@ -24,14 +24,19 @@ const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// Flags of a directory that is read or used as a starting point.
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 impl Root {
     /// Opens the root. It may itself be reached over symbolic links: the manifest names it.
     pub fn open(dataset: &DatasetName, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| {
-            let hint = if errno == Errno::NOENT { "make the directory, or correct `root` in appliance.toml" } else { "" };
+            let hint = if errno == Errno::NOENT {
+                "make the directory, or correct `root` in appliance.toml"
+            } else {
+                ""
+            };
             Failure::operator(format!("{dataset}, {}", path.display()), "the tree's root cannot be opened")
                 .because(std::io::Error::from(errno))
                 .hint(hint)

@@ -130,7 +130,10 @@ pub fn names(fd: &OwnedFd) -> Result<Vec<CString>, Errno> {
 }
 
 /// Walks on a thread of its own. `open` gives the root, or nothing where there is no tree yet.
-pub fn stream(open: impl FnOnce() -> Result<Option<Root>> + Send + 'static, filter: Arc<Filter>) -> Answers<Vec<Entry>> {
+pub fn stream(
+    open: impl FnOnce() -> Result<Option<Root>> + Send + 'static,
+    filter: Arc<Filter>,
+) -> Answers<Vec<Entry>> {
     let (to, batches) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
         let walk = |to: &mpsc::Sender<_>| -> Result<()> {

@@ -51,7 +51,10 @@ impl Target {
         Self { shared: Arc::new(Shared { dataset, path, filter, migration, before, assemblies }) }
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let shared = self.shared.clone();
         blocking(&self.shared.dataset, move || work(&shared)).await
     }
@@ -83,9 +86,12 @@ impl Shared {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let made = std::fs::create_dir_all(&self.path);
                 made.map(|()| true).map_err(|error| {
-                    Failure::operator(format!("{}, {}", self.dataset, self.path.display()), "the root cannot be made")
-                        .because(error)
-                        .hint("make it, or correct `root` in appliance.toml")
+                    Failure::operator(
+                        format!("{}, {}", self.dataset, self.path.display()),
+                        "the root cannot be made",
+                    )
+                    .because(error)
+                    .hint("make it, or correct `root` in appliance.toml")
                 })
             }
             Err(_) => Ok(false),
@@ -95,7 +101,8 @@ impl Shared {
     fn prepare(&self) -> Result<()> {
         let made_root = self.make_root()?;
         let root = self.root()?;
-        let staging = RelPath::new(STAGING).map_err(|e| Failure::permanent(STAGING, "is no name").because(e))?;
+        let staging =
+            RelPath::new(STAGING).map_err(|e| Failure::permanent(STAGING, "is no name").because(e))?;
         let failed = root.failed(&staging, "the staging area cannot be made");
         let mtime = rustix::fs::fstat(root.fd()).map(|stat| meta::stamp(&stat).mtime).map_err(&failed)?;
         match mkdirat(root.fd(), STAGING, Mode::from_raw_mode(0o700)) {
@@ -119,16 +126,17 @@ impl Shared {
     }
 
     fn staging(&self, root: &Root) -> Result<std::os::fd::OwnedFd> {
-        let path = RelPath::new(format!("{STAGING}/staging")).map_err(|e| Failure::permanent(STAGING, "").because(e))?;
+        let path = RelPath::new(format!("{STAGING}/staging"))
+            .map_err(|e| Failure::permanent(STAGING, "").because(e))?;
         root.directory(&path).map_err(root.failed(&path, "the staging area cannot be opened"))
     }
 
     fn stage(&self, pack: &PackChunk) -> Result<()> {
         let root = self.root()?;
         let staging = self.staging(&root)?;
-        let contents = pack.contents().ok_or_else(|| {
-            Failure::permanent(self.dataset.to_string(), "a pack's lengths do not add up")
-        })?;
+        let contents = pack
+            .contents()
+            .ok_or_else(|| Failure::permanent(self.dataset.to_string(), "a pack's lengths do not add up"))?;
         for (file, bytes) in contents {
             let PackedFile::Contents { entry, .. } = file else { continue };
             let write = || -> Result<(), Errno> {
@@ -206,11 +214,15 @@ impl Shared {
             let synced = assembly.sync(|| create(&staging, &name));
             self.assemblies().insert(path.clone(), assembly);
             synced.map_err(|trouble| {
-                trouble.into_failure(root.failed(path, "cannot be made durable"), format!("{}, {path}", self.dataset))
+                trouble.into_failure(
+                    root.failed(path, "cannot be made durable"),
+                    format!("{}, {path}", self.dataset),
+                )
             })?;
         }
         // The names of the staged files too.
-        rustix::fs::fsync(&staging).map_err(root.failed(&RelPath::root(), "the staging area cannot be made durable"))
+        rustix::fs::fsync(&staging)
+            .map_err(root.failed(&RelPath::root(), "the staging area cannot be made durable"))
     }
 
     fn reread(&self, file: &IndexEntry, blocks: &[Block]) -> Result<bool> {
@@ -244,7 +256,9 @@ impl Shared {
             return Ok(());
         }
         let root = self.root()?;
-        let Some(before) = undo::restore(&root, &self.filter, self.migration.as_str())? else { return Ok(()) };
+        let Some(before) = undo::restore(&root, &self.filter, self.migration.as_str())? else {
+            return Ok(());
+        };
         rustix::fs::syncfs(root.fd()).map_err(root.failed(&RelPath::root(), "cannot be made durable"))?;
         self.clear(&root)?;
         if before.made_root {

@@ -68,8 +68,11 @@ fn io<'a>(root: &'a Root, what: &'a str) -> impl Fn(std::io::Error) -> Failure +
 }
 
 fn damaged(root: &Root, what: &str) -> Failure {
-    Failure::permanent(format!("{}, {STAGING}/before", root.dataset), format!("the list of what stood here before {what}"))
-        .hint("docs/recovery.md tells how to go on without it")
+    Failure::permanent(
+        format!("{}, {STAGING}/before", root.dataset),
+        format!("the list of what stood here before {what}"),
+    )
+    .hint("docs/recovery.md tells how to go on without it")
 }
 
 impl Before {
@@ -82,7 +85,9 @@ impl Before {
         }
         let new = inside(&RelPath::root(), "before.new");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let fd = root.open_at(&new, flags, Mode::from_raw_mode(0o600)).map_err(root.failed(&new, "cannot be made"))?;
+        let fd = root
+            .open_at(&new, flags, Mode::from_raw_mode(0o600))
+            .map_err(root.failed(&new, "cannot be made"))?;
         let mut out = Hashed { out: BufWriter::new(std::fs::File::from(fd)), hasher: blake3::Hasher::new() };
         let header = Header { format: FORMAT, migration: migration.to_owned(), made_root };
         out.line(&header).map_err(io(root, "cannot be written"))?;
@@ -102,7 +107,11 @@ impl Before {
     }
 
     /// Reads the list; `None` when there is none. `each` gets every entry, in tree order.
-    pub fn read(root: &Root, migration: &str, mut each: impl FnMut(Entry) -> Result<()>) -> Result<Option<Self>> {
+    pub fn read(
+        root: &Root,
+        migration: &str,
+        mut each: impl FnMut(Entry) -> Result<()>,
+    ) -> Result<Option<Self>> {
         let path = inside(&RelPath::root(), "before");
         let fd = match root.open_at(&path, OFlags::RDONLY, Mode::empty()) {
             Ok(fd) => fd,
@@ -110,7 +119,9 @@ impl Before {
             Err(errno) => return Err(root.failed(&path, "cannot be read")(errno)),
         };
         check(root, std::fs::File::from(fd))?;
-        let fd = root.open_at(&path, OFlags::RDONLY, Mode::empty()).map_err(root.failed(&path, "cannot be read"))?;
+        let fd = root
+            .open_at(&path, OFlags::RDONLY, Mode::empty())
+            .map_err(root.failed(&path, "cannot be read"))?;
         let mut lines = BufReader::new(std::fs::File::from(fd));
         let header = read_header(root, &mut lines)?;
         refuse_other(root, &header, migration)?;
@@ -284,7 +295,11 @@ pub fn restore(root: &Root, filter: &Filter, migration: &str) -> Result<Option<B
         remove(root, filter, None, &path).map_err(root.failed(&path, "cannot be removed"))?;
     }
     let mut parents = Parents::new(root);
-    for entry in others.iter().filter(|e| !matches!(e.kind, EntryKind::HardLink { .. })).chain(directories.iter().rev()) {
+    for entry in others
+        .iter()
+        .filter(|e| !matches!(e.kind, EntryKind::HardLink { .. }))
+        .chain(directories.iter().rev())
+    {
         let settled = parents.of(&entry.path).and_then(|(parent, name)| meta::settle(parent, &name, entry));
         settled.map_err(root.failed(&entry.path, "its properties cannot be put back"))?;
     }

@@ -88,7 +88,10 @@ struct Tree {
 impl Tree {
     fn read(root: &Path) -> Result<Self> {
         let mut tree = Tree { entries: BTreeMap::new(), groups: Groups::default() };
-        for entry in WalkDir::new(root).sort_by_file_name() {
+        // The target's staging area stays until the migration is finalized or aborted.
+        let staging = root.join(".handover");
+        let walk = WalkDir::new(root).sort_by_file_name().into_iter();
+        for entry in walk.filter_entry(move |entry| entry.path() != staging) {
             let entry = entry?;
             let meta = entry.metadata()?;
             if meta.file_type().is_socket() {

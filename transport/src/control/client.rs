@@ -61,17 +61,28 @@ fn plan_request(options: Options) -> v1::PlanRequest {
 #[async_trait]
 impl Control for RemoteControl {
     async fn inspect(&self) -> Result<(Inventory, Inventory)> {
-        let reply = self.client.clone().inspect(v1::InspectRequest {}).await.map_err(|s| self.failed(s))?.into_inner();
-        Ok((read_document("source_json", &reply.source_json)?, read_document("target_json", &reply.target_json)?))
+        let reply = self
+            .client
+            .clone()
+            .inspect(v1::InspectRequest {})
+            .await
+            .map_err(|s| self.failed(s))?
+            .into_inner();
+        Ok((
+            read_document("source_json", &reply.source_json)?,
+            read_document("target_json", &reply.target_json)?,
+        ))
     }
 
     async fn check(&self, options: Options) -> Result<Vec<Finding>> {
-        let reply = self.client.clone().check(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
+        let reply =
+            self.client.clone().check(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
         read_document("findings_json", &reply.findings_json)
     }
 
     async fn plan(&self, options: Options) -> Result<Plan> {
-        let reply = self.client.clone().plan(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
+        let reply =
+            self.client.clone().plan(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
         let plan: Plan = read_document("plan_json", &reply.plan_json)?;
         if plan.digest().to_string() != reply.digest {
             return Err(Failure::permanent(&self.peer, "the plan it sent does not have the digest it says"));
@@ -86,7 +97,8 @@ impl Control for RemoteControl {
     }
 
     async fn list(&self) -> Result<Vec<Status>> {
-        let reply = self.client.clone().list(v1::ListRequest {}).await.map_err(|s| self.failed(s))?.into_inner();
+        let reply =
+            self.client.clone().list(v1::ListRequest {}).await.map_err(|s| self.failed(s))?.into_inner();
         reply.status_json.iter().map(|json| read_document("status_json", json)).collect()
     }
 
@@ -118,7 +130,13 @@ impl Control for RemoteControl {
     }
 
     async fn probe(&self, bytes: u64) -> Result<(u64, Duration)> {
-        let reply = self.client.clone().probe(v1::ProbeRequest { bytes }).await.map_err(|s| self.failed(s))?.into_inner();
+        let reply = self
+            .client
+            .clone()
+            .probe(v1::ProbeRequest { bytes })
+            .await
+            .map_err(|s| self.failed(s))?
+            .into_inner();
         Ok((reply.bytes, Duration::from_nanos(reply.nanos)))
     }
 }

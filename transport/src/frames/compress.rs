@@ -70,7 +70,9 @@ impl Compressor {
         };
         // Level 0 means zstd's default, 3.
         let level = if level == 0 { level + (level - self.level).signum() } else { level };
-        if level != self.level && self.zstd.as_mut().is_some_and(|zstd| zstd.set_compression_level(level).is_ok()) {
+        if level != self.level
+            && self.zstd.as_mut().is_some_and(|zstd| zstd.set_compression_level(level).is_ok())
+        {
             self.level = level;
         }
     }

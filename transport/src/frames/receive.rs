@@ -46,9 +46,9 @@ pub enum BadFrame {
 
 impl From<BadFrame> for Failure {
     fn from(bad: BadFrame) -> Failure {
-        Failure::transient("stream from the source", "a frame was refused").because(bad).hint(
-            "it is asked for again; if it stays so, compare the releases of both agents",
-        )
+        Failure::transient("stream from the source", "a frame was refused")
+            .because(bad)
+            .hint("it is asked for again; if it stays so, compare the releases of both agents")
     }
 }
 
@@ -134,10 +134,18 @@ fn chunk(header: v1::ChunkHeader, data: Bytes) -> Result<Chunk, BadFrame> {
             Chunk::Pack(PackChunk { files, data })
         }
         Kind::Segment(header) => {
-            let entry = header.entry.ok_or(BadField { field: "segment.entry", problem: "is missing".into() })?;
-            let pieces = header.pieces.into_iter().map(FromWire::from_wire).collect::<Result<_, BadField>>()?;
+            let entry =
+                header.entry.ok_or(BadField { field: "segment.entry", problem: "is missing".into() })?;
+            let pieces =
+                header.pieces.into_iter().map(FromWire::from_wire).collect::<Result<_, BadField>>()?;
             let end = header.end.map(FromWire::from_wire).transpose()?;
-            Chunk::Segment(Segment { entry: FromWire::from_wire(entry)?, offset: header.offset, pieces, data, end })
+            Chunk::Segment(Segment {
+                entry: FromWire::from_wire(entry)?,
+                offset: header.offset,
+                pieces,
+                data,
+                end,
+            })
         }
         Kind::Probe(_) => return Err(BadFrame::Unknown),
     })

@@ -50,7 +50,8 @@ async fn send(chunk: Chunk, mut compressor: Compressor, to: &Sender) -> Result<O
         let frames = to_frames(chunk, &mut compressor);
         (compressor, frames, began.elapsed())
     });
-    let (mut compressor, frames, compressing) = work.await.map_err(|error| Status::internal(error.to_string()))?;
+    let (mut compressor, frames, compressing) =
+        work.await.map_err(|error| Status::internal(error.to_string()))?;
     let mut waiting = Duration::ZERO;
     for frame in frames {
         let began = Instant::now();

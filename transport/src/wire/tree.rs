@@ -103,7 +103,8 @@ impl IntoWire<v1::Block> for Block {
 
 impl FromWire<v1::Block> for Block {
     fn from_wire(message: v1::Block) -> Result<Self, BadField> {
-        let digest = if message.digest.is_empty() { None } else { Some(digest("block.digest", &message.digest)?) };
+        let digest =
+            if message.digest.is_empty() { None } else { Some(digest("block.digest", &message.digest)?) };
         Ok(Self { len: message.len, digest })
     }
 }
@@ -115,7 +116,10 @@ impl IntoWire<v1::PackRequest> for PackRequest {
             path: Vec::from(item.path).into(),
             held: item.held.map(|digest| digest.0.to_vec()).unwrap_or_default().into(),
         };
-        v1::PackRequest { dataset: request.dataset.into(), files: request.files.into_iter().map(item).collect() }
+        v1::PackRequest {
+            dataset: request.dataset.into(),
+            files: request.files.into_iter().map(item).collect(),
+        }
     }
 }
 
@@ -138,9 +142,11 @@ impl IntoWire<v1::PackedFile> for PackedFile {
         let file = self;
         use v1::packed_file::Kind;
         let kind = match file {
-            PackedFile::Contents { entry, len, digest } => {
-                Kind::Contents(v1::Contents { entry: Some(entry.into_wire()), len, digest: digest.0.to_vec().into() })
-            }
+            PackedFile::Contents { entry, len, digest } => Kind::Contents(v1::Contents {
+                entry: Some(entry.into_wire()),
+                len,
+                digest: digest.0.to_vec().into(),
+            }),
             PackedFile::Same { entry } => Kind::Same(entry.into_wire()),
             PackedFile::Gone { path } => Kind::Gone(Vec::from(path).into()),
             PackedFile::Unfit { path } => Kind::Unfit(Vec::from(path).into()),

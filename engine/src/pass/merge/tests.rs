@@ -77,7 +77,10 @@ async fn what_is_gone_at_the_source_goes_with_all_it_holds() {
     let index = vec![landed(&small("d/x", 1), &here[1])];
     let decisions = walk(vec![], index, here).await;
     let path = |p| RelPath::new(p).unwrap();
-    assert_eq!(decisions, [Decision::Remove(path("d")), Decision::Forget(path("d/x")), Decision::Remove(path("e"))]);
+    assert_eq!(
+        decisions,
+        [Decision::Remove(path("d")), Decision::Forget(path("d/x")), Decision::Remove(path("e"))]
+    );
 }
 
 #[tokio::test]
@@ -100,8 +103,7 @@ async fn further_names_follow_a_renewed_file() {
 
 #[tokio::test]
 async fn a_peer_that_does_not_sort_is_refused() {
-    let mut merge =
-        Merge::new(stream(vec![small("b", 1), small("a", 2)]), stream(vec![]), stream(vec![]));
+    let mut merge = Merge::new(stream(vec![small("b", 1), small("a", 2)]), stream(vec![]), stream(vec![]));
     merge.next().await.unwrap();
     assert!(merge.next().await.unwrap_err().what.contains("not in tree order"));
 }

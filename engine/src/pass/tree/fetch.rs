@@ -10,8 +10,8 @@ use crate::pass::Message;
 use crate::ports::Result;
 use crate::report::Difference;
 use crate::tree::{
-    Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, RelPath, Segment, SegmentEnd,
-    digest_of_blocks,
+    Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, RelPath, Segment,
+    SegmentEnd, digest_of_blocks,
 };
 
 /// How often a file that changes while it is read is read again.
@@ -101,13 +101,26 @@ impl Fetcher<'_> {
         for (file, item) in pack.files.iter().zip(items) {
             match file {
                 PackedFile::Contents { entry, digest, .. } => {
-                    ready.push(Ready { entry: entry.clone(), digest: *digest, blocks: Vec::new(), segments: Vec::new() });
+                    ready.push(Ready {
+                        entry: entry.clone(),
+                        digest: *digest,
+                        blocks: Vec::new(),
+                        segments: Vec::new(),
+                    });
                 }
                 PackedFile::Same { entry } => {
                     let digest = item.held.ok_or_else(|| {
-                        Failure::permanent(item.path.to_string(), "the source says `same` of a file that is not held")
+                        Failure::permanent(
+                            item.path.to_string(),
+                            "the source says `same` of a file that is not held",
+                        )
                     })?;
-                    ready.push(Ready { entry: entry.clone(), digest, blocks: Vec::new(), segments: Vec::new() });
+                    ready.push(Ready {
+                        entry: entry.clone(),
+                        digest,
+                        blocks: Vec::new(),
+                        segments: Vec::new(),
+                    });
                 }
                 // The next scan will tell what has become of it.
                 PackedFile::Gone { .. } => {}
@@ -138,7 +151,9 @@ impl Fetcher<'_> {
             .send(Message::LeftOut(Difference {
                 dataset: pass.dataset.clone(),
                 item: path.to_string(),
-                what: format!("it changed each of the {TRIES} times it was read; sync again when it is quiet"),
+                what: format!(
+                    "it changed each of the {TRIES} times it was read; sync again when it is quiet"
+                ),
             }))
             .await?;
         Ok(None)
@@ -172,14 +187,21 @@ impl Fetcher<'_> {
             }
             let blocks = match pass.target.write(segment, basis).await {
                 Ok(blocks) => blocks,
-                Err(failure) if failure.class == Class::Transient && !basis.is_empty() => return Ok(Read::BadBasis),
+                Err(failure) if failure.class == Class::Transient && !basis.is_empty() => {
+                    return Ok(Read::BadBasis);
+                }
                 Err(failure) => return Err(failure),
             };
             pass.work.desk.send(Message::Applied { bytes, resent: false }).await?;
             arrived.add(blocks);
             if let Some(SegmentEnd::Whole(entry)) = end {
                 let digest = digest_of_blocks(&arrived.blocks);
-                return Ok(Read::Ready(Ready { entry, digest, blocks: arrived.blocks, segments: arrived.segments }));
+                return Ok(Read::Ready(Ready {
+                    entry,
+                    digest,
+                    blocks: arrived.blocks,
+                    segments: arrived.segments,
+                }));
             }
             if arrived.loose_bytes >= DURABLE_EVERY {
                 pass.target.sync(std::slice::from_ref(path)).await?;

@@ -80,7 +80,9 @@ impl Place {
             let hint = match error.kind() {
                 std::io::ErrorKind::StorageFull => "free space on its file system, then resume",
                 std::io::ErrorKind::PermissionDenied => "give the agent's user the right to write there",
-                std::io::ErrorKind::NotFound => "make the directory it lies in, or correct `url` in appliance.toml",
+                std::io::ErrorKind::NotFound => {
+                    "make the directory it lies in, or correct `url` in appliance.toml"
+                }
                 _ => "",
             };
             Failure::operator(format!("{}, {}", self.dataset, path.display()), what).because(error).hint(hint)
@@ -159,7 +161,8 @@ impl Place {
     /// Remembers how the source's file is kept, for publication.
     pub fn remember_settings(&self, schema: &Schema) -> Result<()> {
         self.change(|state| {
-            state.journal_mode = schema.settings.get("journal_mode").cloned().unwrap_or_else(|| "delete".to_owned());
+            state.journal_mode =
+                schema.settings.get("journal_mode").cloned().unwrap_or_else(|| "delete".to_owned());
             state.file = schema.state.get("file").cloned();
         })
     }
@@ -186,7 +189,8 @@ impl Place {
             // These hold only when they are set before the first table.
             for name in ["page_size", "encoding", "auto_vacuum"] {
                 if let Some(value) = settings.get(name) {
-                    db.execute_batch(&format!("PRAGMA {name} = '{}'", value.replace('\'', ""))).map_err(&failed)?;
+                    db.execute_batch(&format!("PRAGMA {name} = '{}'", value.replace('\'', "")))
+                        .map_err(&failed)?;
                 }
             }
         }
@@ -255,10 +259,13 @@ impl Place {
         let db = self.open(path)?;
         let failed = self.failed(path, "cannot be brought into one file");
         db.execute_batch("PRAGMA busy_timeout = 2000").map_err(&failed)?;
-        let done: String = db.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).map_err(|error| {
-            let hint = "another process uses it: stop its services, then resume";
-            Failure::operator(format!("{}, {}", self.dataset, path.display()), "it is in use").because(error).hint(hint)
-        })?;
+        let done: String =
+            db.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).map_err(|error| {
+                let hint = "another process uses it: stop its services, then resume";
+                Failure::operator(format!("{}, {}", self.dataset, path.display()), "it is in use")
+                    .because(error)
+                    .hint(hint)
+            })?;
         if done != "delete" && done != "memory" {
             let what = format!("its journal mode stays {done}");
             return Err(Failure::operator(format!("{}, {}", self.dataset, path.display()), what));
@@ -271,7 +278,9 @@ impl Place {
 
     /// Puts the finished database in its final place.
     pub fn publish(&self) -> Result<()> {
-        let state = self.state()?.ok_or_else(|| Failure::permanent(self.dataset.to_string(), "it was not prepared"))?;
+        let state = self
+            .state()?
+            .ok_or_else(|| Failure::permanent(self.dataset.to_string(), "it was not prepared"))?;
         self.settle(&self.partial, &state.journal_mode)?;
         // Left by the last connection in WAL mode, empty: they would be taken for the new database's.
         for suffix in ["-wal", "-shm"] {
@@ -294,7 +303,9 @@ impl Place {
     fn dress(&self, state: &State) -> Result<()> {
         let numbers: Vec<&str> = state.file.as_deref().unwrap_or_default().split(' ').collect();
         let (mode, owner) = match numbers[..] {
-            [mode, uid, gid] => (u32::from_str_radix(mode, 8).unwrap_or(MODE), uid.parse().ok().zip(gid.parse().ok())),
+            [mode, uid, gid] => {
+                (u32::from_str_radix(mode, 8).unwrap_or(MODE), uid.parse().ok().zip(gid.parse().ok()))
+            }
             _ => (MODE, None),
         };
         let meta = std::fs::metadata(&self.partial).map_err(self.io(&self.partial, "cannot be looked at"))?;
@@ -309,7 +320,8 @@ impl Place {
     /// Keeps what stood here before, under another name too; nothing of its write-ahead log may be left for the new one.
     fn keep_before(&self, state: &State) -> Result<()> {
         let is_database = self.open_published().and_then(|db| {
-            db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(self.failed(&self.path, "cannot be read"))
+            db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+                .map_err(self.failed(&self.path, "cannot be read"))
         });
         if is_database.is_ok() {
             self.settle(&self.path, "delete")?;
@@ -317,8 +329,11 @@ impl Place {
         for suffix in ["-wal", "-shm", "-journal"] {
             let file = with_suffix(&self.path, suffix);
             if file.exists() {
-                return Err(Failure::operator(format!("{}, {}", self.dataset, file.display()), "it is in the way")
-                    .hint("another process uses the database: stop its services, then resume"));
+                return Err(Failure::operator(
+                    format!("{}, {}", self.dataset, file.display()),
+                    "it is in the way",
+                )
+                .hint("another process uses the database: stop its services, then resume"));
             }
         }
         let kept = self.kept();

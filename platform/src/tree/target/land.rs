@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 
 use handover_engine::ports::{Result, TreeOp};
 use handover_engine::tree::{Entry, EntryKind, RelPath, Stamp};
-use rustix::fs::{AtFlags, FileType, Mode, linkat, makedev, mkdirat, mknodat, renameat, statat, symlinkat, syncfs};
+use rustix::fs::{
+    AtFlags, FileType, Mode, linkat, makedev, mkdirat, mknodat, renameat, statat, symlinkat, syncfs,
+};
 use rustix::io::Errno;
 
 use super::super::meta;
@@ -67,7 +69,13 @@ impl Shared {
         syncfs(root.fd()).map_err(root.failed(&RelPath::root(), "cannot be made durable"))
     }
 
-    fn make(&self, root: &Root, before: &Before, parents: &mut Parents<'_>, entry: &Entry) -> Result<(), Errno> {
+    fn make(
+        &self,
+        root: &Root,
+        before: &Before,
+        parents: &mut Parents<'_>,
+        entry: &Entry,
+    ) -> Result<(), Errno> {
         let path = &entry.path;
         if path.is_root() {
             return Ok(());
@@ -90,7 +98,9 @@ impl Shared {
                 mknodat(parent, &name, kind, Mode::from_raw_mode(0o600), makedev(*major, *minor))?;
             }
             // Neither is made: contents land, further names are linked.
-            EntryKind::File { .. } | EntryKind::HardLink { .. } | EntryKind::Directory => return Err(Errno::INVAL),
+            EntryKind::File { .. } | EntryKind::HardLink { .. } | EntryKind::Directory => {
+                return Err(Errno::INVAL);
+            }
         }
         settle(parents, entry)
     }
@@ -120,7 +130,13 @@ impl Shared {
     }
 
     /// Whatever stands at the path goes; what stood there before the migration is kept.
-    fn clear_way(&self, root: &Root, before: &Before, parents: &mut Parents<'_>, path: &RelPath) -> Result<(), Errno> {
+    fn clear_way(
+        &self,
+        root: &Root,
+        before: &Before,
+        parents: &mut Parents<'_>,
+        path: &RelPath,
+    ) -> Result<(), Errno> {
         parents.forget();
         undo::remove(root, &self.filter, Some(before), path)
     }

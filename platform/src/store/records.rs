@@ -275,7 +275,7 @@ impl Writer<'_> {
         let query = sqlx::query(sql)
             .bind(self.id.to_owned())
             .bind(dataset.to_string())
-            .bind(format!("table/{} after {hex}", table.name).into_bytes())
+            .bind(format!("table/{} after {hex}", table.name))
             .bind(self.at.millis())
             .bind(table.schema.clone())
             .bind(table.name.clone())
@@ -286,10 +286,9 @@ impl Writer<'_> {
 
     /// Remembers that a file's contents were applied: those of a small file whole, those of a large one by segments.
     async fn applied_file(&mut self, dataset: &DatasetName, path: &RelPath, segments: &[u64]) -> Result<()> {
-        let name = [b"file/", path.as_bytes()].concat();
-        let with = |offset: &u64| [&name[..], format!("@{offset}").as_bytes()].concat();
-        let segments = segments.iter().map(with);
-        for chunk in std::iter::once(name.clone()).chain(segments) {
+        // As the source logs it: a path that is not UTF-8 is shown with replacement characters.
+        let segments = segments.iter().map(|offset| format!("file/{path}@{offset}"));
+        for chunk in std::iter::once(format!("file/{path}")).chain(segments) {
             let query = sqlx::query("INSERT INTO applied VALUES (?, ?, ?, ?)")
                 .bind(self.id.to_owned())
                 .bind(dataset.to_string())

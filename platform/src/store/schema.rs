@@ -49,7 +49,7 @@ CREATE TABLE file_part (
     PRIMARY KEY (migration, dataset, path, start)) STRICT, WITHOUT ROWID;
 -- What was applied and when, in the names that the source logs: never changed, for those who look into what was sent.
 CREATE TABLE applied (
-    migration TEXT NOT NULL, dataset TEXT NOT NULL, chunk BLOB NOT NULL, at_ms INTEGER NOT NULL);
+    migration TEXT NOT NULL, dataset TEXT NOT NULL, chunk TEXT NOT NULL, at_ms INTEGER NOT NULL);
 ";
 
 /// Brings the journal up to [`VERSION`], one version after the other, each in a transaction of its own.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::Failure;
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
 use crate::name::{DatasetName, MigrationId};
+use crate::pass::verify::Depth;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, State, Task, Trigger};
 use crate::ports::{Result, Source};
@@ -102,8 +103,8 @@ impl Handle {
 
 /// How often the status is renewed while work goes on.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the shown share is journaled.
-const SHOWN_EVERY: Duration = Duration::from_secs(1);
+/// The shown share moves in steps of this size, each journaled before it is shown: a restart shows no less.
+const SHOWN_STEP: f64 = 0.001;
 
 /// Owns one migration until `stop` or its final phase.
 pub struct Driver {
@@ -116,7 +117,6 @@ pub struct Driver {
     commands: mpsc::Receiver<Command>,
     stop: CancellationToken,
     task_began: Instant,
-    shown_at: Instant,
 }
 
 /// The task being worked on.
@@ -156,7 +156,6 @@ impl Driver {
             commands: inbox,
             stop,
             task_began: now,
-            shown_at: now,
         };
         driver_status.progress = driver.meter.read();
         driver.status.send_replace(driver_status);
@@ -209,6 +208,7 @@ impl Driver {
             plan: self.migration.plan.clone(),
             done: self.migration.steps_done.clone(),
             patience: self.settings.patience,
+            depth: if task == Task::Pass && self.migration.pass > 1 { Depth::Properties } else { Depth::Contents },
         };
         Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) })
     }
@@ -307,12 +307,12 @@ impl Driver {
 
     /// Renews what watchers see.
     async fn show(&mut self) -> Result<()> {
-        let progress = self.meter.read();
-        self.migration.shown = progress.share;
-        if self.shown_at.elapsed() >= SHOWN_EVERY {
-            self.shown_at = Instant::now();
+        let mut progress = self.meter.read();
+        if progress.share >= self.migration.shown + SHOWN_STEP {
+            self.migration.shown = progress.share;
             self.commit(&[Record::Shown(self.migration.shown)]).await?;
         }
+        progress.share = self.migration.shown;
         self.status.send_replace(Status {
             migration: self.migration.id.clone(),
             state: self.migration.state.clone(),
@@ -338,7 +338,7 @@ impl Driver {
             if let Record::StepDone(step) = record {
                 self.migration.steps_done.push(step.clone());
                 if let Some(step) = self.meter.step(step) {
-                    step.state = crate::progress::StepState::Done;
+                    step.finish();
                 }
             }
         }

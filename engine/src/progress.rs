@@ -82,6 +82,12 @@ impl StepProgress {
         self.files_total = self.files_total.max(self.files);
     }
 
+    /// It is done: what there was to do is what was done.
+    pub fn finish(&mut self) {
+        self.state = StepState::Done;
+        (self.bytes_total, self.rows_total, self.files_total) = (self.bytes, self.rows, self.files);
+    }
+
     /// The share that is done, from 0 to 1; 1 only when the step is done.
     pub fn share(&self) -> f64 {
         if self.state == StepState::Done {

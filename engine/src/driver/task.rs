@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
+use crate::pass::verify::Depth;
 use crate::pass::{self, TargetDataset, Work};
 use crate::phase::Task;
 use crate::plan::{Plan, StepKind};
@@ -55,6 +56,7 @@ pub struct Runner {
     pub plan: Plan,
     pub done: Vec<String>,
     pub patience: Duration,
+    pub depth: Depth,
 }
 
 impl Runner {
@@ -159,7 +161,9 @@ impl Runner {
                 TargetDataset::Database(database) => {
                     pass::verify::database(work.clone(), dataset.clone(), database).await
                 }
-                TargetDataset::Tree(tree) => pass::verify::tree(work.clone(), dataset.clone(), tree).await,
+                TargetDataset::Tree(tree) => {
+                    pass::verify::tree(work.clone(), dataset.clone(), tree, self.depth).await
+                }
             },
             StepKind::Publish => {
                 self.each(|target| {

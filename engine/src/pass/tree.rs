@@ -6,7 +6,7 @@
 
 mod fetch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt, TryStreamExt};
@@ -20,7 +20,7 @@ use crate::name::DatasetName;
 use crate::plan::StepKind;
 use crate::ports::{Result, TreeOp, TreeTarget};
 use crate::progress::Amount;
-use crate::tree::{Entry, IndexEntry, PACK_BYTES, PACK_FILES, PackItem, RelPath, Stamp};
+use crate::tree::{Entry, EntryKind, IndexEntry, PACK_BYTES, PACK_FILES, PackItem, RelPath, Stamp};
 
 /// Decisions that are carried out together.
 const WINDOW: usize = 4096;
@@ -55,8 +55,33 @@ struct Pass {
 struct Late {
     links: Vec<Entry>,
     removals: Vec<RelPath>,
-    /// In tree order; settled from the deepest up, since making things inside a directory changes its times.
-    directories: Vec<Entry>,
+    /// Directories that were made, that differ, or in which something is made or removed: that changes their times.
+    /// Settled from the deepest up.
+    directories: BTreeMap<RelPath, Entry>,
+    /// The directories of the source that lead to where the walk is.
+    above: Vec<Entry>,
+}
+
+impl Late {
+    /// The walk is at a directory of the source.
+    fn enter(&mut self, directory: &Entry) {
+        self.leave(&directory.path);
+        self.above.push(directory.clone());
+    }
+
+    fn leave(&mut self, path: &RelPath) {
+        while self.above.last().is_some_and(|above| !path.is_within(&above.path)) {
+            self.above.pop();
+        }
+    }
+
+    /// Something is made or removed at the path: the directory it lies in is settled in the end.
+    fn touch(&mut self, path: &RelPath) {
+        self.leave(path);
+        if let Some(parent) = self.above.iter().rev().find(|above| above.path != *path) {
+            self.directories.entry(parent.path.clone()).or_insert_with(|| parent.clone());
+        }
+    }
 }
 
 /// Decisions of one window, sorted by what carries them out.
@@ -163,18 +188,18 @@ impl Pass {
     async fn finish(&self, late: Late) -> Result<()> {
         let mut ops: Vec<TreeOp> = late.removals.iter().cloned().map(TreeOp::Remove).collect();
         for link in &late.links {
-            if let crate::tree::EntryKind::HardLink { to } = &link.kind {
+            if let EntryKind::HardLink { to } = &link.kind {
                 ops.push(TreeOp::Link { path: link.path.clone(), to: to.clone() });
             }
         }
-        ops.extend(late.directories.iter().rev().cloned().map(TreeOp::Settle));
+        ops.extend(late.directories.values().rev().cloned().map(TreeOp::Settle));
         if !ops.is_empty() {
             self.target.change(&ops).await?;
         }
         if !late.removals.is_empty() {
             self.record_gone(late.removals).await?;
         }
-        let landed: Vec<Entry> = late.links.into_iter().chain(late.directories).collect();
+        let landed: Vec<Entry> = late.links.into_iter().chain(late.directories.into_values()).collect();
         if !landed.is_empty() {
             self.work.desk.record(vec![self.landed(landed)]).await?;
         }
@@ -210,10 +235,22 @@ fn sort(decision: Decision, window: &mut Window, late: &mut Late) {
             window.kept.bytes += size;
         }
     }
+    if let Decision::Keep(entry) | Decision::Settle(entry) | Decision::Make(entry) = &decision
+        && entry.kind == EntryKind::Directory
+    {
+        late.enter(entry);
+    }
+    if let Decision::Fetch { entry: Entry { path, .. }, .. }
+    | Decision::Make(Entry { path, .. })
+    | Decision::Link(Entry { path, .. })
+    | Decision::Remove(path) = &decision
+    {
+        late.touch(path);
+    }
     match decision {
         Decision::Keep(_) => {}
-        Decision::Settle(entry) if entry.kind == crate::tree::EntryKind::Directory => {
-            late.directories.push(entry)
+        Decision::Settle(entry) if entry.kind == EntryKind::Directory => {
+            late.directories.insert(entry.path.clone(), entry);
         }
         Decision::Settle(entry) => {
             window.ops.push(TreeOp::Settle(entry.clone()));
@@ -223,8 +260,8 @@ fn sort(decision: Decision, window: &mut Window, late: &mut Late) {
         }
         Decision::Make(entry) => {
             window.ops.push(TreeOp::Make(entry.clone()));
-            if entry.kind == crate::tree::EntryKind::Directory {
-                late.directories.push(entry);
+            if entry.kind == EntryKind::Directory {
+                late.directories.insert(entry.path.clone(), entry);
             } else {
                 window.made.push(entry);
             }

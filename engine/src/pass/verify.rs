@@ -43,8 +43,17 @@ pub async fn database(work: Work, dataset: DatasetName, target: Arc<dyn Database
     verifier.done(read).await
 }
 
-/// Reads a tree again: every file's contents, everything's properties, and that there is nothing else.
-pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<()> {
+/// How much of a tree is read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Everything's properties, and every file's contents.
+    Contents,
+    /// Everything's properties: what a later pass brought was verified as it arrived.
+    Properties,
+}
+
+/// Reads a tree again, and looks that there is nothing else.
+pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>, depth: Depth) -> Result<()> {
     let verifier = Verifier::new(work, dataset);
     let Verifier { work, dataset, .. } = &verifier;
     let mut index = Sorted::new("the journal's index", work.holdings.index(&work.migration, dataset));
@@ -61,7 +70,9 @@ pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>)
                 } else if let Some(size) = entry.size() {
                     read.files += 1;
                     read.bytes += size;
-                    files.push(held);
+                    if depth == Depth::Contents {
+                        files.push(held);
+                    }
                 }
             }
             (Some(_), None) => verifier.differs(path.to_string(), "it is missing").await?,

@@ -5,6 +5,7 @@
 //! tree, or a path in a request, leads nowhere else.
 
 mod assemble;
+mod before;
 mod cut;
 mod error;
 mod filter;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 
 use handover_engine::name::{DatasetName, MigrationId};
 
+pub use assemble::{BASIS_MISMATCH, is_basis_mismatch};
 pub use filter::Filter;
 pub use reader::Reader;
 pub(crate) use reader::blocking;

@@ -11,9 +11,9 @@ use handover_engine::tree::{Block, Piece};
 const AVERAGE: u32 = 64 << 10;
 /// A file's blocks grow by this factor when it would have too many.
 const STEP: u32 = 4;
-/// The largest average block.
-const LARGEST: u32 = 4 << 20;
-/// About how many blocks a file should have at most.
+/// The largest average block: the longest block, four times as long, must fit into a segment.
+const LARGEST: u32 = 1 << 20;
+/// About how many blocks a file should have at most (beyond 64 GiB there are more).
 const BLOCKS: u64 = 64 << 10;
 
 /// The average block for a file: that of the basis it is compared with, or one that suits its size.
@@ -101,8 +101,14 @@ impl<'a> Matcher<'a> {
     fn find(&mut self, digest: &Digest) -> Option<usize> {
         let basis = self.basis;
         let known = self.known.get_or_insert_with(|| {
-            let blocks = basis.iter().zip(0_u32..);
-            blocks.filter_map(|(block, at)| Some((block.digest?, at))).collect()
+            // Of equal blocks the first: a run that begins there is the longest.
+            let mut known = HashMap::with_capacity(basis.len());
+            for (block, at) in basis.iter().zip(0_u32..) {
+                if let Some(digest) = block.digest {
+                    known.entry(digest).or_insert(at);
+                }
+            }
+            known
         });
         known.get(digest).map(|at| *at as usize)
     }
@@ -182,7 +188,7 @@ mod tests {
     fn huge_files_have_larger_blocks_and_a_basis_keeps_its_own() {
         assert_eq!(average(1 << 30, &[]), 64 << 10);
         assert_eq!(average(8 << 30, &[]), 256 << 10);
-        assert_eq!(average(1 << 42, &[]), 4 << 20);
+        assert_eq!(average(1 << 42, &[]), 1 << 20);
         let basis = blocks(&noise(8 << 20, 3));
         assert_eq!(average(1 << 42, &basis), 64 << 10);
     }

@@ -1,6 +1,6 @@
 //! Which paths of a tree belong to the dataset.
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::tree::RelPath;
@@ -22,12 +22,10 @@ fn set(patterns: &[String]) -> Result<GlobSet> {
     };
     let mut builder = GlobSetBuilder::new();
     for pattern in patterns {
-        let glob = globset::GlobBuilder::new(pattern).literal_separator(true).build();
-        builder.add(glob.map_err(|e| bad(pattern, e))?);
         // A pattern without a slash means the name, wherever it is.
-        if !pattern.contains('/') {
-            builder.add(Glob::new(&format!("**/{pattern}")).map_err(|e| bad(pattern, e))?);
-        }
+        let anywhere = if pattern.contains('/') { String::new() } else { "**/".to_owned() };
+        let glob = GlobBuilder::new(&format!("{anywhere}{pattern}")).literal_separator(true).build();
+        builder.add(glob.map_err(|e| bad(pattern, e))?);
     }
     builder.build().map_err(|e| bad("", e))
 }
@@ -42,6 +40,11 @@ impl Filter {
     /// True when the path is hidden, and with it all it holds.
     pub fn hides(&self, path: &RelPath) -> bool {
         path.as_bytes() == STAGING.as_bytes() || self.exclude.is_match(as_path(path))
+    }
+
+    /// True when a thing of this dataset may stand at the path.
+    pub fn lets_through(&self, path: &RelPath, is_directory: bool) -> bool {
+        !self.hides(path) && (is_directory || self.takes(path))
     }
 
     /// True when a thing that is no directory belongs to the dataset. (Directories belong when they are not hidden.)

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use handover_engine::time::Timestamp;
 use handover_engine::tree::{Entry, EntryKind, Meta, RelPath, Stamp};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, getxattr,
-    lgetxattr, listxattr, llistxattr, lremovexattr, lsetxattr, readlinkat, statat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    fgetxattr, flistxattr, fstat, getxattr, lgetxattr, listxattr, llistxattr, openat, readlinkat,
+    removexattr, setxattr, statat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -28,6 +29,11 @@ pub fn stamp(stat: &Stat) -> Stamp {
         mtime: time(stat.st_mtime as i64, stat.st_mtime_nsec as u64),
         ctime: time(stat.st_ctime as i64, stat.st_ctime_nsec as u64),
     }
+}
+
+/// True for a regular file.
+pub fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
 /// A regular file's kind.
@@ -78,21 +84,22 @@ pub fn meta(stat: &Stat, xattrs: BTreeMap<Vec<u8>, Vec<u8>>) -> Meta {
     }
 }
 
-/// A path to `name` in `directory` for the calls that know no directory descriptors.
-pub fn place(directory: BorrowedFd<'_>, name: &CStr) -> Vec<u8> {
+/// A path to `name` in `directory` for the calls that know no directory descriptors; only for those that do not follow a
+/// symbolic link at its end.
+fn place(directory: BorrowedFd<'_>, name: &CStr) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", directory.as_raw_fd()).into_bytes();
     path.extend_from_slice(name.to_bytes());
     path
 }
 
 /// All extended attributes of what lies at `place`, a symbolic link's own.
-pub fn xattrs(place: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+fn xattrs(place: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
     collect(|buffer| llistxattr(place, buffer), |name, buffer| lgetxattr(place, name, buffer))
 }
 
-/// All extended attributes of what `place` leads to.
-pub fn followed_xattrs(place: &[u8]) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
-    collect(|buffer| listxattr(place, buffer), |name, buffer| getxattr(place, name, buffer))
+/// All extended attributes of an open file.
+pub fn file_xattrs(fd: BorrowedFd<'_>) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Errno> {
+    collect(|buffer| flistxattr(fd, buffer), |name, buffer| fgetxattr(fd, name, buffer))
 }
 
 fn collect(
@@ -135,44 +142,80 @@ fn grow(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Err
     }
 }
 
-/// Gives what lies at `name` in `directory` the entry's owner, mode, attributes and time. The order matters: a change of
-/// owner clears set-id bits and capabilities (chown(2)), and everything else changes times.
-pub fn settle(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<(), Errno> {
+/// Gives what lies at `name` in `directory` the entry's owner, mode, attributes and time; see [`settle`].
+pub fn settle_at(directory: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<(), Errno> {
+    let fd = openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    settle(fd.as_fd(), entry)
+}
+
+/// Gives something open (`O_PATH` is enough) the entry's owner, mode, attributes and time. Does nothing when they are right
+/// already. `ESTALE` when it is not the kind of thing that the entry is.
+///
+/// The order matters: a change of owner clears set-id bits and capabilities (chown(2)), a read-only file takes no `user.`
+/// attributes from anyone but root, and everything else may change times. The calls go over `/proc/self/fd`, which
+/// leads to the open thing itself, whatever its name is by now.
+pub fn settle(fd: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
     let wanted = &entry.meta;
-    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let place = place(directory, name);
-    let have = meta(&stat, xattrs(&place)?);
+    let stat = fstat(fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != file_type(&entry.kind) {
+        return Err(Errno::STALE);
+    }
+    let place = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let listed = collect(|buffer| listxattr(&*place, buffer), |name, buffer| getxattr(&*place, name, buffer));
+    let have = meta(&stat, listed?);
     if have == *wanted {
         return Ok(());
     }
     let owner_differs = (have.uid, have.gid) != (wanted.uid, wanted.gid);
     if owner_differs {
         let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
-        chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+    }
+    let attributes_differ = have.xattrs != wanted.xattrs || owner_differs;
+    let by_user = |name: &[u8]| name.starts_with(b"user.");
+    if attributes_differ {
+        set_xattrs(&place, &have, wanted, by_user)?;
     }
     let link = matches!(entry.kind, EntryKind::Symlink { .. });
     if !link && (owner_differs || have.mode != wanted.mode) {
-        chmodat(directory, name, Mode::from_raw_mode(wanted.mode), AtFlags::empty())?;
+        chmodat(CWD, &*place, Mode::from_raw_mode(wanted.mode), AtFlags::empty())?;
     }
-    if have.xattrs != wanted.xattrs || owner_differs {
-        for name in have.xattrs.keys().filter(|name| !wanted.xattrs.contains_key(*name)) {
-            match lremovexattr(&place[..], &name[..]) {
-                // The change of owner or mode has removed it.
-                Ok(()) | Err(Errno::NODATA) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        for (name, value) in &wanted.xattrs {
-            lsetxattr(&place[..], &name[..], value, XattrFlags::empty())?;
-        }
+    if attributes_differ {
+        set_xattrs(&place, &have, wanted, |name| !by_user(name))?;
     }
-    set_time(directory, name, wanted.mtime)
+    set_time(fd, wanted.mtime)
 }
 
-/// Sets the time of modification.
-pub fn set_time(directory: BorrowedFd<'_>, name: &CStr, mtime: Timestamp) -> Result<(), Errno> {
+fn file_type(kind: &EntryKind) -> FileType {
+    match kind {
+        EntryKind::File { .. } | EntryKind::HardLink { .. } => FileType::RegularFile,
+        EntryKind::Directory => FileType::Directory,
+        EntryKind::Symlink { .. } => FileType::Symlink,
+        EntryKind::Fifo => FileType::Fifo,
+        EntryKind::Device { block: true, .. } => FileType::BlockDevice,
+        EntryKind::Device { block: false, .. } => FileType::CharacterDevice,
+    }
+}
+
+/// Makes those extended attributes that `which` names what they should be.
+fn set_xattrs(place: &str, have: &Meta, wanted: &Meta, which: impl Fn(&[u8]) -> bool) -> Result<(), Errno> {
+    for name in have.xattrs.keys().filter(|name| which(name) && !wanted.xattrs.contains_key(*name)) {
+        match removexattr(place, &name[..]) {
+            // The change of owner or mode has removed it.
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    for (name, value) in wanted.xattrs.iter().filter(|(name, _)| which(name)) {
+        setxattr(place, &name[..], value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Sets the time of modification of something open.
+pub fn set_time(fd: BorrowedFd<'_>, mtime: Timestamp) -> Result<(), Errno> {
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let mtime = Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanos) };
     let times = Timestamps { last_access: omit, last_modification: mtime };
-    utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+    utimensat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), &times, AtFlags::empty())
 }

@@ -4,8 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use handover_engine::digest::Digest;
 use handover_engine::ports::Result;
-use handover_engine::tree::{Entry, LARGE_FILE, PackChunk, PackItem, PackedFile, RelPath};
-use rustix::fs::{FileType, fstat};
+use handover_engine::tree::{
+    Entry, EntryKind, LARGE_FILE, PACK_BYTES, PackChunk, PackItem, PackedFile, RelPath,
+};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
 use super::meta;
@@ -13,6 +16,9 @@ use super::root::Root;
 
 /// How often a file that changes while it is read is read again before it is asked for alone.
 const TRIES: usize = 3;
+
+/// Files that have grown since the scan do not make a pack larger than this: the rest is asked for alone.
+const MOST_BYTES: usize = 2 * PACK_BYTES as usize;
 
 /// Reads the files of a pack.
 pub fn read(root: &Root, items: &[PackItem]) -> Result<PackChunk> {
@@ -29,23 +35,21 @@ fn one(root: &Root, item: &PackItem, data: &mut Vec<u8>) -> Result<PackedFile, E
     let path = item.path.clone();
     let fd = match root.file(&path) {
         Ok(fd) => fd,
-        // Gone, or something else now.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {
-            return Ok(PackedFile::Gone { path });
-        }
+        Err(errno) if is_gone(errno) => return Ok(PackedFile::Gone { path }),
         Err(errno) => return Err(errno),
     };
     let start = data.len();
     for _ in 0..TRIES {
         data.truncate(start);
-        let Some(before) = entry(&fd, &path)? else { return Ok(PackedFile::Gone { path }) };
-        let size = before.size().unwrap_or(0);
-        if size >= LARGE_FILE || before.is_large() {
+        let Some(before) = stat_file(&fd)? else { return Ok(PackedFile::Gone { path }) };
+        let stamp = meta::stamp(&before);
+        let sparse = matches!(meta::file_kind(&before), EntryKind::File { sparse: true, .. });
+        if sparse || stamp.size >= LARGE_FILE || start as u64 + stamp.size > MOST_BYTES as u64 {
             return Ok(PackedFile::Unfit { path });
         }
-        read_all(fd.as_fd(), size, data)?;
+        read_all(fd.as_fd(), stamp.size, data)?;
         let Some(after) = entry(&fd, &path)? else { return Ok(PackedFile::Gone { path }) };
-        if before.stamp != after.stamp || (data.len() - start) as u64 != size {
+        if stamp != after.stamp || (data.len() - start) as u64 != stamp.size {
             continue;
         }
         let digest = Digest::of(&data[start..]);
@@ -53,40 +57,43 @@ fn one(root: &Root, item: &PackItem, data: &mut Vec<u8>) -> Result<PackedFile, E
             data.truncate(start);
             return Ok(PackedFile::Same { entry: after });
         }
-        return Ok(PackedFile::Contents { entry: after, len: size, digest });
+        return Ok(PackedFile::Contents { entry: after, len: stamp.size, digest });
     }
     data.truncate(start);
     Ok(PackedFile::Unfit { path })
 }
 
-/// Reads from the start; one byte more than `size` is asked for, to see whether the file has grown.
+/// No regular file is there any more: nothing, or something else.
+pub fn is_gone(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NODEV | Errno::XDEV)
+}
+
+/// Reads from the start; stops a byte after `size`, which tells that the file has grown.
 fn read_all(fd: BorrowedFd<'_>, size: u64, data: &mut Vec<u8>) -> Result<(), Errno> {
     let start = data.len();
     let want = usize::try_from(size).map_err(|_| Errno::FBIG)? + 1;
-    data.resize(start + want, 0);
-    let mut at = 0;
-    while at < want {
-        match rustix::io::pread(fd, &mut data[start + at..], at as u64) {
+    data.reserve(want);
+    while data.len() - start < want {
+        let at = (data.len() - start) as u64;
+        match rustix::io::pread(fd, spare_capacity(data), at) {
             Ok(0) => break,
-            Ok(read) => at += read,
-            Err(Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }
-    data.truncate(start + at);
     Ok(())
 }
 
-/// The entry of an open regular file; `None` when it is something else, or has no name any more.
 #[allow(clippy::unnecessary_cast, reason = "the width of these fields differs between architectures")]
-pub fn entry(fd: &OwnedFd, path: &RelPath) -> Result<Option<Entry>, Errno> {
-    use std::os::fd::AsRawFd;
+fn stat_file(fd: &OwnedFd) -> Result<Option<Stat>, Errno> {
     let stat = fstat(fd)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink as u64 == 0 {
-        return Ok(None);
-    }
-    // The trailing component is followed: it is the open file itself.
-    let xattrs = meta::followed_xattrs(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_bytes())?;
-    let meta = meta::meta(&stat, xattrs);
+    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    Ok((regular && stat.st_nlink as u64 > 0).then_some(stat))
+}
+
+/// The entry of an open regular file; `None` when it is something else, or has no name any more.
+pub fn entry(fd: &OwnedFd, path: &RelPath) -> Result<Option<Entry>, Errno> {
+    let Some(stat) = stat_file(fd)? else { return Ok(None) };
+    let meta = meta::meta(&stat, meta::file_xattrs(fd.as_fd())?);
     Ok(Some(Entry { path: path.clone(), kind: meta::file_kind(&stat), meta, stamp: meta::stamp(&stat) }))
 }

@@ -73,7 +73,7 @@ impl TreeReader for Reader {
 
     fn scan(&self) -> Answers<Vec<Entry>> {
         let this = self.clone();
-        scan::stream(move || this.open().map(Some), self.filter.clone())
+        scan::stream(move || this.open(), self.filter.clone())
     }
 
     async fn pack(&self, files: Vec<PackItem>) -> Result<PackChunk> {

@@ -3,12 +3,13 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
 use handover_engine::tree::RelPath;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 use super::error::failed;
@@ -20,12 +21,53 @@ pub struct Root {
     fd: OwnedFd,
 }
 
-const BENEATH: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+/// The kernel does not know openat2(2) (Linux before 5.6, or a sandbox that hides it).
+static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
+
+/// Opens `path` below `start`, never over a symbolic link and never into another file system.
+pub fn open_below(start: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    while !NO_OPENAT2.load(Ordering::Relaxed) {
+        match openat2(start, path, flags, mode, BENEATH) {
+            // Something was renamed meanwhile: openat2(2) asks to try again.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::NOSYS) => NO_OPENAT2.store(true, Ordering::Relaxed),
+            other => return other,
+        }
+    }
+    open_step_by_step(start, path, flags, mode)
+}
+
+/// What `openat2` does, with one call for each component.
+fn open_step_by_step(
+    start: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let (parents, name) = match path.iter().rposition(|&b| b == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&path[..0], path),
+    };
+    let device = rustix::fs::fstat(start)?.st_dev;
+    let mut directory: Option<OwnedFd> = None;
+    for parent in parents.split(|&b| b == b'/').filter(|parent| !parent.is_empty()) {
+        let from = directory.as_ref().map_or(start, AsFd::as_fd);
+        directory = Some(openat(from, parent, step, Mode::empty())?);
+    }
+    let from = directory.as_ref().map_or(start, AsFd::as_fd);
+    let opened = openat(from, name, flags, mode)?;
+    if rustix::fs::fstat(&opened)?.st_dev == device { Ok(opened) } else { Err(Errno::XDEV) }
+}
 
 /// Flags of a directory that is read or used as a starting point.
-const DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+pub const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 impl Root {
     /// Opens the root. It may itself be reached over symbolic links: the manifest names it.
@@ -49,16 +91,9 @@ impl Root {
         self.fd.as_fd()
     }
 
-    /// Opens something below the root; a symbolic link anywhere on the way is refused.
+    /// Opens something below the root; a symbolic link or mount point on the way is refused.
     pub fn open_at(&self, path: &RelPath, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-        let place = if path.is_root() { b"." } else { path.as_bytes() };
-        loop {
-            match openat2(&self.fd, place, flags | OFlags::CLOEXEC, mode, BENEATH) {
-                // Something was renamed meanwhile: openat2(2) asks to try again.
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
+        open_below(self.fd(), if path.is_root() { b"." } else { path.as_bytes() }, flags, mode)
     }
 
     /// Opens a directory below the root.
@@ -68,11 +103,16 @@ impl Root {
 
     /// Opens a regular file for reading, leaving its access time alone where that is allowed. Never blocks on a pipe.
     pub fn file(&self, path: &RelPath) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         match self.open_at(path, flags | OFlags::NOATIME, Mode::empty()) {
             Err(Errno::PERM) => self.open_at(path, flags, Mode::empty()),
             other => other,
         }
+    }
+
+    /// Makes all of the root's file system durable.
+    pub fn sync_all(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.fd).map_err(self.failed(&RelPath::root(), "cannot be made durable"))
     }
 
     /// The failure of a call on `path`.
@@ -106,5 +146,33 @@ impl<'a> Parents<'a> {
     /// Forgets the open parent: a directory has been removed or replaced.
     pub fn forget(&mut self) {
         self.last = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_openat2_nothing_leads_out_either() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/b/c"), "c").unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("a/out")).unwrap();
+        let start = std::fs::File::open(dir.path()).unwrap();
+        for (path, expected) in [
+            ("a/b/c", None),
+            (".", None),
+            ("out/passwd", Some(Errno::NOTDIR)),
+            ("a/out", Some(Errno::LOOP)),
+            ("a/none", Some(Errno::NOENT)),
+        ] {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let opened = open_step_by_step(start.as_fd(), path.as_bytes(), flags, Mode::empty());
+            assert_eq!(opened.err(), expected, "{path}");
+            let opened = open_below(start.as_fd(), path.as_bytes(), OFlags::RDONLY, Mode::empty());
+            assert_eq!(opened.is_err(), expected.is_some(), "{path}");
+        }
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use futures::StreamExt;
 use handover_engine::ports::{Answers, Result};
 use handover_engine::tree::{Entry, EntryKind, RelPath};
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::filter::Filter;
 use super::meta;
-use super::root::Root;
+use super::root::{DIRECTORY, Root, open_below};
 
 /// Entries in one batch.
 const BATCH: usize = 512;
@@ -33,7 +34,6 @@ pub struct Walk<'a> {
     levels: Vec<Level>,
     /// Regular files with several names, by device and inode: their first name.
     first_names: HashMap<(u64, u64), RelPath>,
-    device: u64,
     begun: bool,
     /// Sockets and mount points met.
     pub notes: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(root: &'a Root, filter: &'a Filter) -> Self {
         let (levels, first_names, notes) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { root, filter, levels, first_names, device: 0, begun: false, notes }
+        Self { root, filter, levels, first_names, begun: false, notes }
     }
 
     /// The next entry; `None` at the end. What vanishes during the walk is left out.
@@ -67,15 +67,13 @@ impl<'a> Walk<'a> {
                     self.notes.push(format!("{path} is a socket: it is left out"));
                     continue;
                 }
-                Err(Errno::NOENT) => continue,
+                // Gone, or replaced between two calls by something that the next scan will see.
+                Err(Errno::NOENT | Errno::INVAL) => continue,
                 Err(errno) => return Err(self.root.failed(&path, "cannot be looked at")(errno)),
             };
             if entry.kind == EntryKind::Directory {
-                if stat.st_dev as u64 == self.device {
-                    self.enter(&path)?;
-                } else {
-                    self.notes.push(format!("{path} is a mount point: it is not entered"));
-                }
+                let fd = open_below(level.fd.as_fd(), name.to_bytes(), DIRECTORY, Mode::empty());
+                self.enter(&path, fd)?;
             } else if !self.filter.takes(&path) {
                 continue;
             } else if let EntryKind::File { linked: true, .. } = entry.kind {
@@ -86,21 +84,19 @@ impl<'a> Walk<'a> {
         Ok(None)
     }
 
-    #[allow(clippy::unnecessary_cast, reason = "the width of these fields differs between architectures")]
     fn first(&mut self) -> Result<Entry> {
         let path = RelPath::root();
         let found = meta::entry(self.root.fd(), c".", path.clone());
         let found = found.and_then(|found| found.ok_or(Errno::NOTDIR));
-        let (entry, stat) = found.map_err(self.root.failed(&path, "cannot be looked at"))?;
-        self.device = stat.st_dev as u64;
-        self.enter(&path)?;
+        let (entry, _) = found.map_err(self.root.failed(&path, "cannot be looked at"))?;
+        self.enter(&path, self.root.directory(&path))?;
         Ok(entry)
     }
 
-    fn enter(&mut self, path: &RelPath) -> Result<()> {
-        let opened = self.root.directory(path).and_then(|fd| names(&fd).map(|names| (fd, names)));
-        match opened {
+    fn enter(&mut self, path: &RelPath, opened: Result<OwnedFd, Errno>) -> Result<()> {
+        match opened.and_then(|fd| names(&fd).map(|names| (fd, names))) {
             Ok((fd, names)) => self.levels.push(Level { path: path.clone(), fd, names }),
+            Err(Errno::XDEV) => self.notes.push(format!("{path} is a mount point: it is not entered")),
             // Gone, or replaced by something else.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !path.is_root() => {}
             Err(errno) => return Err(self.root.failed(path, "the directory cannot be read")(errno)),
@@ -129,15 +125,15 @@ pub fn names(fd: &OwnedFd) -> Result<Vec<CString>, Errno> {
     Ok(names)
 }
 
-/// Walks on a thread of its own. `open` gives the root, or nothing where there is no tree yet.
+/// Walks the tree that `open` gives, on a thread of its own.
 pub fn stream(
-    open: impl FnOnce() -> Result<Option<Root>> + Send + 'static,
+    open: impl FnOnce() -> Result<Root> + Send + 'static,
     filter: Arc<Filter>,
 ) -> Answers<Vec<Entry>> {
     let (to, batches) = mpsc::channel(4);
     tokio::task::spawn_blocking(move || {
         let walk = |to: &mpsc::Sender<_>| -> Result<()> {
-            let Some(root) = open()? else { return Ok(()) };
+            let root = open()?;
             let mut walk = Walk::new(&root, &filter);
             let mut batch = Vec::with_capacity(BATCH);
             while let Some(entry) = walk.next()? {
@@ -147,7 +143,9 @@ pub fn stream(
                     return Ok(());
                 }
             }
-            let _ = to.blocking_send(Ok(batch));
+            if !batch.is_empty() {
+                let _ = to.blocking_send(Ok(batch));
+            }
             Ok(())
         };
         if let Err(failure) = walk(&to) {

@@ -208,7 +208,11 @@ impl Driver {
             plan: self.migration.plan.clone(),
             done: self.migration.steps_done.clone(),
             patience: self.settings.patience,
-            depth: if task == Task::Pass && self.migration.pass > 1 { Depth::Properties } else { Depth::Contents },
+            depth: if task == Task::Pass && self.migration.pass > 1 {
+                Depth::Properties
+            } else {
+                Depth::Contents
+            },
         };
         Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) })
     }

@@ -5,8 +5,6 @@
 mod arrive;
 #[path = "tree/large.rs"]
 mod large;
-#[path = "tree/measure.rs"]
-mod measure;
 #[path = "tree/moving.rs"]
 mod moving;
 #[path = "tree/safety.rs"]

@@ -4,10 +4,11 @@
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     unused_qualifications,
     reason = "generated; the .proto files are documented"
 )]
-#[allow(clippy::needless_pass_by_value, clippy::semicolon_if_nothing_returned, reason = "generated")]
+#[allow(clippy::semicolon_if_nothing_returned, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("handover.v1");
 }

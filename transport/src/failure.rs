@@ -4,7 +4,6 @@ use handover_engine::failure::{Class, Failure};
 use tonic::{Code, Status};
 
 /// The status that carries `failure`.
-#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 pub fn to_status(failure: Failure) -> Status {
     let code = match failure.class {
         Class::Transient => Code::Unavailable,
@@ -16,7 +15,6 @@ pub fn to_status(failure: Failure) -> Status {
 }
 
 /// The failure that `status` carries, or one made of what the gRPC library found; `peer` names who was called.
-#[expect(clippy::needless_pass_by_value, reason = "used as a function in map_err")]
 pub fn from_status(peer: &str, status: Status) -> Failure {
     if let Ok(failure) = serde_json::from_slice::<Failure>(status.details()) {
         return failure;

@@ -67,6 +67,7 @@ impl<T: AtPath> Sorted<T> {
 }
 
 /// What a pass does about one path.
+#[expect(clippy::large_enum_variant, reason = "a few thousand live at a time: not worth an allocation each")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// Nothing: it is as it should be.

@@ -94,23 +94,3 @@ fn run_mmdebstrap(dir: &Path, sources: Option<&str>) -> Result<()> {
         .arg(dir);
     run_visibly(command.args(sources))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[ignore = "needs root, the peers' packages and a Debian mirror"]
-    fn the_base_tree_is_large_and_the_peer_copies_it_whole() {
-        let tree = debian_tree().unwrap();
-        let place = Workplace::fresh("bench-files-test").unwrap();
-        let sshd = Sshd::start(&place.path().join("ssh")).unwrap();
-        let to = place.path().join("to");
-        empty(&to).unwrap();
-        let times = [(); 2].map(|()| timed_rsync(&sshd, &tree, &to).unwrap());
-        let found = compare::trees(&tree, &to).unwrap();
-        assert_eq!(found.found, 0, "{}", found.describe());
-        assert!(found.files > 8_000 && found.bytes > 300_000_000, "{found:?}");
-        println!("{times:?} {} files, {} bytes", found.files, found.bytes);
-    }
-}

@@ -100,24 +100,3 @@ fn write_configuration(dir: &Path, port: u16) -> Result<()> {
     )?;
     Ok(())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::workplace::Workplace;
-
-    #[test]
-    #[ignore = "needs root and the peers' packages"]
-    fn rsync_goes_through_it() {
-        let place = Workplace::fresh("sshd-test").unwrap();
-        let [from, to] = ["from", "to"].map(|dir| place.path().join(dir));
-        fs::create_dir_all(&from).unwrap();
-        fs::create_dir_all(&to).unwrap();
-        fs::write(from.join("f"), "contents").unwrap();
-        let sshd = Sshd::start(&place.path().join("ssh")).unwrap();
-        for options in [&["-aHAX", "--fsync"][..], &["-aHAX", "--no-whole-file", "-z", "--zc=zstd"]] {
-            sshd.rsync(options, &from, &to).unwrap();
-        }
-        assert_eq!(fs::read(to.join("f")).unwrap(), b"contents");
-    }
-}

@@ -20,6 +20,7 @@ const TRIES: usize = 3;
 const DURABLE_EVERY: u64 = 32 << 20;
 
 /// Contents to get.
+#[expect(clippy::large_enum_variant, reason = "a few thousand live at a time: not worth an allocation each")]
 pub enum Job {
     /// Several small files.
     Pack {
@@ -54,6 +55,7 @@ pub struct Fetcher<'a> {
 }
 
 /// How one reading of a large file ended.
+#[expect(clippy::large_enum_variant, reason = "one lives at a time")]
 enum Read {
     Ready(Ready),
     Changed,
@@ -169,6 +171,7 @@ impl Fetcher<'_> {
             begun_as: partial.as_ref().map(|p| p.entry.clone()),
             basis: basis.to_vec(),
         };
+        let helped = !basis.is_empty() || request.offset > 0;
         let mut arrived = Arrived { at: request.offset, ..Arrived::default() };
         arrived.blocks = partial.map(|p| p.blocks).unwrap_or_default();
         let mut segments = pass.work.source.trees.file(request).await?;
@@ -187,9 +190,8 @@ impl Fetcher<'_> {
             }
             let blocks = match pass.target.write(segment, basis).await {
                 Ok(blocks) => blocks,
-                Err(failure) if failure.class == Class::Transient && !basis.is_empty() => {
-                    return Ok(Read::BadBasis);
-                }
+                // What is here does not help: neither the file under the path nor the part that was staged.
+                Err(failure) if failure.class == Class::Transient && helped => return Ok(Read::BadBasis),
                 Err(failure) => return Err(failure),
             };
             pass.work.desk.send(Message::Applied { bytes, resent: false }).await?;

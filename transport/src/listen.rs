@@ -131,7 +131,6 @@ async fn handshake(tcp: TcpStream, acceptor: TlsAcceptor) -> Result<Authenticate
 }
 
 /// The caller, if its role is one of `allowed`; a refusal otherwise.
-#[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
 pub fn caller<T>(request: &Request<T>, allowed: &[Role]) -> Result<Identity, Status> {
     crate::version::check(request.metadata())?;
     let identity =

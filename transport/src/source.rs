@@ -139,7 +139,6 @@ pub(crate) fn hello(clock_ms: i64) -> v1::HelloReply {
 }
 
 /// A document as it travels.
-#[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
 pub(crate) fn document<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Status> {
     let json = serde_json::to_vec(value).map_err(|error| Status::internal(error.to_string()))?;
     Ok(json.into())

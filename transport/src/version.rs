@@ -13,7 +13,6 @@ pub const SOFTWARE: &str = concat!("handover ", env!("CARGO_PKG_VERSION"));
 const KEY: &str = "handover-protocol";
 
 /// Puts our version on a call.
-#[expect(clippy::result_large_err, reason = "tonic's interceptors return a Status")]
 pub fn announce(mut request: Request<()>) -> Result<Request<()>, Status> {
     let value =
         MetadataValue::try_from(format!("{MAJOR}.{MINOR}")).map_err(|_| Status::internal("version"))?;
@@ -22,7 +21,6 @@ pub fn announce(mut request: Request<()>) -> Result<Request<()>, Status> {
 }
 
 /// Refuses a call from a peer of another major version.
-#[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
 pub fn check(metadata: &MetadataMap) -> Result<(), Status> {
     let theirs = metadata.get(KEY).and_then(|value| value.to_str().ok()).unwrap_or("none");
     let major = theirs.split('.').next().and_then(|major| major.parse().ok());

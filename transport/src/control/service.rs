@@ -37,7 +37,6 @@ impl ControlService {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's services return a Status")]
 fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = request.datasets.iter().map(|name| wire::name("datasets", name));
     Ok(Options { overwrite: request.overwrite, datasets: datasets.collect::<Result<_, BadField>>()? })

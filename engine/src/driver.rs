@@ -18,8 +18,9 @@ use crate::name::{DatasetName, MigrationId};
 use crate::pass::verify::Depth;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, State, Task, Trigger};
+use crate::plan::StepKind;
 use crate::ports::{Result, Source};
-use crate::progress::{Meter, Progress};
+use crate::progress::{Amount, Meter, Progress};
 use crate::time::Clock;
 
 /// What a driver works with.
@@ -167,7 +168,7 @@ impl Driver {
     pub async fn run(mut self) -> Result<()> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut busy = self.begin_task();
+        let mut busy = self.begin_task().await?;
         while busy.is_some() || !self.migration.state.phase.is_final() {
             tokio::select! {
                 biased;
@@ -187,8 +188,9 @@ impl Driver {
     }
 
     /// Starts the workers of the task at hand, if there is one to work on.
-    fn begin_task(&mut self) -> Option<Busy> {
-        let task = self.migration.state.task.filter(|_| self.migration.state.is_busy())?;
+    async fn begin_task(&mut self) -> Result<Option<Busy>> {
+        let busy = self.migration.state.is_busy();
+        let Some(task) = self.migration.state.task.filter(|_| busy) else { return Ok(None) };
         let (to, messages) = mpsc::channel(256);
         let stop = self.stop.child_token();
         let work = Work {
@@ -201,6 +203,7 @@ impl Driver {
             clock: self.ports.clock.clone(),
         };
         self.meter = Meter::new(task::steps(&self.migration), self.migration.shown);
+        self.recall_progress(task).await?;
         self.task_began = Instant::now();
         let tasks = task::Runner {
             work,
@@ -214,7 +217,22 @@ impl Driver {
                 Depth::Contents
             },
         };
-        Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) })
+        Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
+    }
+
+    /// Shows what the journal holds of a first pass. (Of a later one it cannot tell which part of it this pass has found.)
+    async fn recall_progress(&mut self, task: Task) -> Result<()> {
+        if task != Task::Pass || self.migration.pass != 1 {
+            return Ok(());
+        }
+        for dataset in self.migration.plan.datasets().cloned().collect::<Vec<_>>() {
+            let held = self.ports.holdings.sums(&self.migration.id, &dataset).await?;
+            if let Some(step) = self.meter.step(&StepKind::Copy(dataset).id()) {
+                step.reach(Amount { rows: held.rows, files: held.files, bytes: held.bytes });
+            }
+        }
+        self.meter.begin();
+        Ok(())
     }
 
     /// Everything the workers sent is in; takes their result.
@@ -233,7 +251,7 @@ impl Driver {
         self.transition(trigger, None)
             .await?
             .map_err(|refused| Failure::permanent("migration", refused.to_string()))?;
-        Ok(self.begin_task())
+        self.begin_task().await
     }
 
     async fn command(&mut self, command: Command, busy: Option<Busy>) -> Result<Option<Busy>> {
@@ -250,7 +268,7 @@ impl Driver {
         let result = self.transition(asked, Some(by)).await?;
         // Whoever asked may have left; the state is journaled all the same.
         let _ = answer.send(result.map_err(|r| self.explain(&r)));
-        Ok(self.begin_task())
+        self.begin_task().await
     }
 
     fn explain(&self, refused: &crate::phase::Refused) -> Failure {

@@ -30,6 +30,9 @@ pub struct StepProgress {
     pub files_total: u64,
     /// Expected time of the whole step in milliseconds.
     pub expected_ms: u64,
+    /// What the workers have counted in this run.
+    #[serde(skip)]
+    counted: Amount,
 }
 
 /// Where a step stands.
@@ -69,14 +72,24 @@ impl StepProgress {
             files: 0,
             files_total: step.files,
             expected_ms: step.expected_ms,
+            counted: Amount::default(),
         }
     }
 
     /// Adds what was done. What is done is never more than there is to do.
     pub fn add(&mut self, amount: Amount) {
-        self.bytes += amount.bytes;
-        self.rows += amount.rows;
-        self.files += amount.files;
+        self.counted.bytes += amount.bytes;
+        self.counted.rows += amount.rows;
+        self.counted.files += amount.files;
+        self.reach(self.counted);
+    }
+
+    /// So much at least is done. What the journal holds is shown at once after a restart, before the workers have counted
+    /// it again.
+    pub fn reach(&mut self, amount: Amount) {
+        self.bytes = self.bytes.max(amount.bytes);
+        self.rows = self.rows.max(amount.rows);
+        self.files = self.files.max(amount.files);
         self.bytes_total = self.bytes_total.max(self.bytes);
         self.rows_total = self.rows_total.max(self.rows);
         self.files_total = self.files_total.max(self.files);

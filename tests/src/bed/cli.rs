@@ -63,6 +63,8 @@ pub struct Progress {
     pub rows_done: u64,
     /// Files done.
     pub files_done: u64,
+    /// The share of the whole task that is shown, from 0 to 1.
+    pub share: f64,
 }
 
 /// `status --json`; fields not used here are left out.
@@ -98,7 +100,7 @@ impl Status {
 
     /// The share that is done, from 0 to 1.
     pub fn share(&self) -> f64 {
-        self.progress.bytes_done as f64 / self.progress.bytes_total.max(1) as f64
+        self.progress.share
     }
 }
 

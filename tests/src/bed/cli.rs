@@ -111,7 +111,7 @@ mod tests {
 
     fn check(condition: &Value, activity: &str, settled: bool, stuck: bool) {
         let document = json!({"migration": "m-1", "phase": "following", "condition": condition, "activity": activity,
-            "progress": {"bytes_done": 5, "bytes_total": 20, "rate": 1.0}, "new": 1});
+            "progress": {"share": 0.25, "bytes_done": 5, "bytes_total": 20, "rate": 1.0}, "new": 1});
         let status: Status = serde_json::from_value(document).unwrap();
         assert_eq!(
             (status.is_settled(), status.is_stuck(), status.share()),

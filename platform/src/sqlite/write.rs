@@ -40,7 +40,7 @@ pub fn make_tables(db: &Connection, schema: &Schema) -> Result<()> {
     db.execute_batch("BEGIN IMMEDIATE")?;
     for ddl in &schema.before_load {
         if !exists(db, &ddl.kind, &ddl.name)? {
-            db.execute_batch(&ddl.sql)?;
+            create(db, &ddl.sql)?;
             if ddl.sql.to_ascii_uppercase().contains("VIRTUAL") {
                 empty_shadows(db, schema, &ddl.name)?;
             }
@@ -59,6 +59,17 @@ fn empty_shadows(db: &Connection, schema: &Schema, table: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs one statement of the source's schema. Nothing but one CREATE: the source must not be able to attach or change
+/// another file.
+fn create(db: &Connection, sql: &str) -> Result<()> {
+    let is_create = sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("create "));
+    if !is_create {
+        return Err(rusqlite::Error::InvalidParameterName("a schema statement that makes nothing".to_owned()));
+    }
+    // Refuses text with a second statement.
+    db.execute(sql, []).map(drop)
+}
+
 fn exists(db: &Connection, kind: &str, name: &str) -> Result<bool> {
     let sql = "SELECT count(*) FROM main.sqlite_schema WHERE type = ? AND name = ?";
     Ok(db.prepare_cached(sql)?.query_row([kind, name], |row| row.get::<_, i64>(0))? > 0)
@@ -68,7 +79,7 @@ fn exists(db: &Connection, kind: &str, name: &str) -> Result<bool> {
 pub fn finish(db: &Connection, schema: &Schema) -> Result<()> {
     for ddl in &schema.after_load {
         if !exists(db, &ddl.kind, &ddl.name)? {
-            db.execute_batch(&ddl.sql)?;
+            create(db, &ddl.sql)?;
         }
     }
     for name in ["user_version", "application_id"] {
@@ -110,4 +121,25 @@ pub fn drop_triggers(db: &Connection) -> Result<()> {
     let mut statement = db.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger'")?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
     names.iter().try_for_each(|name| db.execute_batch(&format!("DROP TRIGGER main.{}", quote(name))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_create_statement_is_run() {
+        let db = Connection::open_in_memory().unwrap();
+        create(&db, "CREATE TABLE t (a)").unwrap();
+        for bad in [
+            "ATTACH '/tmp/other.db' AS other",
+            "CREATE TABLE u (a); ATTACH '/tmp/other.db' AS other",
+            "DROP TABLE t",
+            "",
+            "PRAGMA writable_schema = ON",
+        ] {
+            assert!(create(&db, bad).is_err(), "{bad}");
+        }
+        assert!(exists(&db, "table", "t").unwrap());
+    }
 }

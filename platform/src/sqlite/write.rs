@@ -64,7 +64,9 @@ fn empty_shadows(db: &Connection, schema: &Schema, table: &str) -> Result<()> {
 fn create(db: &Connection, sql: &str) -> Result<()> {
     let is_create = sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("create "));
     if !is_create {
-        return Err(rusqlite::Error::InvalidParameterName("a schema statement that makes nothing".to_owned()));
+        return Err(rusqlite::Error::InvalidParameterName(
+            "a schema statement that makes nothing".to_owned(),
+        ));
     }
     // Refuses text with a second statement.
     db.execute(sql, []).map(drop)

@@ -1,9 +1,11 @@
 //! Putting a large file together out of sight.
 //!
-//! While all pieces are an identical prefix of the file that stands here, nothing is written: they are only verified and
-//! counted. The first difference makes the prefix real.
+//! While all pieces are an identical prefix of the file that stands here (the basis), nothing is written: they are only
+//! verified and counted. What differs from it in place is kept apart, as a [`Patch`]. Only when a piece of it moves, or
+//! much of it differs, is the file written as a whole.
 
 mod basis;
+mod patch;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,6 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use basis::{Basis, consists_of};
+pub use patch::{Patch, Range};
 
 /// What [`Failure::what`] says when the basis does not have the contents that its blocks describe.
 pub const BASIS_MISMATCH: &str = "the file here is not what the journal says it is";
@@ -67,20 +70,39 @@ impl Trouble {
     }
 }
 
-/// So much of a file is an identical prefix of the basis, which looked like this; kept over a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// So much of a file is as the basis has it, but for what is kept apart; remembered over a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// Bytes.
     pub end: u64,
-    /// The basis.
+    /// What the basis looked like.
     pub basis: Stamp,
+    /// Where it differs, in order; none when there is no patch.
+    pub patch: Option<Vec<Range>>,
+}
+
+/// Where the contents go that have arrived.
+enum Made {
+    /// Nowhere: all is as in the basis.
+    Same,
+    /// What differs from the basis, apart.
+    Patch(Patch),
+    /// All of it, in a file of its own.
+    Whole(Arc<File>),
+}
+
+/// Makes the files that an assembly needs.
+pub trait Stage {
+    /// For all the contents.
+    fn whole(&self) -> Result<File, Errno>;
+    /// For a patch.
+    fn patch(&self) -> Result<File, Errno>;
 }
 
 /// A large file in the making.
 pub struct Assembly {
     basis: Option<Basis>,
-    /// The staged file; none while everything so far is an identical prefix of the basis.
-    staged: Option<Arc<File>>,
+    made: Made,
     /// How much of the file is there (or counted).
     end: u64,
     unflushed: u64,
@@ -90,21 +112,25 @@ pub struct Assembly {
 impl Assembly {
     /// A new file, `basis` being what stands there now.
     pub fn new(basis: Option<Basis>) -> Self {
-        Self { basis, staged: None, end: 0, unflushed: 0, flusher: None }
+        Self { basis, made: Made::Same, end: 0, unflushed: 0, flusher: None }
     }
 
     /// A file whose first `end` bytes are staged already. What lies behind them goes.
     pub fn resumed(basis: Option<Basis>, staged: File, end: u64) -> std::io::Result<Self> {
         staged.set_len(end)?;
         let mut assembly = Self::new(basis);
-        (assembly.staged, assembly.end) = (Some(Arc::new(staged)), end);
+        (assembly.made, assembly.end) = (Made::Whole(Arc::new(staged)), end);
         Ok(assembly)
     }
 
-    /// A file whose first `end` bytes are those of the basis.
-    pub fn counted_so_far(basis: Basis, end: u64) -> Self {
+    /// A file whose first `end` bytes are those of the basis, but for the patch.
+    pub fn counted_so_far(basis: Basis, end: u64, patch: Option<Patch>) -> Self {
         let mut assembly = Self::new(Some(basis));
         assembly.end = end;
+        if let Some(mut patch) = patch {
+            patch.cut(end);
+            assembly.made = Made::Patch(patch);
+        }
         assembly
     }
 
@@ -113,18 +139,26 @@ impl Assembly {
         self.end
     }
 
-    /// What must be remembered of it, when nothing is staged.
+    /// What must be remembered of it, when it is not staged as a whole.
     pub fn counted(&self) -> Option<Counted> {
-        let basis = self.basis.as_ref().filter(|_| self.staged.is_none() && self.end > 0)?;
-        Some(Counted { end: self.end, basis: basis.stamp() })
+        let basis = self.basis.as_ref()?.stamp();
+        let patch = match &self.made {
+            Made::Whole(_) => return None,
+            Made::Same if self.end == 0 => return None,
+            Made::Same => None,
+            Made::Patch(patch) => Some(patch.ranges().to_vec()),
+        };
+        Some(Counted { end: self.end, basis, patch })
     }
 
     /// Goes back: what lies behind `offset` comes again.
     pub fn rewind(&mut self, offset: u64) -> Result<(), Trouble> {
         if offset < self.end {
             self.flushed()?;
-            if let Some(staged) = &self.staged {
-                staged.set_len(offset)?;
+            match &mut self.made {
+                Made::Same => {}
+                Made::Patch(patch) => patch.cut(offset),
+                Made::Whole(staged) => staged.set_len(offset)?,
             }
             self.end = offset;
         }
@@ -136,7 +170,7 @@ impl Assembly {
         &mut self,
         segment: &Segment,
         blocks: &[Block],
-        stage: &Stage<'_>,
+        stage: &dyn Stage,
     ) -> Result<Vec<Block>, Trouble> {
         if segment.offset != self.end {
             return Err(Trouble::Pieces);
@@ -181,18 +215,43 @@ impl Assembly {
     }
 
     /// The next `len` bytes of `data`.
-    fn write(&mut self, data: &mut &[u8], len: usize, stage: &Stage<'_>) -> Result<(), Trouble> {
+    fn write(&mut self, data: &mut &[u8], len: usize, stage: &dyn Stage) -> Result<(), Trouble> {
         let (bytes, rest) = data.split_at_checked(len).ok_or(Trouble::Pieces)?;
         *data = rest;
         if bytes.is_empty() {
             return Ok(());
         }
-        self.real(stage)?.write_all_at(bytes, self.end)?;
+        if self.may_patch(len as u64) {
+            if let Made::Same = self.made {
+                self.made = Made::Patch(Patch::new(stage.patch()?));
+            }
+            if let Made::Patch(patch) = &mut self.made {
+                patch.write(bytes, self.end)?;
+            }
+        } else {
+            self.real(stage)?.write_all_at(bytes, self.end)?;
+        }
         self.advance(len as u64)
     }
 
-    fn hole(&mut self, len: u64, stage: &Stage<'_>) -> Result<(), Trouble> {
-        let same = self.staged.is_none() && self.basis.as_ref().is_some_and(|b| b.is_hole(self.end, len));
+    /// Whether `more` bytes that differ from the basis are worth being kept apart.
+    fn may_patch(&self, more: u64) -> bool {
+        let Some(basis) = self.basis.as_ref().filter(|basis| basis.may_change()) else { return false };
+        let apart = match &self.made {
+            Made::Same => 0,
+            Made::Patch(patch) => patch.bytes(),
+            Made::Whole(_) => return false,
+        };
+        // A patch is written twice.
+        apart + more <= basis.stamp().size / 4
+    }
+
+    fn is_whole(&self) -> bool {
+        matches!(self.made, Made::Whole(_))
+    }
+
+    fn hole(&mut self, len: u64, stage: &dyn Stage) -> Result<(), Trouble> {
+        let same = !self.is_whole() && self.basis.as_ref().is_some_and(|b| b.is_hole(self.end, len));
         if !same {
             self.real(stage)?.set_len(self.end + len)?;
         }
@@ -200,8 +259,8 @@ impl Assembly {
         Ok(())
     }
 
-    /// Blocks of the basis: verified as they are read, copied unless they only continue an identical prefix.
-    fn reuse(&mut self, first: usize, run: &[Block], stage: &Stage<'_>) -> Result<(), Trouble> {
+    /// Blocks of the basis: verified as they are read, copied unless they are where they were.
+    fn reuse(&mut self, first: usize, run: &[Block], stage: &dyn Stage) -> Result<(), Trouble> {
         let mut at = 0;
         while at < run.len() {
             if run[at].digest.is_none() {
@@ -212,7 +271,7 @@ impl Assembly {
             let count = run[at..].iter().take_while(|block| block.digest.is_some()).count();
             let start =
                 self.basis.as_ref().and_then(|basis| basis.start(first + at)).ok_or(Trouble::Basis)?;
-            if self.staged.is_some() || start != self.end {
+            if self.is_whole() || start != self.end {
                 self.real(stage)?;
             }
             self.copy(start, &run[at..at + count])?;
@@ -225,7 +284,7 @@ impl Assembly {
     fn copy(&mut self, start: u64, run: &[Block]) -> Result<(), Trouble> {
         let basis = self.basis.as_ref().map(Basis::file).ok_or(Trouble::Basis)?;
         basis::verified(&basis, start, run, |bytes| {
-            if let Some(staged) = &self.staged {
+            if let Made::Whole(staged) = &self.made {
                 staged.write_all_at(bytes, self.end)?;
             }
             self.advance(bytes.len() as u64)
@@ -244,7 +303,8 @@ impl Assembly {
     /// Begins to write back, on another thread; waits for the one before.
     fn flush(&mut self) -> Result<(), Trouble> {
         self.unflushed = 0;
-        let Some(staged) = self.staged.clone() else { return Ok(()) };
+        let Made::Whole(staged) = &self.made else { return Ok(()) };
+        let staged = staged.clone();
         self.flushed()?;
         let spawned =
             std::thread::Builder::new().name("write-back".to_owned()).spawn(move || staged.sync_data());
@@ -261,40 +321,53 @@ impl Assembly {
         }
     }
 
-    /// Makes what is staged durable; false when nothing is.
-    pub fn sync(&mut self) -> Result<bool, Trouble> {
+    /// Makes what is staged durable.
+    pub fn sync(&mut self) -> Result<(), Trouble> {
         self.flushed()?;
         self.unflushed = 0;
-        let Some(staged) = &self.staged else { return Ok(false) };
-        staged.sync_data()?;
-        Ok(true)
-    }
-
-    /// The file is whole: unless it is the very file that stands here already, it is staged now, to its exact length.
-    pub fn finish(&mut self, stage: &Stage<'_>) -> Result<(), Trouble> {
-        if self.staged.is_none() && self.basis.as_ref().is_some_and(|basis| basis.stamp().size == self.end) {
-            return if self.basis.as_ref().is_some_and(Basis::is_unchanged) {
-                Ok(())
-            } else {
-                Err(Trouble::Basis)
-            };
+        match &self.made {
+            Made::Same => Ok(()),
+            Made::Patch(patch) => Ok(patch.file().sync_data()?),
+            Made::Whole(staged) => Ok(staged.sync_data()?),
         }
-        self.real(stage)?.set_len(self.end)?;
-        Ok(())
     }
 
-    /// The staged file; makes it, with the prefix that was only counted so far.
-    fn real(&mut self, stage: &Stage<'_>) -> Result<Arc<File>, Trouble> {
-        if let Some(staged) = &self.staged {
+    /// The file is whole: unless it is the very file that stands here already, what makes it so is staged now.
+    pub fn finish(&mut self, stage: &dyn Stage) -> Result<(), Trouble> {
+        let Some(basis) = self.basis.as_ref().filter(|_| !self.is_whole()) else {
+            self.real(stage)?.set_len(self.end)?;
+            return Ok(());
+        };
+        if let Made::Same = self.made
+            && basis.stamp().size != self.end
+        {
+            if basis.may_change() {
+                // It only becomes shorter.
+                self.made = Made::Patch(Patch::new(stage.patch()?));
+            } else {
+                self.real(stage)?.set_len(self.end)?;
+                return Ok(());
+            }
+        }
+        if self.basis.as_ref().is_some_and(Basis::is_unchanged) { Ok(()) } else { Err(Trouble::Basis) }
+    }
+
+    /// The file with all the contents; makes it, with what was only counted or kept apart so far.
+    fn real(&mut self, stage: &dyn Stage) -> Result<Arc<File>, Trouble> {
+        if let Made::Whole(staged) = &self.made {
             return Ok(staged.clone());
         }
-        let staged = Arc::new(stage()?);
+        let staged = Arc::new(stage.whole()?);
         if self.end > 0 {
             let basis = self.basis.as_ref().ok_or(Trouble::Basis)?;
-            basis.copy_prefix(&staged, self.end)?;
+            basis.copy_prefix(&staged, self.end.min(basis.stamp().size))?;
+            staged.set_len(self.end)?;
+            if let Made::Patch(patch) = &self.made {
+                patch.apply(&staged)?;
+            }
             self.unflushed = self.end;
         }
-        self.staged = Some(staged.clone());
+        self.made = Made::Whole(staged.clone());
         Ok(staged)
     }
 }
@@ -305,6 +378,3 @@ impl Drop for Assembly {
         let _ = self.flushed();
     }
 }
-
-/// Makes the staged file.
-pub type Stage<'a> = dyn Fn() -> Result<File, Errno> + 'a;

@@ -2,6 +2,7 @@
 
 mod contents;
 mod land;
+mod patch;
 mod staging;
 
 use std::collections::HashMap;
@@ -97,7 +98,11 @@ impl Shared {
         }
         let root = self.root()?;
         // Not what another migration needs.
-        if Before::owner(&root, self.migration.as_str())? { self.clear(&root) } else { Ok(()) }
+        if !Before::owner(&root, self.migration.as_str())? {
+            return Ok(());
+        }
+        patch::recover(&root, &staging::Staging::open(&root)?)?;
+        self.clear(&root)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use futures::TryStreamExt;
 use handover_engine::ports::{TreeReader, TreeTarget};
 use handover_engine::tree::{
     Block, FileRequest, Piece, SEGMENT_BYTES, Segment, SegmentEnd, digest_of_blocks,
 };
 use handover_engine::tree::{IndexEntry, Stamp};
-use handover_platform::tree::is_basis_mismatch;
+use handover_platform::tree::{FileTree, is_basis_mismatch};
 use proptest::prelude::*;
 
 use super::support::*;
@@ -43,6 +44,52 @@ async fn an_unchanged_file_is_neither_sent_nor_written() {
     assert_eq!(pair.sent, 0);
     let landed = fs::metadata(pair.target.join("f")).unwrap();
     assert_eq!((landed.ino(), landed.mtime(), landed.mtime_nsec()), (inode, 77, 88));
+}
+
+#[tokio::test]
+async fn few_changes_are_made_where_the_file_is() {
+    let old = noise(24 << 20, 9);
+    let mut changed_twice = old.clone();
+    changed_twice[5 << 20..(5 << 20) + 4096].fill(1);
+    changed_twice[17 << 20..(17 << 20) + 10].fill(2);
+    let appended = [&old[..], &noise(1 << 20, 8)].concat();
+    for new in [changed_twice, appended, old[..23 << 20].to_vec()] {
+        let mut pair = changed(&old, &new).await;
+        let file = pair.target.join("f");
+        let inode = fs::metadata(&file).unwrap().ino();
+        pair.copy().await.unwrap();
+        assert!(fs::read(&file).unwrap() == new);
+        assert_eq!(fs::metadata(&file).unwrap().ino(), inode);
+        let left: Vec<_> = fs::read_dir(pair.target.join(".handover/staging")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_stood_here_before_is_never_changed_in_place() {
+    let old = noise(8 << 20, 9);
+    let mut new = old.clone();
+    new[4 << 20..(4 << 20) + 10].fill(0);
+    let mut pair = Pair::new();
+    fs::create_dir(&pair.target).unwrap();
+    fs::write(pair.source.join("f"), &new).unwrap();
+    fs::write(pair.target.join("f"), &old).unwrap();
+    let inode = fs::metadata(pair.target.join("f")).unwrap().ino();
+    let path = path("f");
+    // As if an earlier pass knew the blocks of what stands here.
+    let reader = FileTree::reader("www".parse().unwrap(), pair.target.clone(), pair.filter.clone());
+    let dataset = "www".parse().unwrap();
+    let request = FileRequest { dataset, path: path.clone(), offset: 0, begun_as: None, basis: Vec::new() };
+    let segments: Vec<Segment> = reader.file(request).try_collect().await.unwrap();
+    let data = |piece: &Piece| if let Piece::Data(block) = piece { Some(*block) } else { None };
+    let blocks = segments.iter().flat_map(|s| s.pieces.iter().filter_map(data)).collect();
+    pair.blocks.insert(path, blocks);
+    pair.copy().await.unwrap();
+    assert!(fs::read(pair.target.join("f")).unwrap() == new);
+    assert!(pair.sent < 1 << 20);
+    pair.target().undo().await.unwrap();
+    assert!(fs::read(pair.target.join("f")).unwrap() == old);
+    assert_eq!(fs::metadata(pair.target.join("f")).unwrap().ino(), inode);
 }
 
 #[tokio::test]

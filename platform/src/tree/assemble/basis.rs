@@ -28,11 +28,12 @@ pub struct Basis {
     stamp: Stamp,
     /// Where each block begins.
     starts: Vec<u64>,
+    may_change: bool,
 }
 
 impl Basis {
-    /// `None` when it is no regular file.
-    pub fn new(fd: OwnedFd, blocks: &[Block]) -> Option<Self> {
+    /// `None` when it is no regular file. `is_ours` says that undoing the migration does not need it.
+    pub fn new(fd: OwnedFd, blocks: &[Block], is_ours: bool) -> Option<Self> {
         let stat = fstat(&fd).ok()?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return None;
@@ -43,7 +44,10 @@ impl Basis {
             at += u64::from(block.len);
             start
         });
-        Some(Self { starts: starts.collect(), file: Arc::new(File::from(fd)), stamp: meta::stamp(&stat) })
+        let starts = starts.collect();
+        // Through another name it would be seen changing.
+        let may_change = is_ours && stat.st_nlink == 1;
+        Some(Self { starts, file: Arc::new(File::from(fd)), stamp: meta::stamp(&stat), may_change })
     }
 
     /// What it looked like when it was opened.
@@ -54,6 +58,11 @@ impl Basis {
     /// The open file.
     pub fn file(&self) -> Arc<File> {
         self.file.clone()
+    }
+
+    /// It may be changed where it is, once it is out of sight.
+    pub fn may_change(&self) -> bool {
+        self.may_change
     }
 
     /// It looks as it did when it was opened.

@@ -9,9 +9,10 @@ use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::tree::{Block, IndexEntry, PackChunk, PackedFile, RelPath, Segment, SegmentEnd};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::super::assemble::{Assembly, Basis, Trouble, consists_of};
+use super::super::assemble::{Assembly, Basis, Patch, Stage, Trouble, consists_of};
 use super::super::meta;
 use super::super::pack::is_gone;
 use super::super::root::Root;
@@ -52,7 +53,7 @@ impl Shared {
             _ => self.assembly(&root, &staging, segment, blocks)?,
         };
         assembly.rewind(segment.offset).map_err(failure)?;
-        let stage = || staging.create(path);
+        let stage = Place { staging: &staging, path };
         let made = assembly.take(segment, blocks, &stage).map_err(failure)?;
         if let Some(SegmentEnd::Whole(_)) = segment.end {
             assembly.finish(&stage).map_err(failure)?;
@@ -75,22 +76,19 @@ impl Shared {
     ) -> Result<Assembly> {
         let path = &segment.entry.path;
         let failed = root.failed(path, "what is staged of it cannot be taken up");
-        let opened = if blocks.is_empty() && segment.offset == 0 { None } else { root.file(path).ok() };
-        let basis = opened.and_then(|fd| Basis::new(fd, blocks));
+        let basis = if blocks.is_empty() { None } else { self.basis(root, path, blocks)? };
         if segment.offset == 0 {
             staging.discard(path).map_err(&failed)?;
             return Ok(Assembly::new(basis));
         }
-        if let Some(counted) = staging.counted(path).filter(|counted| counted.end >= segment.offset)
-            && let Some(basis) = basis
-        {
-            if counted.basis == basis.stamp() {
-                return Ok(Assembly::counted_so_far(basis, segment.offset));
-            }
-            return Err(self.trouble(root, path, "", Trouble::Basis));
+        if let Some(counted) = staging.counted(path).filter(|counted| counted.end >= segment.offset) {
+            let Some(basis) = basis.filter(|basis| basis.stamp() == counted.basis) else {
+                return Err(self.trouble(root, path, "", Trouble::Basis));
+            };
+            let patch = counted.patch.map(|ranges| Ok(Patch::resumed(staging.patch(path)?, ranges)));
+            let patch = patch.transpose().map_err(&failed)?;
+            return Ok(Assembly::counted_so_far(basis, segment.offset, patch));
         }
-        let opened = root.file(path).ok();
-        let basis = if blocks.is_empty() { None } else { opened.and_then(|fd| Basis::new(fd, blocks)) };
         match staging.staged(path) {
             Ok(file) if file.metadata().is_ok_and(|meta| meta.len() >= segment.offset) => {
                 Assembly::resumed(basis, file, segment.offset).map_err(|e| failed(errno(&e)))
@@ -102,6 +100,13 @@ impl Shared {
             .hint("it is copied from the start")),
             Err(errno) => Err(failed(errno)),
         }
+    }
+
+    /// What stands under the path.
+    fn basis(&self, root: &Root, path: &RelPath, blocks: &[Block]) -> Result<Option<Basis>> {
+        let is_ours = !self.before(root)?.had_other_than_directory(path)
+            && root.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).is_ok();
+        Ok(root.file(path).ok().and_then(|fd| Basis::new(fd, blocks, is_ours)))
     }
 
     pub(super) fn sync(&self, paths: &[RelPath]) -> Result<()> {
@@ -131,15 +136,29 @@ impl Shared {
     }
 }
 
-/// What only counts is remembered; what is written is made durable, and then counts for itself.
-fn sync_one(staging: &Staging, path: &RelPath, assembly: &mut Assembly) -> Result<(), Trouble> {
-    if let Some(counted) = assembly.counted() {
-        return Ok(staging.remember_counted(path, counted)?);
+/// Where an assembly puts what it stages.
+struct Place<'a> {
+    staging: &'a Staging,
+    path: &'a RelPath,
+}
+
+impl Stage for Place<'_> {
+    fn whole(&self) -> Result<File, Errno> {
+        self.staging.create(self.path)
     }
-    if assembly.sync()? {
-        staging.forget_counted(path)?;
+
+    fn patch(&self) -> Result<File, Errno> {
+        self.staging.create_patch(self.path)
     }
-    Ok(())
+}
+
+/// Makes what is staged durable. What is not staged as a whole is remembered.
+pub fn sync_one(staging: &Staging, path: &RelPath, assembly: &mut Assembly) -> Result<(), Trouble> {
+    assembly.sync()?;
+    match assembly.counted() {
+        Some(counted) => Ok(staging.remember_counted(path, &counted)?),
+        None => Ok(staging.forget_counted(path)?),
+    }
 }
 
 /// Whether an open file has the contents that the journal says.

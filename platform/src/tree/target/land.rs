@@ -14,8 +14,9 @@ use super::super::before::Before;
 use super::super::meta;
 use super::super::root::{Parents, Root};
 use super::super::undo::{self, keep};
-use super::Shared;
+use super::contents::sync_one;
 use super::staging::Staging;
+use super::{Shared, patch};
 
 /// So few files are made durable one by one; more with one call for the file system.
 const FEW: usize = 4;
@@ -36,8 +37,13 @@ impl Shared {
         };
         for entry in files {
             if let Some(mut assembly) = self.assemblies().remove(&entry.path) {
-                let trouble = assembly.flushed();
-                trouble.map_err(|t| {
+                let is_counted = assembly.counted().is_some();
+                let staged = if is_counted {
+                    sync_one(&staging, &entry.path, &mut assembly)
+                } else {
+                    assembly.flushed()
+                };
+                staged.map_err(|t| {
                     t.into_failure(root.failed(&entry.path, "cannot be written"), entry.path.to_string())
                 })?;
             }
@@ -49,6 +55,9 @@ impl Shared {
             stamps.push(landing.put(entry)?);
         }
         landing.durable()?;
+        for entry in files {
+            patch::forget(&staging, &entry.path).map_err(root.failed(&entry.path, "cannot be settled"))?;
+        }
         Ok(stamps)
     }
 
@@ -131,17 +140,27 @@ impl Landing<'_> {
             }
             let (parent, name) = self.parents.of(path)?;
             self.staging.put(path, parent, &name)?;
-            if self.one_by_one {
-                let (parent, _) = path.split().ok_or(Errno::INVAL)?;
-                let directory = self.root.directory(&parent)?;
-                self.directories.push((parent, directory));
-            }
+            self.touched(path)?;
+        } else if let Some(counted) = self.staging.counted(path).filter(|counted| counted.patch.is_some()) {
+            let (parent, name) = self.parents.of(path)?;
+            patch::put(self.staging, parent, &name, entry, counted)?;
+            self.touched(path)?;
         } else {
             settle(&mut self.parents, entry)?;
             self.staging.forget_counted(path)?;
         }
         let (parent, name) = self.parents.of(path)?;
         Ok(meta::stamp(&statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+
+    /// A name has changed in the directory that the path lies in.
+    fn touched(&mut self, path: &RelPath) -> Result<(), Errno> {
+        if self.one_by_one {
+            let (parent, _) = path.split().ok_or(Errno::INVAL)?;
+            let directory = self.root.directory(&parent)?;
+            self.directories.push((parent, directory));
+        }
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use super::super::filter::Filter;
 use super::super::root::Root;
 use super::super::scan::names;
 use super::super::{STAGING, meta, undo};
-use super::Shared;
+use super::{Shared, patch};
 
 /// The staging area's own directory for what is staged, opened.
 pub struct Staging(OwnedFd);
@@ -33,6 +33,11 @@ fn counted_name(path: &RelPath) -> String {
     format!("{}.counted", staged_name(path))
 }
 
+/// Name of what differs from the file that stands here.
+fn patch_name(path: &RelPath) -> String {
+    format!("{}.patch", staged_name(path))
+}
+
 impl Staging {
     /// Opens it.
     pub fn open(root: &Root) -> Result<Self> {
@@ -42,8 +47,42 @@ impl Staging {
 
     /// Makes an empty file to stage contents in.
     pub fn create(&self, path: &RelPath) -> Result<File, Errno> {
+        self.open_new(&staged_name(path))
+    }
+
+    /// Makes an empty file for what differs from the file that stands here.
+    pub fn create_patch(&self, path: &RelPath) -> Result<File, Errno> {
+        self.open_new(&patch_name(path))
+    }
+
+    /// What differs from the file that stands here.
+    pub fn patch(&self, path: &RelPath) -> Result<File, Errno> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        openat(&self.0, patch_name(path), flags, Mode::empty()).map(File::from)
+    }
+
+    pub(super) fn open_new(&self, name: &str) -> Result<File, Errno> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        openat(&self.0, staged_name(path), flags, Mode::from_raw_mode(0o600)).map(File::from)
+        openat(&self.0, name, flags, Mode::from_raw_mode(0o600)).map(File::from)
+    }
+
+    /// Writes a record, durably; only a whole one gets the name.
+    pub(super) fn record(&self, name: &str, record: &impl serde::Serialize) -> std::io::Result<()> {
+        let new = format!("{name}.new");
+        let mut out = std::io::BufWriter::new(self.open_new(&new)?);
+        serde_json::to_writer(&mut out, record)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(renameat(&self.0, &new, &self.0, name)?)
+    }
+
+    /// Reads a record; `None` when there is none.
+    pub(super) fn recorded<T: serde::de::DeserializeOwned>(&self, name: &str) -> std::io::Result<Option<T>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        match openat(&self.0, name, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(serde_json::from_reader(std::io::BufReader::new(File::from(file)))?)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Opens what is staged of a file.
@@ -79,33 +118,37 @@ impl Staging {
     }
 
     /// Remembers, durably, how much of a file is as it stands here.
-    pub fn remember_counted(&self, path: &RelPath, counted: Counted) -> std::io::Result<()> {
-        let (name, new) = (counted_name(path), format!("{}.new", counted_name(path)));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let mut file = File::from(openat(&self.0, &new, flags, Mode::from_raw_mode(0o600))?);
-        serde_json::to_writer(&mut file, &counted)?;
-        file.sync_all()?;
-        Ok(renameat(&self.0, &new, &self.0, &name)?)
+    pub fn remember_counted(&self, path: &RelPath, counted: &Counted) -> std::io::Result<()> {
+        self.record(&counted_name(path), counted)
     }
 
     /// How much of a file is as it stands here, if that is remembered.
     pub fn counted(&self, path: &RelPath) -> Option<Counted> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let file = openat(&self.0, counted_name(path), flags, Mode::empty()).ok()?;
-        serde_json::from_reader(std::io::BufReader::new(File::from(file))).ok()
+        self.recorded(&counted_name(path)).ok().flatten()
     }
 
-    /// Drops that record.
+    /// Drops that record, and what differs.
     pub fn forget_counted(&self, path: &RelPath) -> Result<(), Errno> {
-        ignore_missing(unlinkat(&self.0, counted_name(path), AtFlags::empty()))
+        self.drop(&counted_name(path))?;
+        self.drop(&patch_name(path))
+    }
+
+    pub(super) fn drop(&self, name: &str) -> Result<(), Errno> {
+        ignore_missing(unlinkat(&self.0, name, AtFlags::empty()))
+    }
+
+    /// All names in it.
+    pub(super) fn names(&self) -> Result<Vec<std::ffi::CString>, Errno> {
+        names(&self.0)
     }
 
     /// Drops all but what belongs to the files in `keep`.
     pub fn clear(&self, keep: &[RelPath]) -> Result<(), Errno> {
         let keep: std::collections::HashSet<String> =
-            keep.iter().flat_map(|path| [staged_name(path), counted_name(path)]).collect();
-        for name in names(&self.0)? {
-            if !name.to_str().is_ok_and(|name| keep.contains(name)) {
+            keep.iter().flat_map(|path| [staged_name(path), counted_name(path), patch_name(path)]).collect();
+        for name in self.names()? {
+            let is_kept = |name: &str| keep.contains(name) || patch::is_hidden(name);
+            if !name.to_str().is_ok_and(is_kept) {
                 ignore_missing(unlinkat(&self.0, &name, AtFlags::empty()))?;
             }
         }
@@ -157,6 +200,7 @@ impl Shared {
             Before::record(&root, &self.filter, self.migration.as_str(), made_root)?;
             rustix::fs::fsync(root.fd()).map_err(&failed)?;
         }
+        patch::recover(&root, &Staging::open(&root)?)?;
         self.before(&root).map(drop)
     }
 

@@ -106,7 +106,9 @@ async fn facts(readable: &Readable) -> DatasetFacts {
 
 /// What an inventory says of a dataset that could not be read.
 pub fn unreadable(declared: &str, failure: &Failure) -> DatasetFacts {
-    let problem = failure.causes.iter().fold(failure.what.clone(), |text, cause| format!("{text}: {cause}"));
+    // The hint stands by itself.
+    let what = format!("{}: {}", failure.item, failure.what);
+    let problem = failure.causes.iter().fold(what, |text, cause| format!("{text}: {cause}"));
     DatasetFacts::Unreadable { declared: declared.to_owned(), problem, hint: failure.hint.clone() }
 }
 

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::appliance::{Appliance, Spec};
 use crate::compare::{self, Comparison};
+use crate::link::Link;
 use crate::locate::{Binaries, Profile, target_dir};
 use crate::poll;
 use crate::process::{Agent, Program};
@@ -164,6 +165,21 @@ impl Bed {
             }
         });
         settled.with_context(|| format!("last heard: {last}"))
+    }
+
+    /// Puts a link that can be cut between the agents. Restarts the target.
+    pub fn through_link(&mut self) -> Result<Link> {
+        let link = Link::to(self.source.address().parse()?)?;
+        let (from, to) = (self.source.address().to_owned(), link.address().to_string());
+        self.configure_target(|text| text.replace(&from, &to))?;
+        Ok(link)
+    }
+
+    /// Changes `target.toml` and restarts the target.
+    pub fn configure_target(&mut self, change: impl FnOnce(String) -> String) -> Result<()> {
+        let file = self.root.join("target/target.toml");
+        fs::write(&file, change(fs::read_to_string(&file)?))?;
+        self.target.restart()
     }
 
     /// Compares every dataset, independently of the product.

@@ -5,6 +5,7 @@
 pub mod appliance;
 pub mod bed;
 pub mod compare;
+pub mod link;
 pub mod locate;
 pub mod poll;
 pub mod process;

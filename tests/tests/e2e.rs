@@ -10,6 +10,8 @@ mod identities;
 mod migrations;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/trouble.rs"]
+mod trouble;
 
 use std::time::Duration;
 

@@ -77,6 +77,9 @@ pub struct Status {
     /// `good`, `paused` or `failed`, the last with what failed.
     #[serde(default)]
     pub condition: Value,
+    /// What failed.
+    #[serde(default)]
+    pub failure: Value,
     /// What it is busy with.
     pub activity: String,
     /// How far it is.

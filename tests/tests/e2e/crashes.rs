@@ -9,18 +9,23 @@ use handover_tests::resent::{self, Applied, Round};
 
 use super::{SETTLES_WITHIN, settle_and_compare};
 
-/// A bed with enough to move that something is left when it is struck, and its migration.
-fn busy_bed(seed: u64) -> (Bed, Round) {
+/// Enough to move that something is left when it is struck.
+pub fn busy_spec(seed: u64) -> Spec {
     let mut spec = Spec::small(seed);
     spec.rows = 40_000;
     spec.tree.large = 128 << 20;
-    let bed = Bed::temporary(&spec).unwrap();
+    spec
+}
+
+/// A bed with that, and its migration.
+fn busy_bed(seed: u64) -> (Bed, Round) {
+    let bed = Bed::temporary(&busy_spec(seed)).unwrap();
     let round = Round { begun_ms: poll::wall_ms(), changed: None };
     bed.start().unwrap();
     (bed, round)
 }
 
-fn wait_for_some_progress(bed: &Bed) {
+pub fn wait_for_some_progress(bed: &Bed) {
     poll::until("some progress", Duration::from_secs(60), || {
         Ok(bed.status().is_ok_and(|status| status.share() > 0.1 || status.is_settled()).then_some(()))
     })

@@ -1,21 +1,23 @@
-//! Credentials in use: reloaded when their files change, without dropping a connection.
+//! Credentials in use: reloaded when their files change, without dropping the connection of a peer that is still trusted.
 
 mod expiry;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::clock;
 use crate::identity::{Identity, Role};
 use crate::material::{Material, MaterialError, MaterialPaths};
-use crate::tls;
+use crate::tls::{self, Side};
 
 struct InUse {
     identity: Identity,
@@ -23,9 +25,11 @@ struct InUse {
     lifetime: time::Duration,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    trust: tls::Trust,
 }
 
-/// An agent's or an operator's credentials. New handshakes use what the files hold now; connections live on.
+/// An agent's or an operator's credentials. New handshakes use what the files hold now; connections live
+/// on, as long as their peers are trusted ([`Standing`]).
 pub struct Credentials {
     paths: MaterialPaths,
     peer: Option<Role>,
@@ -33,6 +37,8 @@ pub struct Credentials {
     loaded: Seen,
     now: ArcSwap<InUse>,
     reloads: watch::Sender<u64>,
+    /// As many as `reloads` has sent: cheap to look at.
+    generation: AtomicU64,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -52,7 +58,14 @@ impl Credentials {
     pub fn load(paths: MaterialPaths, peer: Option<Role>) -> Result<Arc<Self>, MaterialError> {
         let loaded = seen(&paths);
         let now = ArcSwap::from_pointee(in_use(&paths, peer)?);
-        Ok(Arc::new(Self { paths, peer, loaded, now, reloads: watch::Sender::new(0) }))
+        Ok(Arc::new(Self {
+            paths,
+            peer,
+            loaded,
+            now,
+            reloads: watch::Sender::new(0),
+            generation: AtomicU64::new(0),
+        }))
     }
 
     /// How to accept a connection now. Ask for each connection.
@@ -83,6 +96,7 @@ impl Credentials {
     /// Loads the files again. When they cannot be used, what is in use stays.
     pub fn reload(&self) -> Result<(), MaterialError> {
         self.now.store(Arc::new(in_use(&self.paths, self.peer)?));
+        self.generation.fetch_add(1, Ordering::Release);
         self.reloads.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -101,6 +115,37 @@ impl Credentials {
             () = watching => {}
             () = stop => {}
         }
+    }
+}
+
+/// Whether the peer of a connection is still trusted: looked at again each time our files have changed.
+pub struct Standing {
+    credentials: Arc<Credentials>,
+    certificates: Vec<CertificateDer<'static>>,
+    /// What the peer is to us.
+    side: Side,
+    checked: u64,
+}
+
+impl Standing {
+    /// For a peer that has just passed the handshake, with what it presented.
+    pub fn new(
+        credentials: Arc<Credentials>,
+        certificates: Vec<CertificateDer<'static>>,
+        side: Side,
+    ) -> Self {
+        // The files may have changed during the handshake: looked at once more in any case.
+        Self { credentials, certificates, side, checked: u64::MAX }
+    }
+
+    /// An error once the peer would no longer be let in: revoked, or of a CA that is no longer trusted.
+    pub fn check(&mut self) -> Result<(), rustls::Error> {
+        let generation = self.credentials.generation.load(Ordering::Acquire);
+        if generation != self.checked {
+            self.credentials.now.load().trust.verify(&self.certificates, self.side)?;
+            self.checked = generation;
+        }
+        Ok(())
     }
 }
 
@@ -177,5 +222,6 @@ fn in_use(paths: &MaterialPaths, peer: Option<Role>) -> Result<InUse, MaterialEr
         lifetime: material.lifetime(),
         server: tls::server_config(&material)?,
         client: tls::client_config(&material, peer)?,
+        trust: tls::Trust::new(&material, peer),
     })
 }

@@ -7,10 +7,43 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::identity::Role;
 use crate::material::{Material, MaterialError};
 use verify::PeerVerifier;
+
+/// What a peer is in a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It has connected to us.
+    Client,
+    /// We have connected to it.
+    Server,
+}
+
+/// Whom `material` trusts, outside a handshake.
+pub(crate) struct Trust {
+    clients: PeerVerifier,
+    servers: PeerVerifier,
+}
+
+impl Trust {
+    /// Servers must have the role `expected`, where given.
+    pub(crate) fn new(material: &Material, expected: Option<Role>) -> Self {
+        Self { clients: PeerVerifier::new(material, None), servers: PeerVerifier::new(material, expected) }
+    }
+
+    /// An error when the peer that presented these certificates would not be let in now.
+    pub(crate) fn verify(&self, presented: &[CertificateDer<'_>], side: Side) -> Result<(), rustls::Error> {
+        let (own, intermediates) = presented.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let now = UnixTime::now();
+        match side {
+            Side::Client => self.clients.verify(own, intermediates, now, webpki::KeyUsage::client_auth()),
+            Side::Server => self.servers.verify(own, intermediates, now, webpki::KeyUsage::server_auth()),
+        }
+    }
+}
 
 /// HTTP/2, which is all that gRPC speaks.
 const ALPN: &[u8] = b"h2";

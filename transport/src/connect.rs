@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handover_certs::reload::Credentials;
+use handover_certs::tls::Side;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::trusted::Trusted;
 
 /// Receive window of one stream: 1 Gbit/s × 100 ms, and some.
 const STREAM_WINDOW: u32 = 16 << 20;
@@ -46,7 +49,7 @@ pub fn channel(address: &str, credentials: Arc<Credentials>) -> Result<Channel, 
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
-type Io = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
+type Io = TokioIo<Trusted<tokio_rustls::client::TlsStream<TcpStream>>>;
 
 async fn connect(address: String, credentials: Arc<Credentials>) -> Result<Io, ConnectError> {
     let tcp = TcpStream::connect(&address)
@@ -55,8 +58,10 @@ async fn connect(address: String, credentials: Arc<Credentials>) -> Result<Io, C
     // Best effort: a connection without it works, only slower.
     let _ = tcp.set_nodelay(true);
     // The peer is known by its SPIFFE id, not by a DNS name: the verifier does not look at this one.
-    let name = ServerName::try_from("handover.invalid")
-        .map_err(|e| ConnectError::Tls { address: address.clone(), source: std::io::Error::other(e) })?;
-    let tls = TlsConnector::from(credentials.client()).connect(name, tcp).await;
-    tls.map(TokioIo::new).map_err(|source| ConnectError::Tls { address, source })
+    let refused = |source| ConnectError::Tls { address: address.clone(), source };
+    let name = ServerName::try_from("handover.invalid").map_err(|e| refused(std::io::Error::other(e)))?;
+    let stream = TlsConnector::from(credentials.client()).connect(name, tcp).await.map_err(refused)?;
+    let presented = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+    let trusted = Trusted::new(stream, credentials, presented, Side::Server);
+    trusted.map(TokioIo::new).map_err(|e| refused(std::io::Error::other(e)))
 }

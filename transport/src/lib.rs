@@ -11,6 +11,7 @@ pub mod frames;
 pub mod listen;
 mod probe;
 pub mod source;
+mod trusted;
 pub mod version;
 pub mod wire;
 

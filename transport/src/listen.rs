@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use handover_certs::identity::{Identity, Role};
-use handover_certs::peer::peer_identity;
 use handover_certs::reload::Credentials;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use handover_certs::tls::Side;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +17,7 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
 use crate::connect::{KEEPALIVE_EVERY, KEEPALIVE_TIMEOUT};
+use crate::trusted::Trusted;
 
 /// A peer that opens a connection and says nothing is dropped after this long.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,61 +26,12 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A connection whose peer has proven who it is.
-pub struct Authenticated {
-    stream: TlsStream<TcpStream>,
-    peer: Identity,
-}
+pub type Authenticated = Trusted<TlsStream<TcpStream>>;
 
 impl Connected for Authenticated {
     type ConnectInfo = Identity;
     fn connect_info(&self) -> Identity {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Authenticated {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Authenticated {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.peer().clone()
     }
 }
 
@@ -101,9 +52,9 @@ pub fn accept(
             };
             match accepted {
                 Ok((tcp, from)) => {
-                    let (ready, acceptor) = (ready.clone(), TlsAcceptor::from(credentials.server()));
+                    let (ready, credentials) = (ready.clone(), credentials.clone());
                     handshakes.spawn(async move {
-                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(tcp, acceptor)).await {
+                        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(tcp, credentials)).await {
                             // The server has stopped when nobody takes it.
                             Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                             Ok(Err(reason)) => tracing::warn!(%from, reason, "refused a connection"),
@@ -122,12 +73,12 @@ pub fn accept(
     ReceiverStream::new(connections)
 }
 
-async fn handshake(tcp: TcpStream, acceptor: TlsAcceptor) -> Result<Authenticated, String> {
+async fn handshake(tcp: TcpStream, credentials: Arc<Credentials>) -> Result<Authenticated, String> {
     let _ = tcp.set_nodelay(true);
+    let acceptor = TlsAcceptor::from(credentials.server());
     let stream = acceptor.accept(tcp).await.map_err(|error| error.to_string())?;
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let peer = peer_identity(certificates).map_err(|error| error.to_string())?;
-    Ok(Authenticated { stream, peer })
+    let presented = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+    Trusted::new(stream, credentials, presented, Side::Client).map_err(|error| error.to_string())
 }
 
 /// The caller, if its role is one of `allowed`; a refusal otherwise.

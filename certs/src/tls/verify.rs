@@ -59,7 +59,7 @@ impl PeerVerifier {
         }
     }
 
-    fn verify(
+    pub(super) fn verify(
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

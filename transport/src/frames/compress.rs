@@ -21,12 +21,19 @@ const SKIP: u32 = 7;
 pub struct Compressor {
     level: i32,
     zstd: Option<zstd::bulk::Compressor<'static>>,
+    /// Where a frame is compressed to: its size is that of the worst case, which frames that wait must not hold on to.
+    room: Vec<u8>,
     skip: u32,
 }
 
 impl Default for Compressor {
     fn default() -> Self {
-        Self { level: FIRST_LEVEL, zstd: zstd::bulk::Compressor::new(FIRST_LEVEL).ok(), skip: 0 }
+        Self {
+            level: FIRST_LEVEL,
+            zstd: zstd::bulk::Compressor::new(FIRST_LEVEL).ok(),
+            room: Vec::new(),
+            skip: 0,
+        }
     }
 }
 
@@ -50,12 +57,15 @@ impl Compressor {
             self.skip -= 1;
             return None;
         }
-        let payload = self.zstd.as_mut()?.compress(raw).ok()?;
+        self.room.clear();
+        self.room.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        let len = self.zstd.as_mut()?.compress_to_buffer(raw, &mut self.room).ok()?;
+        let payload = self.room.get(..len)?;
         if payload.len() as f64 > raw.len() as f64 * WORTHWHILE {
             self.skip = SKIP;
             return None;
         }
-        Some(payload.into())
+        Some(Bytes::copy_from_slice(payload))
     }
 
     /// Tells how long the last chunk took to compress and how long it then waited for the link: a link that makes it

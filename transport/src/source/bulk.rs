@@ -17,8 +17,8 @@ use crate::failure::to_status;
 use crate::frames::{Compressor, frames as to_frames};
 use crate::wire::{self, BadField, FromWire};
 
-/// Frames that wait for the link: two chunks of the usual size.
-const AHEAD: usize = 8;
+/// Frames that wait for the link: a chunk of the usual size.
+const AHEAD: usize = 4;
 
 /// The frames of a stream of chunks. Ends after the first failure.
 pub fn frames(mut chunks: Answers<Chunk>) -> BoxStream<'static, Result<v1::Frame, Status>> {

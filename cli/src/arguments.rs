@@ -149,7 +149,7 @@ pub enum CertsVerb {
         #[arg(long)]
         serial: Option<String>,
     },
-    /// Begin a CA swap: make a second CA; both are trusted until the old one is dropped from ca.pem.
+    /// Begin a CA swap: make a second CA; both are trusted until `retire`.
     Rotate {
         /// The old CA's directory.
         #[arg(long, value_name = "DIR")]
@@ -157,6 +157,12 @@ pub enum CertsVerb {
         /// The new CA's directory.
         #[arg(long, value_name = "DIR")]
         new: PathBuf,
+    },
+    /// End a CA swap: the new CA hands out trust in itself alone. Bring it to the identities with `publish`.
+    Retire {
+        /// The new CA's directory.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
     },
     /// Bring an identity's ca.pem and crl.pem up to date with the CA's.
     Publish {

@@ -40,6 +40,10 @@ pub fn run(verb: CertsVerb, identity: Option<&Path>) -> Result<(String, Value)> 
             Authority::rotate(&ca, &new, &InitOptions::default()).map_err(failed)?;
             show(&new)
         }
+        CertsVerb::Retire { ca } => {
+            Authority::open(&ca).and_then(|ca| ca.trust_only_itself()).map_err(failed)?;
+            show(&ca)
+        }
         CertsVerb::Publish { ca } => {
             let dir = needed(identity)?;
             Authority::open(&ca).and_then(|ca| ca.publish(dir)).map_err(failed)?;

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -21,6 +22,8 @@ struct Shared {
     open: Vec<TcpStream>,
     is_cut: bool,
     is_over: bool,
+    /// How long each piece of up to 64 KiB waits.
+    wait: Duration,
 }
 
 impl Link {
@@ -60,6 +63,11 @@ impl Link {
         }
     }
 
+    /// Lets each piece of up to 64 KiB wait for so long, in either direction.
+    pub fn slow_down(&self, wait: Duration) {
+        lock(&self.shared).wait = wait;
+    }
+
     /// Lets connections through again.
     pub fn mend(&self) {
         lock(&self.shared).is_cut = false;
@@ -82,19 +90,24 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn join(near: TcpStream, far: TcpStream, shared: &Mutex<Shared>) {
+fn join(near: TcpStream, far: TcpStream, shared: &Arc<Mutex<Shared>>) {
     for (from, to) in [(&near, &far), (&far, &near)] {
         if let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) {
-            std::thread::spawn(move || pump(from, to));
+            let shared = shared.clone();
+            std::thread::spawn(move || pump(from, to, &shared));
         }
     }
     lock(shared).open.extend([near, far]);
 }
 
 /// Ends when either side does.
-fn pump(mut from: TcpStream, mut to: TcpStream) {
+fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Mutex<Shared>) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read) = from.read(&mut buffer) {
+        let wait = lock(shared).wait;
+        if !wait.is_zero() {
+            std::thread::sleep(wait);
+        }
         if read == 0 || to.write_all(&buffer[..read]).is_err() {
             break;
         }

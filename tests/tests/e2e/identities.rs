@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use super::crashes::{busy_spec, wait_for_some_progress};
+use super::settle_and_compare;
 use handover_tests::appliance::Spec;
 use handover_tests::bed::{Bed, Output};
 use handover_tests::locate::{Binaries, Profile};
@@ -66,4 +69,66 @@ fn a_revoked_certificate_is_refused_without_a_restart() {
     })
     .unwrap();
     bed.cli(&["list"]).unwrap().success().unwrap();
+}
+
+#[test]
+fn a_revoked_target_is_cut_off_in_the_middle() {
+    let mut bed = Bed::temporary(&busy_spec(23)).unwrap();
+    bed.configure_target(|text| text + "\n[limits]\npatience_seconds = 1\n").unwrap();
+    // Slow enough that something is left: the source's pieces wait for the link.
+    let link = bed.through_link().unwrap();
+    link.slow_down(Duration::from_millis(20));
+    bed.start().unwrap();
+    wait_for_some_progress(&bed);
+    let (ca, target) = (bed.ca(), bed.identity("target"));
+    certs(&["revoke"], &[("--ca", &ca), ("--identity", &target)]).success().unwrap();
+    certs(&["publish"], &[("--ca", &ca), ("--identity", &bed.identity("source"))]).success().unwrap();
+    let stuck = handover_tests::poll::until("the migration to stop", Duration::from_secs(60), || {
+        Ok(bed.status().ok().filter(handover_tests::bed::Status::is_stuck))
+    })
+    .unwrap();
+    assert!(stuck.failure.to_string().contains("source"), "{stuck:?}");
+    let log = std::fs::read_to_string(bed.source.log()).unwrap();
+    assert!(log.contains("no longer trusted"), "the connection was not ended");
+    link.slow_down(Duration::ZERO);
+    certs(&["issue", "--role", "target", "--name", "target-2"], &[("--ca", &ca), ("--out", &target)])
+        .success()
+        .unwrap();
+    bed.target.restart().unwrap();
+    handover_tests::poll::until("the target to be let in", Duration::from_secs(30), || {
+        Ok((bed.cli(&["resume"])?.code == Some(0)).then_some(()))
+    })
+    .unwrap();
+    settle_and_compare(&bed);
+}
+
+#[test]
+fn a_ca_is_swapped_under_a_running_migration() {
+    let mut bed = Bed::temporary(&busy_spec(24)).unwrap();
+    let link = bed.through_link().unwrap();
+    link.slow_down(Duration::from_millis(5));
+    bed.start().unwrap();
+    wait_for_some_progress(&bed);
+    let (old, new) = (bed.ca(), bed.root().join("pki/new-ca"));
+    let roles = ["source", "target", "operator"].map(|role| bed.identity(role));
+    let each = |verb: &str| {
+        for identity in &roles {
+            certs(&[verb], &[("--ca", &new), ("--identity", identity)]).success().unwrap();
+        }
+    };
+    certs(&["rotate"], &[("--ca", &old), ("--new", &new)]).success().unwrap();
+    each("publish");
+    each("renew");
+    certs(&["retire"], &[("--ca", &new)]).success().unwrap();
+    // The agents have the renewed certificates before the old CA goes.
+    handover_tests::poll::until("the agents to reload", Duration::from_secs(30), || {
+        let reloads =
+            |log: &Path| std::fs::read_to_string(log).map(|log| log.matches("certificates reloaded").count());
+        Ok((reloads(bed.source.log())? > 0 && reloads(bed.target.log())? > 0).then_some(()))
+    })
+    .unwrap();
+    each("publish");
+    link.slow_down(Duration::ZERO);
+    settle_and_compare(&bed);
+    assert_eq!(bed.json(&["report"]).unwrap()["totals"]["chunks_resent"], 0);
 }

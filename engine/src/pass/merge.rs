@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::digest::Digest;
 use crate::failure::Failure;
@@ -31,7 +31,8 @@ impl AtPath for IndexEntry {
 /// A stream in tree order, with a look at its head.
 pub struct Sorted<T> {
     what: &'static str,
-    stream: Answers<Vec<T>>,
+    /// Fused, since the head is looked at again after the end.
+    stream: futures::stream::Fuse<Answers<Vec<T>>>,
     batch: std::iter::Peekable<std::vec::IntoIter<T>>,
     last: Option<RelPath>,
 }
@@ -39,7 +40,7 @@ pub struct Sorted<T> {
 impl<T: AtPath> Sorted<T> {
     /// Reads `stream`; `what` names it when its order is wrong.
     pub fn new(what: &'static str, stream: Answers<Vec<T>>) -> Self {
-        Self { what, stream, batch: Vec::new().into_iter().peekable(), last: None }
+        Self { what, stream: stream.fuse(), batch: Vec::new().into_iter().peekable(), last: None }
     }
 
     /// The path at the head; `None` at the end.

@@ -159,6 +159,8 @@ impl Driver {
             task_began: now,
         };
         driver_status.progress = driver.meter.read();
+        // No more than is journaled: else the next status could show less.
+        driver_status.progress.share = driver.migration.shown;
         driver.status.send_replace(driver_status);
         (driver, Handle { commands, status: watch })
     }

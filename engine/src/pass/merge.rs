@@ -160,7 +160,8 @@ impl Merge {
         let decision = match &source.kind {
             EntryKind::File { .. } => file(source, held, here, clear),
             EntryKind::HardLink { to } => {
-                let same = here.as_ref().is_some_and(|h| h.kind == source.kind);
+                let same = here.as_ref().is_some_and(|h| h.kind == source.kind)
+                    && held.as_ref().is_some_and(|h| h.source.kind == source.kind);
                 if same && !self.renewed.contains(to) {
                     Decision::Keep(source)
                 } else {
@@ -202,8 +203,10 @@ fn file(source: Entry, held: Option<IndexEntry>, here: Option<Entry>, clear: boo
 }
 
 fn other(source: Entry, held: Option<IndexEntry>, here: Option<Entry>) -> Decision {
+    // What stands here may have been made by a run that ended before it was journaled: then the index is out of date.
+    let indexed = held.is_some_and(|held| held.source.is_like(&source));
     match here {
-        Some(here) if here.is_like(&source) && held.is_some() => Decision::Keep(source),
+        Some(here) if here.is_like(&source) && indexed => Decision::Keep(source),
         Some(here) if here.kind == source.kind => Decision::Settle(source),
         _ => Decision::Make(source),
     }

@@ -159,6 +159,8 @@ impl Driver {
             task_began: now,
         };
         driver_status.progress = driver.meter.read();
+        // No more than is journaled: else the next status could show less.
+        driver_status.progress.share = driver.migration.shown;
         driver.status.send_replace(driver_status);
         (driver, Handle { commands, status: watch })
     }
@@ -317,6 +319,10 @@ impl Driver {
         records.push(Record::Outcome(self.migration.outcome.clone()));
         records.push(Record::Event(Event::State { state: state.clone(), by }));
         self.migration.state = state.clone();
+        if new_task {
+            // What the meter has seen is the task before: its share is not this one's.
+            self.meter = Meter::new(task::steps(&self.migration), 0.0);
+        }
         self.commit(&records).await?;
         self.show().await?;
         Ok(Ok(state))

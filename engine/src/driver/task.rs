@@ -134,6 +134,7 @@ impl Runner {
             let event = Event::Retry { step: id.clone(), failure, after_ms: wait.as_millis() as u64 };
             self.work.desk.record(vec![Record::Event(event)]).await?;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.work.desk.stopping() => {}
             }
@@ -192,6 +193,7 @@ impl Runner {
             }
         };
         tokio::select! {
+            biased;
             result = work => result,
             () = renew => Ok(()),
         }

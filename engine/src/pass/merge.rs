@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::digest::Digest;
 use crate::failure::Failure;
@@ -31,7 +31,8 @@ impl AtPath for IndexEntry {
 /// A stream in tree order, with a look at its head.
 pub struct Sorted<T> {
     what: &'static str,
-    stream: Answers<Vec<T>>,
+    /// Fused, since the head is looked at again after the end.
+    stream: futures::stream::Fuse<Answers<Vec<T>>>,
     batch: std::iter::Peekable<std::vec::IntoIter<T>>,
     last: Option<RelPath>,
 }
@@ -39,7 +40,7 @@ pub struct Sorted<T> {
 impl<T: AtPath> Sorted<T> {
     /// Reads `stream`; `what` names it when its order is wrong.
     pub fn new(what: &'static str, stream: Answers<Vec<T>>) -> Self {
-        Self { what, stream, batch: Vec::new().into_iter().peekable(), last: None }
+        Self { what, stream: stream.fuse(), batch: Vec::new().into_iter().peekable(), last: None }
     }
 
     /// The path at the head; `None` at the end.
@@ -159,7 +160,8 @@ impl Merge {
         let decision = match &source.kind {
             EntryKind::File { .. } => file(source, held, here, clear),
             EntryKind::HardLink { to } => {
-                let same = here.as_ref().is_some_and(|h| h.kind == source.kind);
+                let same = here.as_ref().is_some_and(|h| h.kind == source.kind)
+                    && held.as_ref().is_some_and(|h| h.source.kind == source.kind);
                 if same && !self.renewed.contains(to) {
                     Decision::Keep(source)
                 } else {
@@ -201,8 +203,10 @@ fn file(source: Entry, held: Option<IndexEntry>, here: Option<Entry>, clear: boo
 }
 
 fn other(source: Entry, held: Option<IndexEntry>, here: Option<Entry>) -> Decision {
+    // What stands here may have been made by a run that ended before it was journaled: then the index is out of date.
+    let indexed = held.is_some_and(|held| held.source.is_like(&source));
     match here {
-        Some(here) if here.is_like(&source) && held.is_some() => Decision::Keep(source),
+        Some(here) if here.is_like(&source) && indexed => Decision::Keep(source),
         Some(here) if here.kind == source.kind => Decision::Settle(source),
         _ => Decision::Make(source),
     }

@@ -6,7 +6,7 @@
 
 mod fetch;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt, TryStreamExt};
@@ -20,6 +20,7 @@ use crate::name::DatasetName;
 use crate::plan::StepKind;
 use crate::ports::{Result, TreeOp, TreeTarget};
 use crate::progress::Amount;
+use crate::report::Difference;
 use crate::tree::{Entry, EntryKind, IndexEntry, PACK_BYTES, PACK_FILES, PackItem, RelPath, Stamp};
 
 /// Decisions that are carried out together.
@@ -35,7 +36,7 @@ pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>)
     target.discard_staged(&paths).await?;
     let step = StepKind::Copy(dataset.clone()).id();
     let partials = partials.into_iter().map(|p| (p.entry.path.clone(), p)).collect();
-    let pass = Pass { work, dataset, target, step, partials: Mutex::new(partials) };
+    let pass = Pass { work, dataset, target, step, partials: Mutex::new(partials), gone: Mutex::default() };
     let (jobs, todo) = mpsc::channel(8);
     let (ready, landing) = mpsc::channel(32);
     let (late, (), ()) = tokio::try_join!(pass.walk(jobs), pass.fetch(todo, ready), pass.land(landing))?;
@@ -48,6 +49,8 @@ struct Pass {
     target: Arc<dyn TreeTarget>,
     step: String,
     partials: Mutex<HashMap<RelPath, crate::journal::PartialFile>>,
+    /// Files that the walk has seen and that had vanished when they were asked for.
+    gone: Mutex<BTreeSet<RelPath>>,
 }
 
 /// What must wait until all contents have landed.
@@ -185,7 +188,8 @@ impl Pass {
         Ok(())
     }
 
-    async fn finish(&self, late: Late) -> Result<()> {
+    async fn finish(&self, mut late: Late) -> Result<()> {
+        self.leave_out_gone(&mut late).await?;
         let mut ops: Vec<TreeOp> = late.removals.iter().cloned().map(TreeOp::Remove).collect();
         for link in &late.links {
             if let EntryKind::HardLink { to } = &link.kind {
@@ -203,6 +207,26 @@ impl Pass {
         if !landed.is_empty() {
             self.work.desk.record(vec![self.landed(landed)]).await?;
         }
+        Ok(())
+    }
+
+    /// What has vanished at the source since the walk goes here, too, if anything stands there: else it would be neither
+    /// the source's nor what the index says. A further name of such a file has nothing to be linked to; the next walk
+    /// finds it as a file.
+    async fn leave_out_gone(&self, late: &mut Late) -> Result<()> {
+        let gone = self.gone.lock().map(|mut gone| std::mem::take(&mut *gone)).unwrap_or_default();
+        let links = std::mem::take(&mut late.links);
+        let lost = |link: &Entry| matches!(&link.kind, EntryKind::HardLink { to } if gone.contains(to));
+        let (lost, links): (Vec<Entry>, Vec<Entry>) = links.into_iter().partition(lost);
+        for link in lost {
+            let what = "the file vanished under its first name; sync again".to_owned();
+            let item = link.path.to_string();
+            let left_out = Difference { dataset: self.dataset.clone(), item, what };
+            self.work.desk.send(Message::LeftOut(left_out)).await?;
+            late.removals.push(link.path);
+        }
+        late.links = links;
+        late.removals.extend(gone);
         Ok(())
     }
 

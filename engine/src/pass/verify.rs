@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 
+use super::database::cover;
 use super::merge::Sorted;
 use super::{Message, Work};
 use crate::failure::Failure;
@@ -120,7 +121,12 @@ impl Verifier {
 
     async fn table(&self, target: &Arc<dyn DatabaseTarget>, table: &TableName) -> Result<Amount> {
         let mut read = Amount::default();
-        for (_, held) in self.work.holdings.chunks(&self.work.migration, &self.dataset, table).await? {
+        let chunks = self.work.holdings.chunks(&self.work.migration, &self.dataset, table).await?;
+        // Rows that no chunk covers would not be read at all.
+        if cover::missing(chunks.iter().map(|(_, held)| held)).is_none_or(|missing| !missing.is_empty()) {
+            self.differs(format!("table {table}"), "not all of its keys were copied").await?;
+        }
+        for (_, held) in chunks {
             self.work.desk.checkpoint()?;
             let chunk = target.reread(table, &held.range).await?;
             if chunk.header.digest != held.digest {

@@ -97,8 +97,22 @@ async fn further_names_follow_a_renewed_file() {
     let here = vec![leader.clone(), link.clone()];
     let fetched = walk(vec![leader.clone(), link.clone()], vec![], here.clone()).await;
     assert_eq!(fetched[1], Decision::Link(link.clone()));
-    let kept = walk(vec![leader.clone(), link.clone()], vec![landed(&leader, &leader)], here).await;
+    let index = vec![landed(&leader, &leader), landed(&link, &link)];
+    let kept = walk(vec![leader.clone(), link.clone()], index, here).await;
     assert_eq!(kept[1], Decision::Keep(link));
+}
+
+#[tokio::test]
+async fn what_was_made_but_not_journaled_is_journaled_now() {
+    let leader = entry("a", EntryKind::File { size: 3, sparse: false, linked: true }, 1);
+    let link = entry("b", EntryKind::HardLink { to: leader.path.clone() }, 1);
+    let symlink = entry("c", EntryKind::Symlink { target: b"x".to_vec() }, 3);
+    let here = vec![leader.clone(), link.clone(), symlink.clone()];
+    // The index still has what stood there before.
+    let before = small("c", 7);
+    let index = vec![landed(&leader, &leader), landed(&before, &before)];
+    let decisions = walk(here.clone(), index, here).await;
+    assert_eq!(decisions[1..], [Decision::Link(link), Decision::Settle(symlink)]);
 }
 
 #[tokio::test]

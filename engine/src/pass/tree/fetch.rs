@@ -124,13 +124,19 @@ impl Fetcher<'_> {
                         segments: Vec::new(),
                     });
                 }
-                // The next scan will tell what has become of it.
-                PackedFile::Gone { .. } => {}
+                PackedFile::Gone { path } => self.gone(path),
                 PackedFile::Unfit { path } => unfit.push(path.clone()),
             }
         }
         self.pass.target.stage(pack).await?;
         Ok((ready, unfit))
+    }
+
+    /// The next scan will tell what has become of it.
+    fn gone(&self, path: &RelPath) {
+        if let Ok(mut gone) = self.pass.gone.lock() {
+            gone.insert(path.clone());
+        }
     }
 
     async fn large(&self, path: &RelPath, held: Option<IndexEntry>) -> Result<Option<Ready>> {
@@ -143,7 +149,10 @@ impl Fetcher<'_> {
             let partial = pass.partials.lock().ok().and_then(|mut partials| partials.remove(path));
             match self.read(path, partial, &basis).await? {
                 Read::Ready(ready) => return Ok(Some(ready)),
-                Read::Gone => return Ok(None),
+                Read::Gone => {
+                    self.gone(path);
+                    return Ok(None);
+                }
                 Read::Changed => {}
                 Read::BadBasis => basis.clear(),
             }

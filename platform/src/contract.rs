@@ -45,7 +45,9 @@ pub async fn database_contract<S: Subject>(make: impl Fn() -> S) -> Result<()> {
     load::discarding_starts_anew(&make()).await?;
     place::publishing_and_undoing(&make(), false).await?;
     place::publishing_and_undoing(&make(), true).await?;
+    place::undoing_what_was_never_published(&make()).await?;
     place::a_later_pass_starts_from_what_was_published(&make()).await?;
+    place::discarding_a_later_pass_starts_anew(&make()).await?;
     place::forgetting_keeps_what_was_published(&make()).await
 }
 
@@ -53,8 +55,12 @@ pub async fn database_contract<S: Subject>(make: impl Fn() -> S) -> Result<()> {
 const BUDGET: u64 = 700;
 
 fn migration() -> MigrationId {
-    // A constant that is a valid name.
-    match "contract".parse() {
+    named("contract")
+}
+
+/// The migration of a name that is valid.
+fn named(name: &str) -> MigrationId {
+    match name.parse() {
         Ok(name) => name,
         Err(error) => panic!("{error}"),
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use handover_engine::ports::{DatabaseSnapshot, DatabaseTarget, Result};
+use handover_engine::rows::KeyRange;
 
 use super::load::apply;
 use super::{Subject, all_chunks, assert_equal, assert_finished, migration};
@@ -54,6 +55,36 @@ pub async fn publishing_and_undoing(subject: &impl Subject, occupied: bool) -> R
     Ok(())
 }
 
+/// `undo` of a load that was not published leaves what stands at the final place alone, and nothing of the load.
+pub async fn undoing_what_was_never_published(subject: &impl Subject) -> Result<()> {
+    subject.occupy().await;
+    let before = subject.standing().await;
+    subject.target(&migration()).undo().await?;
+    assert_eq!(subject.standing().await, before, "undo of nothing changes something");
+    let view = subject.source().snapshot().await?;
+    let chunks = all_chunks(&*view).await?;
+    let target = subject.target(&migration());
+    target.prepare(view.schema()).await?;
+    apply(&*target, &chunks).await?;
+    target.undo().await?;
+    assert_eq!(subject.standing().await, before, "undo changes what it did not make");
+    // Another migration may begin now, and finds nothing of this one.
+    let other = subject.target(&super::named("another"));
+    other.prepare(view.schema()).await?;
+    assert_empty(&*view, &*other).await?;
+    other.undo().await
+}
+
+/// The larger tables have lost most of their rows; an engine may put a few of its own into a new table.
+pub async fn assert_empty(view: &dyn DatabaseSnapshot, target: &dyn DatabaseTarget) -> Result<()> {
+    for table in &view.schema().tables {
+        let there = view.read(&table.name, &KeyRange::default(), u64::MAX).await?.header.rows;
+        let here = target.reread(&table.name, &KeyRange::default()).await?.header.rows;
+        assert!(here * 2 < there || here < 10, "table {} is still filled", table.name);
+    }
+    Ok(())
+}
+
 /// A pass after `publish` changes what was published, and `undo` still brings back what stood there first.
 pub async fn a_later_pass_starts_from_what_was_published(subject: &impl Subject) -> Result<()> {
     subject.occupy().await;
@@ -81,6 +112,29 @@ pub async fn a_later_pass_starts_from_what_was_published(subject: &impl Subject)
     target.publish().await?;
     assert_finished(&*view, &*target, "after publishing a later pass").await?;
     assert_ne!(subject.standing().await, first, "a later pass does not show");
+    target.undo().await?;
+    assert_eq!(subject.standing().await, before, "undo does not bring back what stood there first");
+    Ok(())
+}
+
+/// `discard` after `publish` leaves what was published until the next one, which starts from nothing.
+pub async fn discarding_a_later_pass_starts_anew(subject: &impl Subject) -> Result<()> {
+    subject.occupy().await;
+    let before = subject.standing().await;
+    let (_, target) = publish(subject).await?;
+    let first = subject.standing().await;
+    subject.mutate().await;
+    let view = subject.source().snapshot().await?;
+    target.discard().await?;
+    drop(target);
+    let target = subject.target(&migration());
+    target.prepare(view.schema()).await?;
+    assert_empty(&*view, &*target).await?;
+    assert_eq!(subject.standing().await, first, "discarding takes away what was published");
+    apply(&*target, &all_chunks(&*view).await?).await?;
+    target.finish(view.schema()).await?;
+    target.publish().await?;
+    assert_finished(&*view, &*target, "after publishing anew").await?;
     target.undo().await?;
     assert_eq!(subject.standing().await, before, "undo does not bring back what stood there first");
     Ok(())

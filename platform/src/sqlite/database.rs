@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use handover_engine::failure::Failure;
@@ -18,8 +18,6 @@ use super::error::{Error, failed, item};
 use super::{catalog, estimate, read};
 use crate::tree::blocking;
 
-/// How long a lock is waited for.
-const BUSY: Duration = Duration::from_secs(10);
 /// Names of private copies begin so.
 const COPY: &str = "copy-";
 
@@ -44,13 +42,20 @@ pub struct SqliteDatabase {
     path: PathBuf,
     exclude: Vec<String>,
     scratch: PathBuf,
+    wait: Duration,
 }
 
 impl SqliteDatabase {
     /// The database at `path` without the excluded tables. A database in another mode than WAL is copied into `scratch` for
     /// as long as a snapshot is used, since its readers make writers wait.
     pub fn new(dataset: DatasetName, path: PathBuf, exclude: Vec<String>, scratch: PathBuf) -> Self {
-        Self { dataset, path, exclude, scratch }
+        Self { dataset, path, exclude, scratch, wait: estimate::BUSY }
+    }
+
+    /// Waits so long for a lock, instead of ten seconds.
+    #[must_use]
+    pub fn busy_timeout(self, wait: Duration) -> Self {
+        Self { wait, ..self }
     }
 
     fn failed<E: Into<Error>>(&self, what: &str) -> impl Fn(E) -> Failure {
@@ -67,7 +72,8 @@ impl SqliteDatabase {
 
     fn look(&self) -> Result<DatabaseFacts> {
         self.exists()?;
-        let mut facts = estimate::facts(&self.path, &self.exclude).map_err(self.failed("cannot be read"))?;
+        let mut facts =
+            estimate::facts(&self.path, &self.exclude, self.wait).map_err(self.failed("cannot be read"))?;
         if estimate::journal_mode(&self.path) != "wal" {
             let note = "it is not in WAL mode: a private copy is made, during which writers wait";
             facts.notes.push(note.to_owned());
@@ -77,7 +83,7 @@ impl SqliteDatabase {
 
     fn take_snapshot(&self) -> Result<Snapshot> {
         self.exists()?;
-        let db = estimate::open(&self.path, "").map_err(self.failed("cannot be opened"))?;
+        let db = estimate::open(&self.path, "", self.wait).map_err(self.failed("cannot be opened"))?;
         estimate::check_exclusions(&db, &self.exclude).map_err(self.failed("cannot be read"))?;
         let mode = catalog::pragma(&db, "journal_mode").map_err(self.failed("cannot be read"))?;
         let id = random_id(&self.dataset)?;
@@ -132,21 +138,11 @@ impl SqliteDatabase {
         let mut copy = Connection::open(to).map_err(failed)?;
         // Thrown away after a crash: no need to make it durable.
         copy.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").map_err(failed)?;
-        let deadline = Instant::now() + BUSY;
         let backup = Backup::new(from, &mut copy).map_err(failed)?;
-        // All pages under one lock. Writers that hold it are waited for, but not for ever.
-        loop {
-            match backup.step(-1).map_err(failed)? {
-                StepResult::Done => break,
-                StepResult::More => {}
-                _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-                _ => {
-                    return Err(Failure::transient(
-                        item(&self.dataset, &self.path),
-                        "it stays locked by a writer",
-                    ));
-                }
-            }
+        // All pages under one lock. A writer that holds it is waited for by the connection's own busy handler.
+        if backup.step(-1).map_err(failed)? != StepResult::Done {
+            return Err(Failure::transient(item(&self.dataset, &self.path), "it stays locked by a writer")
+                .hint("another process holds it locked: it is tried again"));
         }
         drop(backup);
         copy.execute_batch("PRAGMA query_only = ON").map_err(failed)?;

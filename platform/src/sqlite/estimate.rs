@@ -13,31 +13,33 @@ use super::error::{Error, Result};
 use super::shape::Shape;
 use super::{catalog, read};
 
+/// How long a lock is waited for.
+pub const BUSY: Duration = Duration::from_secs(10);
 /// Databases up to this size have their rows counted and their pages looked at; larger ones are estimated.
 const COUNTED: u64 = 1 << 30;
 /// Text bytes that are read of a table to tell how long its rows are.
 const SAMPLE: u64 = 16 << 10;
 
-/// What is in the database at `path`. Leaves nothing beside it.
-pub fn facts(path: &Path, exclude: &[String]) -> Result<DatabaseFacts> {
+/// What is in the database at `path`. Leaves nothing beside it. A lock is waited for as long as `wait`.
+pub fn facts(path: &Path, exclude: &[String], wait: Duration) -> Result<DatabaseFacts> {
     if let Some(before) = at_rest(path) {
         // Reading a database in WAL mode makes a log, which a reader cannot remove. Unless somebody uses it there is no
         // need for one; should somebody begin to, the result is thrown away.
-        let facts = open(path, "?immutable=1").and_then(|db| look(&db, path, exclude));
+        let facts = open(path, "?immutable=1", wait).and_then(|db| look(&db, path, exclude));
         if at_rest(path) == Some(before) && facts.is_ok() {
             return facts;
         }
     }
-    look(&open(path, "")?, path, exclude)
+    look(&open(path, "", wait)?, path, exclude)
 }
 
-/// Opens a database to be read.
-pub fn open(path: &Path, how: &str) -> Result<Connection> {
+/// Opens a database to be read. A lock is waited for as long as `wait`.
+pub fn open(path: &Path, how: &str, wait: Duration) -> Result<Connection> {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
             b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
-                uri.push(char::from(*byte))
+                uri.push(char::from(*byte));
             }
             other => uri.push_str(&format!("%{other:02x}")),
         }
@@ -46,7 +48,7 @@ pub fn open(path: &Path, how: &str) -> Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let db = Connection::open_with_flags(uri, flags)?;
-    db.busy_timeout(Duration::from_secs(10))?;
+    db.busy_timeout(wait)?;
     db.set_prepared_statement_cache_capacity(64);
     Ok(db)
 }

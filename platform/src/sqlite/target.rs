@@ -132,7 +132,8 @@ impl Shared {
         if !path.exists() {
             return Ok(None);
         }
-        let facts = estimate::facts(path, &[]).map_err(|e| failed(&self.dataset, path, "cannot be read", e));
+        let facts = estimate::facts(path, &[], estimate::BUSY)
+            .map_err(|e| failed(&self.dataset, path, "cannot be read", e));
         // Whatever it is, it stands there.
         let bytes = std::fs::metadata(path).map_or(1, |meta| meta.len().max(1));
         Ok(Some(facts.unwrap_or_else(|failure| DatabaseFacts {

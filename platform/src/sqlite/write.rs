@@ -85,6 +85,7 @@ fn put_columns_back(db: &Connection, schema: &Schema) -> Result<()> {
     db.execute_batch("PRAGMA writable_schema = ON")?;
     let transaction = db.unchecked_transaction()?;
     for ddl in schema.before_load.iter().chain(&schema.after_load) {
+        must_create(&ddl.sql)?;
         let sql = "UPDATE main.sqlite_schema SET sql = ?1 WHERE type = ?2 AND name = ?3 AND sql <> ?1";
         db.execute(sql, (&ddl.sql, &ddl.kind, &ddl.name))?;
     }
@@ -96,13 +97,15 @@ fn put_columns_back(db: &Connection, schema: &Schema) -> Result<()> {
 /// Runs one statement of the source's schema. Nothing but one CREATE: the source must not be able to attach or change
 /// another file.
 fn create(db: &Connection, sql: &str) -> Result<()> {
-    let is_create = sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("create "));
-    if !is_create {
-        return Err(Error::Statement);
-    }
+    must_create(sql)?;
     // Refuses text with a second statement.
     db.execute(sql, [])?;
     Ok(())
+}
+
+fn must_create(sql: &str) -> Result<()> {
+    let is_create = sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("create "));
+    if is_create { Ok(()) } else { Err(Error::Statement) }
 }
 
 fn exists(db: &Connection, kind: &str, name: &str) -> Result<bool> {

@@ -125,14 +125,18 @@ pub fn dump(path: &Path) -> Vec<String> {
     for table in tables {
         let (name, without_rowid) = (&table[0], table[1] == "1");
         let mut columns = Vec::new();
-        each(&db, &format!("SELECT name FROM pragma_table_xinfo({})", literal(name)), |row| columns.push(row[0].clone()));
+        each(&db, &format!("SELECT name FROM pragma_table_xinfo({})", literal(name)), |row| {
+            columns.push(row[0].clone())
+        });
         let shadowed = |alias: &&str| !columns.iter().any(|c| c.eq_ignore_ascii_case(alias));
         let hidden = ["rowid", "_rowid_", "oid"].into_iter().find(shadowed);
         let numbered = hidden.filter(|_| !without_rowid && !name.starts_with("sqlite_")).unwrap_or("0");
         let values: Vec<String> = columns
             .iter()
             .map(|c| c.replace('"', "\"\""))
-            .map(|c| format!("typeof(\"{c}\"), iif(typeof(\"{c}\") = 'text', CAST(\"{c}\" AS BLOB), \"{c}\")"))
+            .map(|c| {
+                format!("typeof(\"{c}\"), iif(typeof(\"{c}\") = 'text', CAST(\"{c}\" AS BLOB), \"{c}\")")
+            })
             .collect();
         let sql = format!("SELECT {numbered}, {} FROM \"{}\"", values.join(", "), name.replace('"', "\"\""));
         let mut rows = Vec::new();
@@ -142,7 +146,8 @@ pub fn dump(path: &Path) -> Vec<String> {
         }
         out.extend(rows);
     }
-    for setting in ["page_size", "encoding", "auto_vacuum", "user_version", "application_id", "journal_mode"] {
+    for setting in ["page_size", "encoding", "auto_vacuum", "user_version", "application_id", "journal_mode"]
+    {
         each(&db, &format!("PRAGMA {setting}"), |row| out.push(format!("{setting} {row:?}")));
     }
     out
@@ -167,7 +172,9 @@ fn show(value: ValueRef<'_>) -> String {
         ValueRef::Integer(integer) => integer.to_string(),
         ValueRef::Real(real) => format!("{real} {:x}", real.to_bits()),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        ValueRef::Blob(bytes) if bytes.len() > 4096 => format!("{} bytes, {}", bytes.len(), handover_engine::digest::Digest::of(bytes)),
+        ValueRef::Blob(bytes) if bytes.len() > 4096 => {
+            format!("{} bytes, {}", bytes.len(), handover_engine::digest::Digest::of(bytes))
+        }
         ValueRef::Blob(bytes) => bytes.escape_ascii().to_string(),
     }
 }

@@ -87,7 +87,7 @@ impl Place {
 
     /// Opens what stands at the final place, to be read.
     pub fn open_published(&self) -> Result<Connection> {
-        estimate::open(self.path(), "")
+        estimate::open(self.path(), "", estimate::BUSY)
             .map_err(|e| failed(self.dataset(), self.path(), "cannot be opened", e))
     }
 

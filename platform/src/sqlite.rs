@@ -2,16 +2,20 @@
 //!
 //! Through rusqlite, since values must be read and bound as the bytes they are (text need not be valid UTF-8, every bit of
 //! a real counts). Each value travels with its storage class: `i` and the decimal integer, `r` and the 16 hex digits of the
-//! IEEE 754 bits, `t` and the text, `b` and the blob (escaped as in every text block), `\N` for NULL.
+//! IEEE 754 bits, `t` and the text, `b` and the blob (escaped as in every text block), `\N` for NULL. Text travels in the
+//! database's own encoding, which both sides share, so that what is no valid UTF-16 arrives too.
 
 mod catalog;
 mod database;
 mod error;
+mod estimate;
 mod read;
+mod shape;
+mod state;
 mod target;
 mod value;
 mod write;
 
 pub use database::{SqliteDatabase, remove_stale_copies};
 pub use target::SqliteTarget;
-pub use value::{BadValue, parse_row};
+pub use value::{BadValue, Value, check_block, parse_row};

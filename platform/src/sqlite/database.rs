@@ -1,29 +1,27 @@
 //! The source's side of an SQLite database.
 
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use handover_engine::failure::Failure;
-use handover_engine::inventory::{DatabaseFacts, TableFacts};
+use handover_engine::inventory::DatabaseFacts;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::{Database, DatabaseSnapshot, Result};
 use handover_engine::rows::{KeyRange, RowsChunk, Schema, SnapshotId, TableName};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
 
-use super::error::failed;
-use super::{catalog, read};
+use super::error::{Error, failed, item};
+use super::{catalog, estimate, read};
 use crate::tree::blocking;
 
-/// Databases up to this size have their rows counted for an inventory; larger ones have them estimated.
-const COUNTED: u64 = 1 << 30;
-/// How long a lock is waited for.
-const BUSY: Duration = Duration::from_secs(10);
 /// Names of private copies begin so.
 const COPY: &str = "copy-";
 
-/// Removes private copies that a crashed run has left. Nobody else may use the directory.
+/// Removes private copies that a crashed run has left. To be called once, at the start: nobody else may use the directory.
 pub fn remove_stale_copies(scratch: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(scratch) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -44,73 +42,61 @@ pub struct SqliteDatabase {
     path: PathBuf,
     exclude: Vec<String>,
     scratch: PathBuf,
+    wait: Duration,
 }
 
 impl SqliteDatabase {
-    /// The database at `path` without the excluded tables. Private copies are made in `scratch`.
+    /// The database at `path` without the excluded tables. A database in another mode than WAL is copied into `scratch` for
+    /// as long as a snapshot is used, since its readers make writers wait.
     pub fn new(dataset: DatasetName, path: PathBuf, exclude: Vec<String>, scratch: PathBuf) -> Self {
-        Self { dataset, path, exclude, scratch }
+        Self { dataset, path, exclude, scratch, wait: estimate::BUSY }
     }
 
-    fn failed<'a>(&'a self, what: &'a str) -> impl Fn(rusqlite::Error) -> Failure + 'a {
+    /// Waits so long for a lock, instead of ten seconds.
+    #[must_use]
+    pub fn busy_timeout(self, wait: Duration) -> Self {
+        Self { wait, ..self }
+    }
+
+    fn failed<E: Into<Error>>(&self, what: &str) -> impl Fn(E) -> Failure {
         move |error| failed(&self.dataset, &self.path, what, error)
     }
 
-    fn open(&self) -> Result<Connection> {
-        if !self.path.is_file() {
-            return Err(Failure::operator(
-                format!("{}, {}", self.dataset, self.path.display()),
-                "there is no such database",
-            )
-            .hint("correct `url` in appliance.toml, or make the database"));
+    fn exists(&self) -> Result<()> {
+        if self.path.is_file() {
+            return Ok(());
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&self.path, flags).map_err(self.failed("cannot be opened"))?;
-        db.busy_timeout(BUSY).map_err(self.failed("cannot be opened"))?;
-        db.set_prepared_statement_cache_capacity(64);
-        let names = catalog::table_names(&db).map_err(self.failed("cannot be read"))?;
-        if let Some(missing) = self.exclude.iter().find(|table| !names.contains(*table)) {
-            return Err(Failure::operator(
-                self.dataset.to_string(),
-                format!("`exclude` names the table {missing}, which is not there"),
-            )
-            .hint("correct appliance.toml"));
-        }
-        Ok(db)
+        Err(Failure::operator(item(&self.dataset, &self.path), "there is no such database")
+            .hint("correct `url` in appliance.toml, or make the database"))
     }
 
     fn look(&self) -> Result<DatabaseFacts> {
-        let db = self.open()?;
-        let mut facts = facts(&db, &self.path, &self.exclude).map_err(self.failed("cannot be read"))?;
-        if catalog::pragma(&db, "journal_mode").map_err(self.failed("cannot be read"))? != "wal" {
-            facts
-                .notes
-                .push("it is not in WAL mode: a private copy is made, during which writers wait".to_owned());
+        self.exists()?;
+        let mut facts =
+            estimate::facts(&self.path, &self.exclude, self.wait).map_err(self.failed("cannot be read"))?;
+        if estimate::journal_mode(&self.path) != "wal" {
+            let note = "it is not in WAL mode: a private copy is made, during which writers wait";
+            facts.notes.push(note.to_owned());
         }
         Ok(facts)
     }
 
     fn take_snapshot(&self) -> Result<Snapshot> {
-        let db = self.open()?;
-        let wal = catalog::pragma(&db, "journal_mode").map_err(self.failed("cannot be read"))? == "wal";
+        self.exists()?;
+        let db = estimate::open(&self.path, "", self.wait).map_err(self.failed("cannot be opened"))?;
+        estimate::check_exclusions(&db, &self.exclude).map_err(self.failed("cannot be read"))?;
+        let mode = catalog::pragma(&db, "journal_mode").map_err(self.failed("cannot be read"))?;
         let id = random_id(&self.dataset)?;
         // In WAL mode readers and writers do not wait for each other. In the other modes a reader makes writers wait: it
         // must be short, so the database is copied in one go and the copy read at leisure.
-        let (db, copy) = if wal {
+        let (db, copy) = if mode == "wal" {
             (db, None)
         } else {
             let copy = Copy(self.scratch.join(format!("{COPY}{id}")));
             let private = self.copy(&db, &copy.0)?;
             (private, Some(copy))
         };
-        let failed = self.failed("no snapshot can be taken");
-        db.execute_batch("BEGIN").map_err(&failed)?;
-        let mut schema = read::schema(&db, &self.exclude).map_err(&failed)?;
-        if copy.is_some() {
-            // The copy has settings of its own in this one respect.
-            schema.settings.insert("journal_mode".to_owned(), self.journal_mode()?);
-        }
-        self.add_owner(&mut schema);
+        let schema = self.begin(&db, mode).map_err(self.failed("no snapshot can be taken"))?;
         Ok(Snapshot {
             dataset: self.dataset.clone(),
             path: self.path.clone(),
@@ -121,13 +107,19 @@ impl SqliteDatabase {
         })
     }
 
-    fn journal_mode(&self) -> Result<String> {
-        catalog::pragma(&self.open()?, "journal_mode").map_err(self.failed("cannot be read"))
+    /// Begins the one transaction of a snapshot, with its schema.
+    fn begin(&self, db: &Connection, mode: String) -> super::error::Result<Schema> {
+        db.execute_batch("BEGIN")?;
+        let mut schema = catalog::read(db, &self.exclude)?;
+        estimate::fill(db, &self.path, &mut schema)?;
+        // A private copy has a mode of its own.
+        schema.settings.insert("journal_mode".to_owned(), mode);
+        self.add_owner(&mut schema);
+        Ok(schema)
     }
 
     /// Mode and owner of the file itself, for the file that is made at the target.
     fn add_owner(&self, schema: &mut Schema) {
-        use std::os::unix::fs::MetadataExt;
         if let Ok(meta) = std::fs::metadata(&self.path) {
             let file = format!("{:o} {} {}", meta.mode() & 0o7777, meta.uid(), meta.gid());
             schema.state.insert("file".to_owned(), file);
@@ -136,24 +128,25 @@ impl SqliteDatabase {
 
     fn copy(&self, from: &Connection, to: &Path) -> Result<Connection> {
         let unusable = |error: std::io::Error| {
-            Failure::operator(self.scratch.display().to_string(), "no room for private copies").because(error)
+            Failure::operator(item(&self.dataset, &self.scratch), "no private copy can be made there")
+                .because(error)
+                .hint("free space there, or change the directory in the agent's configuration")
         };
         std::fs::create_dir_all(&self.scratch).map_err(unusable)?;
-        let failed = self.failed("no private copy can be made");
-        let mut copy = Connection::open(to).map_err(&failed)?;
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(unusable)?;
+        let failed = |error| failed(&self.dataset, to, "no private copy can be made", Error::Sqlite(error));
+        let mut copy = Connection::open(to).map_err(failed)?;
         // Thrown away after a crash: no need to make it durable.
-        copy.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").map_err(&failed)?;
-        rusqlite::backup::Backup::new(from, &mut copy)
-            .and_then(|backup| {
-                loop {
-                    use rusqlite::backup::StepResult::{Busy, Done, Locked, More};
-                    match backup.step(-1)? {
-                        Done => break Ok(()),
-                        More | Busy | Locked | _ => std::thread::yield_now(),
-                    }
-                }
-            })
-            .map_err(&failed)?;
+        copy.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF").map_err(failed)?;
+        let backup = Backup::new(from, &mut copy).map_err(failed)?;
+        // All pages under one lock. A writer that holds it is waited for by the connection's own busy handler.
+        if backup.step(-1).map_err(failed)? != StepResult::Done {
+            return Err(Failure::transient(item(&self.dataset, &self.path), "it stays locked by a writer")
+                .hint("another process holds it locked: it is tried again"));
+        }
+        drop(backup);
+        copy.execute_batch("PRAGMA query_only = ON").map_err(failed)?;
+        copy.set_prepared_statement_cache_capacity(64);
         Ok(copy)
     }
 }
@@ -165,34 +158,6 @@ fn random_id(dataset: &DatasetName) -> Result<String> {
         .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes));
     read.map_err(|e| Failure::operator(dataset.to_string(), "no random numbers").because(e))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// What is in an open database.
-pub fn facts(db: &Connection, path: &Path, exclude: &[String]) -> rusqlite::Result<DatabaseFacts> {
-    let schema = read::schema(db, exclude)?;
-    let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
-    let share = bytes / (schema.tables.len() as u64).max(1);
-    let mut tables = Vec::with_capacity(schema.tables.len());
-    for table in &schema.tables {
-        let name = catalog::quote(&table.name.name);
-        let count = if bytes <= COUNTED || !matches!(table.key, handover_engine::rows::TableKey::Hidden(_)) {
-            format!("SELECT count(*) FROM main.{name}")
-        } else {
-            format!("SELECT coalesce(max(rowid), 0) FROM main.{name}")
-        };
-        let rows: i64 = db.query_row(&count, [], |row| row.get(0))?;
-        tables.push(TableFacts { name: table.name.clone(), rows: rows.unsigned_abs(), bytes: share });
-    }
-    tables.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.name.cmp(&b.name)));
-    Ok(DatabaseFacts {
-        engine: "sqlite".to_owned(),
-        version: schema.version.clone(),
-        location: path.display().to_string(),
-        structure: Some(schema.structure()),
-        tables,
-        bytes,
-        notes: Vec::new(),
-    })
 }
 
 #[async_trait]
@@ -214,8 +179,11 @@ struct Copy(PathBuf);
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "a private copy could not be removed");
+        match std::fs::remove_file(&self.0) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.0.display(), %error, "a private copy could not be removed");
+            }
+            _ => {}
         }
     }
 }

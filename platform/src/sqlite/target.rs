@@ -3,7 +3,9 @@
 //! Files beside `main.db`: `main.db.handover-<migration>` is being built; `main.db.handover-state` says what undo needs to
 //! know; `main.db.handover-undo` is what stood there before.
 
+mod connection;
 mod place;
+mod record;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +19,8 @@ use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
 use rusqlite::Connection;
 
 use self::place::Place;
-use super::error::failed;
-use super::{database, read, write};
+use super::error::{self, Error, failed};
+use super::{catalog, estimate, read, write};
 use crate::tree::blocking;
 
 /// A database to be built.
@@ -37,7 +39,8 @@ struct Shared {
 type Open<'a> = MutexGuard<'a, Option<(Connection, Arc<Schema>)>>;
 
 impl SqliteTarget {
-    /// The database whose final place is `path`.
+    /// The database whose final place is `path` (behind it, where that is a symbolic link). The published file gets the mode
+    /// and owner of the source's; where the source does not tell, mode 0640.
     pub fn new(dataset: DatasetName, path: PathBuf, migration: &MigrationId) -> Self {
         let place = Place::new(dataset.clone(), path, migration.clone());
         Self { shared: Arc::new(Shared { dataset, place, open: Mutex::new(None) }) }
@@ -53,8 +56,8 @@ impl SqliteTarget {
 }
 
 impl Shared {
-    fn failed<'a>(&'a self, what: &'a str) -> impl Fn(rusqlite::Error) -> Failure + 'a {
-        move |error| failed(&self.dataset, self.place.partial(), what, error)
+    fn failed<E: Into<Error>>(&self, what: &str) -> impl Fn(E) -> Failure {
+        move |error| failed(&self.dataset, self.place.newest(), what, error)
     }
 
     fn lock(&self) -> Open<'_> {
@@ -62,21 +65,19 @@ impl Shared {
     }
 
     /// Runs `work` on the database that is being built, or else the published one.
-    fn with<T>(
-        &self,
-        what: &str,
-        work: impl FnOnce(&Connection, &Schema) -> rusqlite::Result<T>,
-    ) -> Result<T> {
+    fn with<T>(&self, what: &str, work: impl FnOnce(&Connection, &Schema) -> error::Result<T>) -> Result<T> {
         let mut open = self.lock();
-        if open.is_none() {
-            let db = self.place.open_newest()?;
-            let schema = read::schema(&db, &[]).map_err(self.failed(what))?;
-            *open = Some((db, Arc::new(schema)));
-        }
-        match &*open {
-            Some((db, schema)) => work(db, schema).map_err(self.failed(what)),
-            None => Err(Failure::permanent(self.dataset.to_string(), "there is no database to work on")),
-        }
+        let (db, schema) = match open.take() {
+            Some(open) => open,
+            None => {
+                let db = self.place.open_newest()?;
+                let schema = catalog::read(&db, &[]).map_err(self.failed(what))?;
+                (db, Arc::new(schema))
+            }
+        };
+        let result = work(&db, &schema).map_err(self.failed(what));
+        *open = Some((db, schema));
+        result
     }
 
     fn close(&self) {
@@ -86,77 +87,74 @@ impl Shared {
     fn prepare(&self, schema: &Schema) -> Result<()> {
         self.close();
         self.place.begin()?;
-        let failed = self.failed("cannot be prepared");
         let db = self.place.open_partial(&schema.settings)?;
-        write::drop_triggers(&db).map_err(&failed)?;
-        write::make_tables(&db, schema).map_err(&failed)?;
-        Ok(())
+        write::make_tables(&db, schema).map_err(self.failed("its tables cannot be made"))?;
+        drop(db);
+        self.place.remember_settings(schema)
     }
 
     fn apply(&self, chunks: &[RowsChunk]) -> Result<()> {
-        let tables: Vec<String> = chunks.iter().map(|chunk| chunk.header.table.to_string()).collect();
+        let mut tables: Vec<&str> = chunks.iter().map(|chunk| chunk.header.table.name.as_str()).collect();
+        tables.dedup();
         self.with(&format!("rows of {} cannot be written", tables.join(", ")), |db, schema| {
-            db.execute_batch("BEGIN IMMEDIATE")?;
-            let applied = chunks.iter().try_for_each(|chunk| write::apply(db, schema, chunk));
-            // Durable with the commit: synchronous = FULL.
-            let ended = applied.and_then(|()| db.execute_batch("COMMIT"));
-            if ended.is_err() {
-                // A failed commit (a full disk) may have rolled back already.
-                let _ = db.execute_batch("ROLLBACK");
-            }
-            ended
+            // A transaction that is not committed (a full disk) is rolled back when it is dropped. The commit is durable:
+            // synchronous = FULL.
+            let transaction = db.unchecked_transaction()?;
+            chunks.iter().try_for_each(|chunk| write::apply(db, schema, chunk))?;
+            Ok(transaction.commit()?)
         })
     }
 
+    fn finish(&self, schema: &Schema) -> Result<()> {
+        if !self.place.is_building() {
+            return self.place.published();
+        }
+        self.with("indexes, views and triggers cannot be made", |db, _| write::finish(db, schema))?;
+        // What was read of the catalog before is no longer true.
+        self.close();
+        self.place.remember_settings(schema)
+    }
+
     fn publish(&self) -> Result<()> {
-        if !self.place.partial().exists() {
-            return Ok(());
+        if !self.place.is_building() {
+            return self.place.published();
         }
         self.with("cannot be published", |db, _| {
             let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if found == "ok" {
-                Ok(())
-            } else {
-                Err(rusqlite::Error::InvalidParameterName(format!("quick_check: {found}")))
-            }
+            if found == "ok" { Ok(()) } else { Err(Error::Check(found)) }
         })?;
         self.close();
         self.place.publish()
+    }
+
+    fn occupied(&self) -> Result<Option<DatabaseFacts>> {
+        let path = self.place.path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let facts = estimate::facts(path, &[], estimate::BUSY)
+            .map_err(|e| failed(&self.dataset, path, "cannot be read", e));
+        // Whatever it is, it stands there.
+        let bytes = std::fs::metadata(path).map_or(1, |meta| meta.len().max(1));
+        Ok(Some(facts.unwrap_or_else(|failure| DatabaseFacts {
+            engine: "sqlite".to_owned(),
+            location: path.display().to_string(),
+            bytes,
+            notes: vec![failure.to_string()],
+            ..DatabaseFacts::default()
+        })))
     }
 }
 
 #[async_trait]
 impl DatabaseTarget for SqliteTarget {
     async fn occupied(&self) -> Result<Option<DatabaseFacts>> {
-        self.run(|shared| {
-            let path = shared.place.path();
-            if !path.exists() {
-                return Ok(None);
-            }
-            let facts = shared.place.open_published().and_then(|db| {
-                database::facts(&db, path, &[])
-                    .map_err(|e| failed(&shared.dataset, path, "cannot be read", e))
-            });
-            // Whatever it is, it stands there.
-            let bytes = std::fs::metadata(path).map_or(1, |meta| meta.len().max(1));
-            Ok(Some(facts.unwrap_or_else(|failure| DatabaseFacts {
-                engine: "sqlite".to_owned(),
-                location: path.display().to_string(),
-                bytes,
-                notes: vec![failure.to_string()],
-                ..DatabaseFacts::default()
-            })))
-        })
-        .await
+        self.run(Shared::occupied).await
     }
 
     async fn prepare(&self, schema: &Schema) -> Result<()> {
         let schema = schema.clone();
-        self.run(move |shared| {
-            shared.prepare(&schema)?;
-            shared.place.remember_settings(&schema)
-        })
-        .await
+        self.run(move |shared| shared.prepare(&schema)).await
     }
 
     async fn discard(&self) -> Result<()> {
@@ -174,27 +172,21 @@ impl DatabaseTarget for SqliteTarget {
 
     async fn finish(&self, schema: &Schema) -> Result<()> {
         let schema = schema.clone();
-        self.run(move |shared| {
-            shared.with("indexes, views and triggers cannot be made", |db, _| write::finish(db, &schema))?;
-            // What was read of the catalog before is no longer true.
-            shared.close();
-            Ok(())
-        })
-        .await
+        self.run(move |shared| shared.finish(&schema)).await
     }
 
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
         let (table, range) = (table.clone(), range.clone());
         self.run(move |shared| {
-            shared
-                .with("cannot be read again", |db, schema| read::chunk(db, schema, &table, &range, u64::MAX))
+            let what = format!("table {table} cannot be read again");
+            shared.with(&what, |db, schema| read::chunk(db, schema, &table, &range, u64::MAX))
         })
         .await
     }
 
     async fn reread_schema(&self) -> Result<Schema> {
         self.run(|shared| {
-            let mut schema = shared.with("cannot be read again", |db, _| read::schema(db, &[]))?;
+            let mut schema = shared.with("cannot be read again", |db, _| catalog::read(db, &[]))?;
             shared.place.recall_settings(&mut schema)?;
             Ok(schema)
         })

@@ -1,75 +1,111 @@
-//! Applying chunks to a database, and what comes after the load.
+//! Making the tables of a database, applying chunks to them, and what comes after the load.
 
 use handover_engine::rows::{RowsChunk, Schema, TableKey, text};
-use rusqlite::{Connection, Result, params_from_iter};
+use rusqlite::Connection;
 
-use super::catalog::quote;
-use super::read::Shape;
-use super::value::parse_row;
-
-fn malformed(error: impl std::fmt::Display) -> rusqlite::Error {
-    rusqlite::Error::InvalidParameterName(format!("a block is malformed: {error}"))
-}
+use super::catalog::{self, ALIASES, ASIDE, quote};
+use super::error::{Error, Result};
+use super::shape::{Shape, position};
+use super::state;
+use super::value::{BadValue, Value};
 
 /// Makes a chunk's range hold exactly its rows. To be called inside a transaction.
 pub fn apply(db: &Connection, schema: &Schema, chunk: &RowsChunk) -> Result<()> {
     let shape = Shape::of(db, schema, &chunk.header.table)?;
-    let name = quote(&chunk.header.table.name);
-    let (condition, values) = shape.condition(&chunk.header.range)?;
-    db.prepare_cached(&format!("DELETE FROM main.{name}{condition}"))?
-        .execute(params_from_iter(shape.bind(&values)))?;
-    let columns = shape.columns();
-    let marks: Vec<String> = (0..columns.len()).map(|n| shape.placeholder(n)).collect();
-    // A row elsewhere with the same unique value is stale, and its own chunk will bring it up to date.
-    let sql =
-        format!("INSERT OR REPLACE INTO main.{name} ({}) VALUES ({})", columns.join(", "), marks.join(", "));
-    let mut insert = db.prepare_cached(&sql)?;
-    for row in text::rows(&chunk.block).map_err(malformed)? {
-        let values = parse_row(row, columns.len()).map_err(malformed)?;
-        if shape.utf16 {
-            insert.execute(params_from_iter(shape.bind(&values)))?;
-        } else {
-            insert.execute(params_from_iter(&values))?;
+    let confined = shape.confine(&chunk.header.range)?;
+    let mut delete = db.prepare_cached(&format!("DELETE FROM main.{}{}", shape.name(), confined.sql))?;
+    for (n, value) in confined.values.iter().enumerate() {
+        shape.bind(&mut delete, n, value)?;
+    }
+    delete.raw_execute()?;
+    let mut insert = db.prepare_cached(&shape.insert())?;
+    let width = shape.columns().len();
+    let mut at = position_of_first(&shape, chunk)?;
+    for row in text::rows(&chunk.block).map_err(BadValue::from)? {
+        let mut found = 0;
+        for value in text::values(row) {
+            if found < width {
+                shape.bind(&mut insert, found, &Value::parse(value)?)?;
+            }
+            found += 1;
         }
+        if found != width {
+            return Err(BadValue::from(text::BadText::Width { found, expected: width }).into());
+        }
+        if shape.positions().is_some() {
+            at += 1;
+            shape.bind(&mut insert, width, &Value::Integer(at))?;
+        }
+        insert.raw_execute()?;
     }
     Ok(())
 }
 
-/// Makes the tables of the first half that are not there yet.
-pub fn make_tables(db: &Connection, schema: &Schema) -> Result<()> {
-    db.execute_batch("BEGIN IMMEDIATE")?;
-    for ddl in &schema.before_load {
-        if !exists(db, &ddl.kind, &ddl.name)? {
-            create(db, &ddl.sql)?;
-            if ddl.sql.to_ascii_uppercase().contains("VIRTUAL") {
-                empty_shadows(db, schema, &ddl.name)?;
-            }
-        }
-    }
-    db.execute_batch("COMMIT")
+/// The position before a chunk's first row; 0 where rows have keys.
+fn position_of_first(shape: &Shape<'_>, chunk: &RowsChunk) -> Result<i64> {
+    let after = if shape.by_position() { position(chunk.header.range.after.as_ref())? } else { 0 };
+    Ok(i64::try_from(after).unwrap_or(i64::MAX))
 }
 
-/// A new virtual table has rows in its shadow tables: those of the source take their place.
-fn empty_shadows(db: &Connection, schema: &Schema, table: &str) -> Result<()> {
-    for shadow in schema.tables.iter().filter(|t| t.name.name.starts_with(&format!("{table}_"))) {
-        if exists(db, "table", &shadow.name.name)? && !matches!(shadow.key, TableKey::Position) {
-            db.execute_batch(&format!("DELETE FROM main.{}", quote(&shadow.name.name)))?;
+/// Makes the tables of the first half that are not there yet, all or none, and drops the triggers, so that loading fires
+/// none.
+pub fn make_tables(db: &Connection, schema: &Schema) -> Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    drop_triggers(db)?;
+    for ddl in &schema.before_load {
+        if !exists(db, &ddl.kind, &ddl.name)? {
+            catalog::known_module(db, ddl)?;
+            create(db, &ddl.sql)?;
         }
     }
+    set_columns_aside(db, schema)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Renames, where every name of the hidden key is a column's, that column: the hidden key takes the rows' positions then.
+fn set_columns_aside(db: &Connection, schema: &Schema) -> Result<()> {
+    for table in schema.tables.iter().filter(|table| table.key == TableKey::Position) {
+        let sql = "SELECT count(*) FROM pragma_table_info(?) WHERE name = ?";
+        let is_aside: i64 =
+            db.prepare(sql)?.query_row([table.name.name.as_str(), ASIDE], |row| row.get(0))?;
+        let column = table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(ALIASES[2]));
+        let (Some(column), 0) = (column, is_aside) else { continue };
+        let (name, column) = (quote(&table.name.name), quote(&column.name));
+        db.execute_batch(&format!("ALTER TABLE main.{name} RENAME COLUMN {column} TO {}", quote(ASIDE)))?;
+    }
+    Ok(())
+}
+
+/// Gives the columns that were set aside their names back, wherever statements name them.
+fn put_columns_back(db: &Connection, schema: &Schema) -> Result<()> {
+    if !schema.tables.iter().any(|table| table.key == TableKey::Position) {
+        return Ok(());
+    }
+    db.execute_batch("PRAGMA writable_schema = ON")?;
+    let transaction = db.unchecked_transaction()?;
+    for ddl in schema.before_load.iter().chain(&schema.after_load) {
+        must_create(&ddl.sql)?;
+        let sql = "UPDATE main.sqlite_schema SET sql = ?1 WHERE type = ?2 AND name = ?3 AND sql <> ?1";
+        db.execute(sql, (&ddl.sql, &ddl.kind, &ddl.name))?;
+    }
+    transaction.commit()?;
+    db.execute_batch("PRAGMA writable_schema = RESET")?;
     Ok(())
 }
 
 /// Runs one statement of the source's schema. Nothing but one CREATE: the source must not be able to attach or change
 /// another file.
 fn create(db: &Connection, sql: &str) -> Result<()> {
-    let is_create = sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("create "));
-    if !is_create {
-        return Err(rusqlite::Error::InvalidParameterName(
-            "a schema statement that makes nothing".to_owned(),
-        ));
-    }
+    must_create(sql)?;
     // Refuses text with a second statement.
-    db.execute(sql, []).map(drop)
+    db.execute(sql, [])?;
+    Ok(())
+}
+
+fn must_create(sql: &str) -> Result<()> {
+    let is_create = sql.trim_start().get(..7).is_some_and(|word| word.eq_ignore_ascii_case("create "));
+    if is_create { Ok(()) } else { Err(Error::Statement) }
 }
 
 fn exists(db: &Connection, kind: &str, name: &str) -> Result<bool> {
@@ -79,6 +115,7 @@ fn exists(db: &Connection, kind: &str, name: &str) -> Result<bool> {
 
 /// Makes indexes, views and triggers that are not there yet, one transaction each, then sequences and statistics.
 pub fn finish(db: &Connection, schema: &Schema) -> Result<()> {
+    put_columns_back(db, schema)?;
     for ddl in &schema.after_load {
         if !exists(db, &ddl.kind, &ddl.name)? {
             create(db, &ddl.sql)?;
@@ -89,40 +126,17 @@ pub fn finish(db: &Connection, schema: &Schema) -> Result<()> {
             db.pragma_update(None, name, value.parse::<i64>().unwrap_or(0))?;
         }
     }
-    db.execute_batch("BEGIN IMMEDIATE")?;
-    sequences(db, schema)?;
-    statistics(db, schema)?;
-    db.execute_batch("COMMIT")
+    state::write(db, schema)
 }
 
-fn sequences(db: &Connection, schema: &Schema) -> Result<()> {
-    if !db.table_exists(None, "sqlite_sequence")? {
-        return Ok(());
-    }
-    db.execute("DELETE FROM sqlite_sequence", [])?;
-    for (key, position) in &schema.state {
-        if let Some(table) = key.strip_prefix("sequence/") {
-            let position = position.parse::<i64>().map_err(malformed)?;
-            db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, position))?;
-        }
-    }
-    Ok(())
-}
-
-fn statistics(db: &Connection, schema: &Schema) -> Result<()> {
-    let Some(rows) = schema.state.get("statistics") else { return Ok(()) };
-    // Makes the statistics table, and leaves it empty.
-    db.execute_batch("ANALYZE main.sqlite_schema; DELETE FROM sqlite_stat1")?;
-    let sql = "INSERT INTO sqlite_stat1 SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)";
-    db.execute(sql, [rows])?;
-    Ok(())
-}
-
-/// Drops the triggers, so that loading fires none.
-pub fn drop_triggers(db: &Connection) -> Result<()> {
+fn drop_triggers(db: &Connection) -> Result<()> {
     let mut statement = db.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger'")?;
-    let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>>>()?;
-    names.iter().try_for_each(|name| db.execute_batch(&format!("DROP TRIGGER main.{}", quote(name))))
+    let names =
+        statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    for name in names {
+        db.execute_batch(&format!("DROP TRIGGER main.{}", quote(&name)))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,14 @@
+//! The SQLite adapter on real files: the contract of every adapter, and what is SQLite's own.
+
+#[path = "sqlite/contract.rs"]
+mod contract;
+#[path = "sqlite/place.rs"]
+mod place;
+#[path = "sqlite/schema.rs"]
+mod schema;
+#[path = "sqlite/support.rs"]
+mod support;
+#[path = "sqlite/trouble.rs"]
+mod trouble;
+#[path = "sqlite/values.rs"]
+mod values;

@@ -25,6 +25,10 @@ use crate::manifest::Manifest;
 use crate::sqlite::SqliteDatabase;
 use crate::tree::{FileTree, Filter};
 
+/// A table of more than this is cut into parts of about this size, which are copied side by side…
+const PART_BYTES: u64 = 32 << 20;
+/// …but into no more than this many.
+const MOST_PARTS: usize = 64;
 /// Chunks read ahead of the one being sent.
 const AHEAD: usize = 1;
 
@@ -125,7 +129,15 @@ impl SourceHost for LocalSource {
     async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened> {
         let database = self.database(dataset)?;
         let snapshot = self.leases.open(lease, dataset, || async move { database.snapshot().await }).await?;
-        Ok(Opened { snapshot: snapshot.id(), schema: snapshot.schema().clone() })
+        let mut schema = snapshot.schema().clone();
+        for table in &mut schema.tables {
+            let parts =
+                usize::try_from(table.estimated_bytes / PART_BYTES).unwrap_or(MOST_PARTS).min(MOST_PARTS);
+            if parts > 1 {
+                table.cuts = snapshot.split(&table.name, parts).await?;
+            }
+        }
+        Ok(Opened { snapshot: snapshot.id(), schema })
     }
 
     async fn close(&self, lease: &LeaseId) -> Result<()> {

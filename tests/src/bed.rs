@@ -37,6 +37,15 @@ pub enum Dataset {
         /// Where it lands.
         target: PathBuf,
     },
+    /// A database on a server.
+    Server {
+        /// Its name.
+        name: String,
+        /// Its URL at the source.
+        source: String,
+        /// Its URL at the target.
+        target: String,
+    },
     /// A file tree.
     Files {
         /// Its name.
@@ -189,6 +198,8 @@ impl Bed {
             all.join(match dataset {
                 Dataset::Database { source, target, .. } => compare::databases(source, target)?,
                 Dataset::Files { source, target, .. } => compare::trees(source, target)?,
+                // Only who runs the servers can compare them.
+                Dataset::Server { .. } => Comparison::default(),
             });
         }
         Ok(all)

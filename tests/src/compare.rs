@@ -1,9 +1,11 @@
 //! Compares what arrived with what was to be moved, without a line of the product's code.
 
 mod database;
+mod server;
 mod tree;
 
 pub use database::databases;
+pub use server::{Side, servers};
 pub use tree::trees;
 
 /// Differences that are named; further ones are only counted.

@@ -10,3 +10,4 @@ pub mod locate;
 pub mod poll;
 pub mod process;
 pub mod resent;
+pub mod server;

@@ -8,9 +8,9 @@ pub(super) mod cover;
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, future};
+use futures::{Stream, StreamExt, TryStreamExt, future};
 
-use self::cover::Course;
+use self::cover::{Course, Segment};
 use super::{Message, Work};
 use crate::failure::Failure;
 use crate::journal::Record;
@@ -18,10 +18,12 @@ use crate::name::{DatasetName, LeaseId};
 use crate::plan::StepKind;
 use crate::ports::{DatabaseTarget, Opened, Result};
 use crate::progress::Amount;
-use crate::rows::{HeldChunk, RowsChunk, RowsRequest, RowsWanted, TableName};
+use crate::rows::{HeldChunk, Key, RowsChunk, RowsRequest, RowsWanted, SnapshotId, TableName};
 
 /// Text bytes of a chunk.
 pub const CHUNK_BYTES: u64 = 2 << 20;
+/// Parts of tables that are under way or wait for a lane.
+const SIDE_BY_SIDE: usize = 8;
 /// Held chunks that are checked with one request.
 const RECHECK: usize = 256;
 /// Chunks that are applied in one transaction when they have arrived together.
@@ -38,9 +40,17 @@ pub fn lease(work: &Work, dataset: &DatasetName) -> Result<LeaseId> {
 /// Copies what has changed since the last pass, or everything.
 pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
     let lease = lease(&work, &dataset)?;
-    let opened = work.source.host.open(&lease, &dataset).await?;
+    let mut opened = work.source.host.open(&lease, &dataset).await?;
     let held = work.holdings.schema(&work.migration, &dataset).await?;
-    if held.is_some_and(|held| held.structure() != opened.schema.structure()) {
+    let (same, other): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|held| held.structure() == opened.schema.structure());
+    if let Some(held) = same.first() {
+        // The chunks that are held lie between the cuts of that time.
+        for table in &mut opened.schema.tables {
+            table.cuts = held.table(&table.name).map(|held| held.cuts.clone()).unwrap_or_default();
+        }
+    }
+    if !other.is_empty() {
         // What is held has another shape: it cannot be brought up to date row by row.
         let text = "its schema has changed since the last pass; it is copied from the start".to_owned();
         work.desk.send(Message::Note { item: dataset.to_string(), text }).await?;
@@ -55,13 +65,25 @@ pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarg
     let step = StepKind::Copy(dataset.clone()).id();
     let mut tables: Vec<_> = opened.schema.tables.iter().collect();
     tables.sort_by_key(|table| std::cmp::Reverse(table.estimated_bytes));
-    let names: Vec<TableName> = tables.into_iter().map(|table| table.name.clone()).collect();
-    let copier = Arc::new(Copier { work, dataset, target, lease, opened, step });
-    // The bound keeps a thousand tables from waiting as a thousand futures; the lanes decide how many run.
-    let mut copies =
-        futures::stream::iter(names.into_iter().map(|table| copier.table(table))).buffer_unordered(8);
+    let tables: Vec<(TableName, Vec<Key>)> =
+        tables.into_iter().map(|table| (table.name.clone(), table.cuts.clone())).collect();
+    let copier = Copier { work, dataset, target, lease, opened, step };
+    let copier = &copier;
+    // Largest first. The bound keeps a thousand tables from waiting as a thousand futures; the lanes decide how many run.
+    let mut copies = futures::stream::iter(tables)
+        .map(|(table, cuts)| copier.parts(table, cuts))
+        .buffered(1)
+        .try_flatten()
+        .map_ok(|part| copier.part(part))
+        .try_buffer_unordered(SIDE_BY_SIDE);
     while copies.try_next().await?.is_some() {}
     Ok(())
+}
+
+/// A part of a table.
+struct Part {
+    table: TableName,
+    segment: Segment<(SnapshotId, HeldChunk)>,
 }
 
 struct Copier {
@@ -74,24 +96,29 @@ struct Copier {
 }
 
 impl Copier {
-    async fn table(&self, table: TableName) -> Result<()> {
-        let _lane = self.work.lanes.acquire().await.map_err(|_| super::stopped())?;
-        self.work.desk.checkpoint()?;
+    /// The parts of a table that are copied side by side.
+    async fn parts(&self, table: TableName, cuts: Vec<Key>) -> Result<impl Stream<Item = Result<Part>>> {
         let held = self.work.holdings.chunks(&self.work.migration, &self.dataset, &table).await?;
-        // Before anything is rechecked: a recheck that is interrupted may leave a gap, and there must never be two.
-        let missing = cover::missing(held.iter().map(|(_, chunk)| chunk)).ok_or_else(|| {
+        let segments = cover::segments(held, |(_, chunk)| chunk, &cuts).ok_or_else(|| {
             Failure::permanent(
                 format!("{}, table {table}", self.dataset),
                 "the journal holds chunks with several gaps between them",
             )
             .hint("abort, and plan again")
         })?;
+        Ok(futures::stream::iter(segments).map(move |segment| Ok(Part { table: table.clone(), segment })))
+    }
+
+    async fn part(&self, Part { table, segment }: Part) -> Result<()> {
+        let _lane = self.work.lanes.acquire().await.map_err(|_| super::stopped())?;
+        self.work.desk.checkpoint()?;
         let (now, stale): (Vec<_>, Vec<_>) =
-            held.into_iter().partition(|(snapshot, _)| *snapshot == self.opened.snapshot);
+            segment.held.into_iter().partition(|(snapshot, _)| *snapshot == self.opened.snapshot);
         for (_, chunk) in &now {
             self.got_on(chunk).await?;
         }
-        for range in missing {
+        // Before anything is rechecked: a recheck that is interrupted may leave a gap, and there must never be two.
+        if let Some(range) = segment.missing {
             self.take(&table, RowsWanted::Range(range), &[]).await?;
         }
         let stale: Vec<HeldChunk> = stale.into_iter().map(|(_, chunk)| chunk).collect();

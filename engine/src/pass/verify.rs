@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use super::database::cover;
 use super::merge::Sorted;
@@ -13,10 +13,10 @@ use crate::plan::StepKind;
 use crate::ports::{DatabaseTarget, Result, TreeTarget};
 use crate::progress::Amount;
 use crate::report::{Difference, Verified};
-use crate::rows::TableName;
+use crate::rows::{HeldChunk, Key, Schema, TableName, TableSpec};
 use crate::tree::{Entry, EntryKind, IndexEntry};
 
-/// Files that are read side by side.
+/// Files, or chunks of a table, that are read side by side.
 const READERS: usize = 2;
 
 struct Verifier {
@@ -31,12 +31,12 @@ pub async fn database(work: Work, dataset: DatasetName, target: Arc<dyn Database
     let Verifier { work, dataset, .. } = &verifier;
     let schema = target.reread_schema().await?;
     let held = work.holdings.schema(&work.migration, dataset).await?;
-    if held.map(|held| held.structure()) != Some(schema.structure()) {
+    if held.as_ref().map(Schema::structure) != Some(schema.structure()) {
         verifier.differs("schema".to_owned(), "it is not the source's").await?;
     }
     let mut read = crate::journal::Sums::default();
-    for table in &schema.tables {
-        let chunks = verifier.table(&target, &table.name).await?;
+    for table in held.iter().flat_map(|held| &held.tables) {
+        let chunks = verifier.table(&target, table).await?;
         read.rows += chunks.rows;
         read.bytes += chunks.bytes;
         read.tables += 1;
@@ -119,36 +119,44 @@ impl Verifier {
         Self { work, dataset, step }
     }
 
-    async fn table(&self, target: &Arc<dyn DatabaseTarget>, table: &TableName) -> Result<Amount> {
+    async fn table(&self, target: &Arc<dyn DatabaseTarget>, spec: &TableSpec) -> Result<Amount> {
         let mut read = Amount::default();
+        let table = &spec.name;
         let chunks = self.work.holdings.chunks(&self.work.migration, &self.dataset, table).await?;
         // Rows that no chunk covers would not be read at all.
-        if cover::missing(chunks.iter().map(|(_, held)| held)).is_none_or(|missing| !missing.is_empty()) {
+        if cover::missing(chunks.iter().map(|(_, held)| held), &spec.cuts)
+            .is_none_or(|missing| !missing.is_empty())
+        {
             self.differs(format!("table {table}"), "not all of its keys were copied").await?;
         }
-        for (_, held) in chunks {
-            self.work.desk.checkpoint()?;
-            let chunk = target.reread(table, &held.range).await?;
-            if chunk.header.digest != held.digest {
-                let from = held
-                    .range
-                    .after
-                    .as_ref()
-                    .map_or("the start".to_owned(), |k| k.0.escape_ascii().to_string());
-                let to = held
-                    .range
-                    .until
-                    .as_ref()
-                    .map_or("the end".to_owned(), |k| k.0.escape_ascii().to_string());
-                let item = format!("table {table}, keys after {from} to {to}");
-                self.differs(item, "its rows are not the source's").await?;
-            }
-            let amount = Amount { rows: held.rows, files: 0, bytes: held.bytes };
+        let mut found = futures::stream::iter(chunks)
+            .map(|(_, held)| self.chunk(target, table, held))
+            .buffer_unordered(READERS);
+        while let Some(amount) = found.try_next().await? {
             read.rows += amount.rows;
             read.bytes += amount.bytes;
             self.got_on(amount).await?;
         }
         Ok(read)
+    }
+
+    async fn chunk(
+        &self,
+        target: &Arc<dyn DatabaseTarget>,
+        table: &TableName,
+        held: HeldChunk,
+    ) -> Result<Amount> {
+        self.work.desk.checkpoint()?;
+        let chunk = target.reread(table, &held.range).await?;
+        if chunk.header.digest != held.digest {
+            let shown = |key: &Option<Key>, open: &str| {
+                key.as_ref().map_or(open.to_owned(), |key| key.0.escape_ascii().to_string())
+            };
+            let (from, to) = (shown(&held.range.after, "the start"), shown(&held.range.until, "the end"));
+            let item = format!("table {table}, keys after {from} to {to}");
+            self.differs(item, "its rows are not the source's").await?;
+        }
+        Ok(Amount { rows: held.rows, files: 0, bytes: held.bytes })
     }
 
     async fn contents(&self, target: &Arc<dyn TreeTarget>, files: Vec<IndexEntry>) -> Result<()> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::TableName;
+use super::{Key, TableName};
 use crate::digest::Digest;
 
 /// A database's schema, in two halves around the load.
@@ -31,13 +31,14 @@ pub struct Schema {
 
 impl Schema {
     /// Digest of all that must not change between approval and the end of the copy: the statements and the tables'
-    /// shapes, but neither their sizes nor the engine's version.
+    /// shapes, but neither their sizes and cuts nor the engine's version.
     pub fn structure(&self) -> Digest {
         let mut bare = self.clone();
         bare.state.clear();
         bare.version.clear();
         for table in &mut bare.tables {
             (table.estimated_rows, table.estimated_bytes) = (0, 0);
+            table.cuts.clear();
         }
         // Sizes aside, a schema is plain data: strings, numbers and lists, which always serialize.
         Digest::of(&serde_json::to_vec(&bare).unwrap_or_default())
@@ -75,6 +76,9 @@ pub struct TableSpec {
     pub estimated_rows: u64,
     /// The engine's estimate of the text bytes, for progress.
     pub estimated_bytes: u64,
+    /// Keys that cut a large table into parts, in key order; each part is copied by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<Key>,
 }
 
 /// A column that travels.

@@ -173,7 +173,14 @@ fn spec(db: &Connection, table: &Listed) -> Result<TableSpec> {
     let columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
     let key = key(db, table, &columns)?;
     let columns = columns.into_iter().filter(|c| !c.generated).map(|c| c.spec).collect();
-    Ok(TableSpec { name: TableName::plain(&table.name), columns, key, estimated_rows: 0, estimated_bytes: 0 })
+    Ok(TableSpec {
+        name: TableName::plain(&table.name),
+        columns,
+        key,
+        estimated_rows: 0,
+        estimated_bytes: 0,
+        cuts: Vec::new(),
+    })
 }
 
 fn key(db: &Connection, table: &Listed, columns: &[Column]) -> Result<TableKey> {

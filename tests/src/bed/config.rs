@@ -36,6 +36,10 @@ fn dataset_table(text: &mut String, side: &str, dataset: &Dataset) -> Result<()>
                 plain(path)?
             )?;
         }
+        Dataset::Server { name, source, target } => {
+            let url = if side == "source" { source } else { target };
+            write!(text, "\n[[database]]\nname = \"{name}\"\nurl = \"{url}\"\n")?;
+        }
         Dataset::Files { name, source, target } => {
             let path = pick(source, target);
             fs::create_dir_all(path)?;

@@ -5,32 +5,63 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::rows::{HeldChunk, Key, KeyRange, RowsWanted};
 
-/// What of a table no held chunk covers, in key order: the rest of a chunk that had to be cut anew when a recheck was
-/// interrupted, and what lies beyond the last chunk. `None` when the chunks leave several gaps between them, whose order
-/// cannot be told.
-pub fn missing<'a>(held: impl IntoIterator<Item = &'a HeldChunk>) -> Option<Vec<KeyRange>> {
-    let mut by_start: HashMap<Option<Key>, Option<Key>> =
-        held.into_iter().map(|chunk| (chunk.range.after.clone(), chunk.range.until.clone())).collect();
-    let mut out = Vec::new();
-    let mut start = None;
-    loop {
-        // To the end of this chain.
-        while let Some(until) = by_start.remove(&start) {
-            if until.is_none() {
-                return by_start.is_empty().then_some(out);
-            }
-            start = until;
+/// A part of a table between two cuts, and what is held of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Segment<T> {
+    /// The chunks, in key order.
+    pub held: Vec<T>,
+    /// What no chunk covers: the rest of a chunk that had to be cut anew when a recheck was interrupted, or what lies beyond
+    /// the last chunk.
+    pub missing: Option<KeyRange>,
+}
+
+/// The segments of a table that was cut at these keys, with the chunks that are held of them. `None` when the chunks of a
+/// segment leave several gaps between them: the order of what lies between those cannot be told.
+pub fn segments<T>(
+    held: impl IntoIterator<Item = T>,
+    chunk: impl Fn(&T) -> &HeldChunk,
+    cuts: &[Key],
+) -> Option<Vec<Segment<T>>> {
+    let mut slots: Vec<Option<T>> = held.into_iter().map(Some).collect();
+    let ranges: Vec<KeyRange> = slots.iter().flatten().map(|t| chunk(t).range.clone()).collect();
+    let by = |end: fn(&KeyRange) -> &Option<Key>| -> HashMap<&Option<Key>, usize> {
+        ranges.iter().enumerate().map(|(at, range)| (end(range), at)).collect()
+    };
+    let (by_start, by_end) = (by(|range| &range.after), by(|range| &range.until));
+    let mut ends: Vec<Option<Key>> = cuts.iter().cloned().map(Some).collect();
+    ends.push(None);
+    let (mut out, mut start) = (Vec::new(), None);
+    for end in ends {
+        let (mut at, mut front) = (start, Vec::new());
+        // From the start on, as far as one chunk continues another. (The table's end is also written `None`.)
+        while (front.is_empty() || at != end)
+            && let Some(next) = by_start.get(&at).copied().filter(|next| slots[*next].is_some())
+        {
+            front.extend(slots[next].take());
+            at = ranges[next].until.clone();
         }
-        if by_start.is_empty() {
-            out.push(KeyRange { after: start, until: None });
-            return Some(out);
+        let is_whole = !front.is_empty() && at == end;
+        // Back from the end.
+        let (mut head, mut back) = (end.clone(), Vec::new());
+        while !is_whole
+            && (back.is_empty() || head != at)
+            && let Some(before) = by_end.get(&head).copied().filter(|before| slots[*before].is_some())
+        {
+            back.extend(slots[before].take());
+            head = ranges[before].after.clone();
         }
-        let ends: Vec<&Key> = by_start.values().flatten().collect();
-        let mut heads = by_start.keys().flatten().filter(|key| !ends.contains(key)).cloned();
-        let (head, None) = (heads.next()?, heads.next()) else { return None };
-        out.push(KeyRange { after: start, until: Some(head.clone()) });
-        start = Some(head);
+        front.extend(back.into_iter().rev());
+        let missing = (!is_whole).then(|| KeyRange { after: at, until: head });
+        out.push(Segment { held: front, missing });
+        start = end;
     }
+    slots.iter().all(Option::is_none).then_some(out)
+}
+
+/// What of a table no held chunk covers, in key order; `None` as for [`segments`].
+pub fn missing<'a>(held: impl IntoIterator<Item = &'a HeldChunk>, cuts: &[Key]) -> Option<Vec<KeyRange>> {
+    let segments = segments(held, |chunk| *chunk, cuts)?;
+    Some(segments.into_iter().filter_map(|segment| segment.missing).collect())
 }
 
 /// What is still to come of an answer with rows. An answer that ends before it is over, or leaves something out, must not
@@ -88,22 +119,32 @@ mod tests {
     #[test]
     fn what_is_missing_lies_between_the_chains_and_beyond_the_last() {
         let (a, b, c, d) = (Some("5"), Some("9"), Some("10"), Some("12"));
-        let table: [(&[Ends], Option<&[Ends]>); 10] = [
-            (&[], Some(&[(None, None)])),
-            (&[(None, a)], Some(&[(a, None)])),
-            (&[(a, b), (None, a)], Some(&[(b, None)])),
-            (&[(None, a), (a, None)], Some(&[])),
-            (&[(None, None)], Some(&[])),
-            (&[(None, a), (b, None)], Some(&[(a, b)])),
-            (&[(b, c), (None, a)], Some(&[(a, b), (c, None)])),
-            (&[(a, None)], Some(&[(None, a)])),
-            (&[(None, a), (b, c), (d, None)], None),
-            (&[(None, None), (a, b)], None),
+        let table: [(&[Ends], &[&'static str], Option<&[Ends]>); 16] = [
+            (&[], &[], Some(&[(None, None)])),
+            (&[(None, a)], &[], Some(&[(a, None)])),
+            (&[(a, b), (None, a)], &[], Some(&[(b, None)])),
+            (&[(None, a), (a, None)], &[], Some(&[])),
+            (&[(None, None)], &[], Some(&[])),
+            (&[(None, a), (b, None)], &[], Some(&[(a, b)])),
+            (&[(a, None)], &[], Some(&[(None, a)])),
+            (&[(None, a), (b, c), (d, None)], &[], None),
+            (&[(None, None), (a, b)], &[], None),
+            (&[], &["5"], Some(&[(None, a), (a, None)])),
+            (&[(None, a)], &["5"], Some(&[(a, None)])),
+            (&[(a, b)], &["5"], Some(&[(None, a), (b, None)])),
+            (&[(a, b), (b, None), (None, a)], &["5"], Some(&[])),
+            // One that no chain from either end of its segment reaches.
+            (&[(None, a), (a, b), (c, d)], &["9"], None),
+            (&[(None, a), (b, c), (c, d)], &["10"], Some(&[(a, b), (d, None)])),
+            (&[(b, c)], &["5", "10"], Some(&[(None, a), (a, b), (c, None)])),
         ];
-        for (held, expected) in table {
+        for (held, cuts, expected) in table {
             let chunks: Vec<HeldChunk> = held.iter().copied().map(chunk).collect();
+            let cuts: Vec<Key> =
+                cuts.iter().map(|cut| Key(bytes::Bytes::from_static(cut.as_bytes()))).collect();
             let expected = expected.map(|ranges| ranges.iter().copied().map(range).collect());
-            assert_eq!(missing(&chunks), expected, "{held:?}");
+            let found = missing(&chunks, &cuts);
+            assert_eq!(found, expected, "{held:?} cut at {cuts:?}");
         }
     }
 

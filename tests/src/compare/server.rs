@@ -1,0 +1,158 @@
+//! Two databases on servers, compared by what the engine's own dump tool says of them.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Comparison;
+use crate::server::{Engine, Server};
+
+/// A database on a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Side<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// The database's name.
+    pub database: &'a str,
+}
+
+/// Compares schema and rows. Rows may be in any order; each is a line of its table.
+pub fn servers(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
+    let dir = tempfile::tempdir()?;
+    let (a, b) = (dir.path().join("left"), dir.path().join("right"));
+    let mut found = Comparison::default();
+    let (tables, rows, bytes) = dump(left, &a)?;
+    (found.tables, found.rows, found.bytes) = (tables, rows, bytes);
+    dump(right, &b)?;
+    let (mut a, mut b) = (Lines::open(&a)?, Lines::open(&b)?);
+    loop {
+        match (&a.line, &b.line) {
+            (None, None) => return Ok(found),
+            (Some(x), Some(y)) if x == y => {
+                a.next()?;
+                b.next()?;
+            }
+            (Some(x), y) if y.as_ref().is_none_or(|y| x < y) => {
+                found.differs(format!("only at the source: {}", shown(x)));
+                a.next()?;
+            }
+            (_, y) => {
+                found.differs(format!("only at the target: {}", y.as_deref().map(shown).unwrap_or_default()));
+                b.next()?;
+            }
+        }
+    }
+}
+
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(300)]).into_owned()
+}
+
+struct Lines {
+    from: BufReader<File>,
+    line: Option<Vec<u8>>,
+}
+
+impl Lines {
+    fn open(path: &std::path::Path) -> Result<Self> {
+        let mut lines = Self { from: BufReader::with_capacity(1 << 20, File::open(path)?), line: None };
+        lines.next()?;
+        Ok(lines)
+    }
+
+    fn next(&mut self) -> Result<()> {
+        let mut line = Vec::new();
+        self.line = (self.from.read_until(b'\n', &mut line)? > 0).then_some(line);
+        Ok(())
+    }
+}
+
+fn tool(side: Side<'_>) -> Command {
+    match side.server.engine() {
+        Engine::Mariadb => {
+            let mut tool = side.server.tool("mariadb-dump");
+            tool.args([
+                "--skip-comments",
+                "--skip-dump-date",
+                "--hex-blob",
+                "--skip-extended-insert",
+                "--single-transaction",
+            ]);
+            tool.args([
+                "--routines",
+                "--triggers",
+                "--events",
+                "--default-character-set=binary",
+                "--skip-add-locks",
+            ]);
+            tool.arg("--max-allowed-packet=1G").arg(side.database);
+            tool
+        }
+        Engine::Postgres => {
+            let mut tool = side.server.tool("pg_dump");
+            // Options stand before the database's name.
+            tool.args(["--quote-all-identifiers", side.database]);
+            tool
+        }
+    }
+}
+
+/// Writes the dump's lines, sorted, each with the table it belongs to; tells tables, rows and bytes.
+fn dump(side: Side<'_>, to: &std::path::Path) -> Result<(u64, u64, u64)> {
+    let mut tool = tool(side);
+    let mut dumping = tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut sorting = Command::new("sort")
+        .env("LC_ALL", "C")
+        .args(["-S", "25%"])
+        .stdin(Stdio::piped())
+        .stdout(File::create(to)?)
+        .spawn()?;
+    let (out, mut told) =
+        (dumping.stdout.take().context("no output")?, dumping.stderr.take().context("no output")?);
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        told.read_to_string(&mut text).map(|_| text)
+    });
+    let mut counted = (0, 0, 0);
+    let mut sink = BufWriter::with_capacity(1 << 20, sorting.stdin.take().context("no input")?);
+    let (mut from, mut table, mut line) = (BufReader::with_capacity(1 << 20, out), Vec::new(), Vec::new());
+    while {
+        line.clear();
+        from.read_until(b'\n', &mut line)? > 0
+    } {
+        if line.starts_with(b"CREATE TABLE ") {
+            counted.0 += 1;
+        }
+        for start in [&b"COPY "[..], b"CREATE TABLE "] {
+            if line.starts_with(start) {
+                table = line[start.len()..].split(|b| *b == b' ').next().unwrap_or_default().to_vec();
+            }
+        }
+        let is_row = match side.server.engine() {
+            Engine::Mariadb => line.starts_with(b"INSERT INTO "),
+            Engine::Postgres => line.contains(&b'\t'),
+        };
+        // Session settings, comments and counters of the dump itself.
+        if line.starts_with(b"--")
+            || line.starts_with(b"\\restrict")
+            || line.starts_with(b"\\unrestrict")
+            || line == b"\n"
+        {
+            continue;
+        }
+        counted.1 += u64::from(is_row);
+        counted.2 += line.len() as u64;
+        sink.write_all(&table)?;
+        sink.write_all(b" ")?;
+        sink.write_all(&line)?;
+    }
+    sink.flush()?;
+    drop(sink);
+    let ended = dumping.wait()?;
+    let told = errors.join().unwrap_or_else(|_| Ok(String::new()))?;
+    ensure!(ended.success(), "the dump of {} failed: {told}", side.database);
+    ensure!(sorting.wait()?.success(), "sort failed");
+    Ok(counted)
+}

@@ -315,3 +315,35 @@ fn id(what: &str, user: &str) -> Result<u32> {
     ensure!(output.status.success(), "there is no user {user}");
     Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::{Side, servers};
+
+    #[test]
+    fn servers_survive_a_crash_and_are_compared() {
+        for engine in [Engine::Mariadb, Engine::Postgres] {
+            let mut server = Server::start(engine, &[]).unwrap();
+            let pid = server.child.as_ref().map(Child::id).unwrap();
+            for (database, row) in [("one", "a"), ("two", "a"), ("three", "b")] {
+                server.create(database).unwrap();
+                let sql = format!(
+                    "CREATE TABLE t (k INT PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, '{row}'), (2, 'x');"
+                );
+                server.run(database, &sql).unwrap();
+            }
+            assert!(server.run("one", "SELECT nonsense").unwrap_err().to_string().contains("nonsense"));
+            server.restart().unwrap();
+            assert_eq!(server.run("one", "SELECT v FROM t ORDER BY k").unwrap(), "a\nx\n");
+            let side = |database| Side { server: &server, database };
+            let same = servers(side("one"), side("two")).unwrap();
+            assert_eq!((same.found, same.rows, same.tables), (0, 2, 1), "{}", same.describe());
+            let other = servers(side("one"), side("three")).unwrap();
+            assert_eq!(other.found, 2, "{}", other.describe());
+            let dir = server.dir.clone();
+            drop(server);
+            assert!(!dir.exists() && !Path::new(&format!("/proc/{pid}")).exists());
+        }
+    }
+}

@@ -121,6 +121,11 @@ impl Merge {
         }
     }
 
+    /// True when the source's scan has brought nothing yet.
+    pub fn is_source_empty(&self) -> bool {
+        self.source.last.is_none()
+    }
+
     /// The next decision; `None` when all trees are walked.
     pub async fn next(&mut self) -> Result<Option<Decision>> {
         loop {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use self::fetch::{Fetcher, Job, Ready};
 use super::merge::{Decision, Merge, nothing};
 use super::{Message, Work};
+use crate::failure::Failure;
 use crate::journal::{Landing, Record};
 use crate::name::DatasetName;
 use crate::plan::StepKind;
@@ -112,6 +113,11 @@ impl Pass {
                 let Some(decision) = merge.next().await? else { break };
                 sort(decision, &mut window, &mut late);
                 decided += 1;
+            }
+            if decided < WINDOW && merge.is_source_empty() {
+                // Every tree has a root. Taken for an empty tree, this would remove all that stands here.
+                let what = "its scan at the source ended before it began";
+                return Err(Failure::transient(self.dataset.to_string(), what));
             }
             total.files += window.found.files;
             total.bytes += window.found.bytes;

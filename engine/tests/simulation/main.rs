@@ -32,7 +32,7 @@ use self::target::{BasePort, GroundPort};
 use self::world::{Port, World, databases, tree};
 
 /// Seeds that are run unless told otherwise.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 500;
 /// No run takes longer than this, on its own clock.
 const LONGEST: Duration = Duration::from_secs(3 * 3600);
 

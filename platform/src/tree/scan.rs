@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use futures::StreamExt;
+use handover_engine::failure::Failure;
 use handover_engine::ports::{Answers, Result};
 use handover_engine::tree::{Entry, EntryKind, RelPath};
 use rustix::fs::Mode;
@@ -131,7 +132,8 @@ pub fn stream(
     filter: Arc<Filter>,
 ) -> Answers<Vec<Entry>> {
     let (to, batches) = mpsc::channel(4);
-    tokio::task::spawn_blocking(move || {
+    let broken = to.clone();
+    let walking = tokio::task::spawn_blocking(move || {
         let walk = |to: &mpsc::Sender<_>| -> Result<()> {
             let root = open()?;
             let mut walk = Walk::new(&root, &filter);
@@ -150,6 +152,14 @@ pub fn stream(
         };
         if let Err(failure) = walk(&to) {
             let _ = to.blocking_send(Err(failure));
+        }
+    });
+    tokio::spawn(async move {
+        // A walk that ends by a panic must not look like one that has met everything: what it has not met would be
+        // removed at the target.
+        if let Err(panic) = walking.await {
+            let failure = Failure::transient("scan", "it ended unexpectedly").because(panic);
+            let _ = broken.send(Err(failure)).await;
         }
     });
     ReceiverStream::new(batches).boxed()

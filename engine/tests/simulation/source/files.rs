@@ -59,6 +59,11 @@ impl TreeSource for Port {
                 if let Err(lost) = port.step(Site::Source, "a batch of the scan").await {
                     return Some((Err(lost), (port, None)));
                 }
+                // An answer that ends before it began must not pass for an empty tree.
+                if walk.after.is_none() && port.with(|world| world.strikes()) {
+                    port.with(|world| world.say("the scan ends before it begins, without an error"));
+                    return None;
+                }
                 let batch = port.with(|world| walk.next(world));
                 (!batch.is_empty()).then_some((Ok(batch), (port, Some(walk))))
             });

@@ -125,6 +125,16 @@ pub enum Record {
         /// The chunk.
         chunk: HeldChunk,
     },
+    /// A held chunk is about to be replaced: until another record says so, it is not known what rows stand there. It keeps its
+    /// place, but belongs to no snapshot and has a digest that no rows have ([`HeldChunk::doubted`]).
+    Doubted {
+        /// The database.
+        dataset: DatasetName,
+        /// The table.
+        table: TableName,
+        /// The chunk, as it is held.
+        chunk: HeldChunk,
+    },
     /// Entries have landed.
     Landed {
         /// The tree.

@@ -77,6 +77,14 @@ pub struct HeldChunk {
     pub digest: Digest,
 }
 
+impl HeldChunk {
+    /// This chunk, when it is not known what rows stand there: of no snapshot, and with a digest that no rows have, so that
+    /// they are asked for again in any case.
+    pub fn doubted(&self) -> (SnapshotId, Self) {
+        (SnapshotId(String::new()), Self { digest: Digest([0; 32]), ..self.clone() })
+    }
+}
+
 /// Names one consistent view of a database. Two views with the same id show the same rows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SnapshotId(pub String);

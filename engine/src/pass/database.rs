@@ -170,6 +170,7 @@ impl Copier {
         let amounts: Vec<HeldChunk> = batch.iter().map(RowsChunk::held).collect();
         let fresh: Vec<RowsChunk> = batch.into_iter().filter(|c| !c.header.unchanged).collect();
         if !fresh.is_empty() {
+            self.doubt(&fresh, held).await?;
             self.target.apply(&fresh).await?;
         }
         self.work.desk.record(records).await?;
@@ -178,6 +179,24 @@ impl Copier {
         }
         future::try_join_all(amounts.iter().map(|chunk| self.got_on(chunk))).await?;
         Ok(())
+    }
+
+    /// Journals, before chunks replace what is held, that it may no longer be what stands here: should this run end in between
+    /// and the source's rows be again what they were, a recheck would find them unchanged.
+    async fn doubt(&self, fresh: &[RowsChunk], held: &[HeldChunk]) -> Result<()> {
+        let replaced = held.iter().filter(|h| fresh.iter().any(|c| c.header.range.after == h.range.after));
+        let records: Vec<Record> = replaced
+            .map(|chunk| Record::Doubted {
+                dataset: self.dataset.clone(),
+                table: fresh[0].header.table.clone(),
+                chunk: chunk.clone(),
+            })
+            .collect();
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.work.desk.send(Message::Records(records)).await?;
+        self.work.desk.flush().await
     }
 
     fn broken(&self, table: &TableName, what: &str) -> Failure {

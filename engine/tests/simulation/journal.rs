@@ -42,6 +42,14 @@ impl Books {
         }
     }
 
+    fn hold(&mut self, dataset: &DatasetName, table: &TableName, held: (SnapshotId, HeldChunk)) {
+        let chunks = self.chunks.entry((dataset.clone(), table.clone())).or_default();
+        match chunks.iter_mut().find(|(_, other)| other.range.after == held.1.range.after) {
+            Some(same) => *same = held,
+            None => chunks.push(held),
+        }
+    }
+
     fn write(&mut self, at: Timestamp, record: &Record) {
         let migration = self.migration.as_mut().expect("a migration");
         match record {
@@ -61,13 +69,9 @@ impl Books {
                 }
             }
             Record::Rows { dataset, table, snapshot, chunk } => {
-                let chunks = self.chunks.entry((dataset.clone(), table.clone())).or_default();
-                let held = (snapshot.clone(), chunk.clone());
-                match chunks.iter_mut().find(|(_, other)| other.range.after == chunk.range.after) {
-                    Some(same) => *same = held,
-                    None => chunks.push(held),
-                }
+                self.hold(dataset, table, (snapshot.clone(), chunk.clone()));
             }
+            Record::Doubted { dataset, table, chunk } => self.hold(dataset, table, chunk.doubted()),
             Record::Landed { dataset, entries } => {
                 for landing in entries {
                     let path = landing.entry.source.path.clone();

@@ -56,7 +56,7 @@ impl SourceSide {
         for table in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
             for _ in 0..rng.random_range(0..40) {
                 let key = rng.random_range(0..200);
-                table.insert(key, change::text(rng, moment));
+                table.insert(key, change::first(key));
             }
         }
         *moment += 1;

@@ -115,7 +115,12 @@ impl Writer<'_> {
             }
             Record::Database { dataset, schema } => self.database(dataset, schema).await,
             Record::Rows { dataset, table, snapshot, chunk } => {
+                self.applied_rows(dataset, table, chunk).await?;
                 self.rows(dataset, table, snapshot, chunk).await
+            }
+            Record::Doubted { dataset, table, chunk } => {
+                let (snapshot, chunk) = chunk.doubted();
+                self.rows(dataset, table, &snapshot, &chunk).await
             }
             Record::Landed { dataset, entries } => self.landed(dataset, entries).await,
             Record::Gone { dataset, paths } => self.gone(dataset, paths).await,
@@ -152,7 +157,6 @@ impl Writer<'_> {
     ) -> Result<()> {
         let bound =
             |key: &Option<handover_engine::rows::Key>| key.as_ref().map(|k| k.0.to_vec()).unwrap_or_default();
-        self.applied_rows(dataset, table, chunk).await?;
         let sql = "INSERT INTO row_chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (migration, dataset, table_schema, table_name, start) DO UPDATE SET stop = excluded.stop, \
                    row_count = excluded.row_count, bytes = excluded.bytes, \

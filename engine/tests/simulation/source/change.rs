@@ -11,6 +11,11 @@ use crate::model::{Node, Part, Rows, Tree, put, remove, size};
 /// A hole that is long enough for the part before it to be made durable and journaled while a file still comes.
 const HOLE: u64 = 40 << 20;
 
+/// What a row is at first.
+pub fn first(key: i64) -> String {
+    format!("the first of {key}")
+}
+
 /// A value that no row has had before.
 pub fn text(rng: &mut StdRng, moment: &mut u64) -> String {
     *moment += 1;
@@ -24,7 +29,15 @@ pub fn some(source: &mut SourceSide, rng: &mut StdRng, moment: &mut u64) -> Stri
             source.schema_version += 1;
             "the source's schema changes".to_owned()
         }
-        1..10 => {
+        1..4 => {
+            // Then what is held of them may be true again.
+            let database = source.rows.values_mut().choose(rng).expect("a database");
+            for (key, value) in database.values_mut().flatten() {
+                *value = first(*key);
+            }
+            "rows are again what they were first".to_owned()
+        }
+        4..12 => {
             let many = rng.random_range(1..15);
             let database = source.rows.values_mut().choose(rng).expect("a database");
             (0..many).for_each(|_| row(database, rng, moment));

@@ -202,6 +202,13 @@ fn key(db: &Connection, table: &Listed, columns: &[Column]) -> Result<TableKey> 
     Ok(hidden_key(names).map_or(TableKey::Position, |alias| TableKey::Hidden(alias.to_owned())))
 }
 
+/// Names of all columns of a table, the generated ones too.
+pub fn column_names(db: &Connection, table: &str) -> Result<Vec<String>> {
+    let mut statement = db.prepare_cached("SELECT name FROM pragma_table_xinfo(?)")?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The name that reaches the hidden key of a table with these columns.
 pub fn hidden_key<'a, I: Iterator<Item = &'a str>>(columns: impl Fn() -> I) -> Option<&'static str> {
     ALIASES.into_iter().find(|alias| !columns().any(|name| name.eq_ignore_ascii_case(alias)))

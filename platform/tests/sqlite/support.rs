@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use handover_engine::failure::{Class, Failure};
 use handover_engine::name::MigrationId;
 use handover_engine::ports::{Database, DatabaseSnapshot, DatabaseTarget, Result};
 use handover_engine::rows::{KeyRange, RowsChunk, TableName};
@@ -17,8 +18,15 @@ pub struct Bed {
 }
 
 impl Bed {
+    /// In memory where the host has a place for it: nothing here outlives a power cut, and syncing takes time.
     pub fn new() -> Self {
-        Self { dir: TempDir::new().unwrap(), exclude: Vec::new() }
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
+        Self::in_dir(dir.unwrap())
+    }
+
+    pub fn in_dir(dir: TempDir) -> Self {
+        Self { dir, exclude: Vec::new() }
     }
 
     /// A bed whose source was made by some SQL.
@@ -197,4 +205,11 @@ pub fn integrity(path: &Path) -> String {
 /// SQLite itself finds nothing wrong with the file.
 pub fn assert_sound(path: &Path) {
     assert_eq!(integrity(path), "ok");
+}
+
+/// The failure is of the class, names the dataset and the file, and tells what to do.
+pub fn explained(failure: &Failure, class: Class, file: &str, hint: &str) {
+    assert_eq!(failure.class, class, "{failure}");
+    assert!(failure.item.starts_with("db") && failure.item.contains(file), "names no {file}: {failure}");
+    assert!(failure.hint.contains(hint), "the hint has no {hint:?}: {failure}");
 }

@@ -94,10 +94,15 @@ impl Place {
             let hint = match error.kind() {
                 std::io::ErrorKind::StorageFull => "free space on its file system, then resume",
                 std::io::ErrorKind::PermissionDenied => "give the agent's user the right to write there",
-                std::io::ErrorKind::NotFound => {
+                std::io::ErrorKind::ReadOnlyFilesystem => {
+                    "mount its file system so that the agent may write there, then resume"
+                }
+                std::io::ErrorKind::NotFound
+                | std::io::ErrorKind::NotADirectory
+                | std::io::ErrorKind::AlreadyExists => {
                     "make the directory it lies in, or correct `url` in appliance.toml"
                 }
-                _ => "",
+                _ => "put right what the operating system says of it, then resume",
             };
             Failure::operator(self.item(path), what).because(error).hint(hint)
         }

@@ -134,7 +134,7 @@ pub fn dump(path: &Path) -> Vec<String> {
         let (name, without_rowid) = (&table[0], table[1] == "1");
         let mut columns = Vec::new();
         each(&db, &format!("SELECT name FROM pragma_table_xinfo({})", literal(name)), |row| {
-            columns.push(row[0].clone())
+            columns.push(row[0].clone());
         });
         let shadowed = |alias: &&str| !columns.iter().any(|c| c.eq_ignore_ascii_case(alias));
         let hidden = ["rowid", "_rowid_", "oid"].into_iter().find(shadowed);

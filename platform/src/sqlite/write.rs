@@ -73,7 +73,12 @@ fn set_columns_aside(db: &Connection, schema: &Schema) -> Result<()> {
         let column = table.columns.iter().find(|column| is_alias(&column.name));
         let column = column.ok_or(Error::Unknown("generated columns take every name of the row number"))?;
         let (name, column) = (quote(&table.name.name), quote(&column.name));
-        db.execute_batch(&format!("ALTER TABLE main.{name} RENAME COLUMN {column} TO {}", quote(ASIDE)))?;
+        let rename = format!("ALTER TABLE main.{name} RENAME COLUMN {column} TO {}", quote(ASIDE));
+        // With this setting SQLite leaves alone the views that it cannot understand, instead of refusing.
+        db.execute_batch("PRAGMA writable_schema = ON")?;
+        let renamed = db.execute_batch(&rename);
+        db.execute_batch("PRAGMA writable_schema = OFF")?;
+        renamed?;
     }
     Ok(())
 }

@@ -48,6 +48,8 @@ fn mixed_change(n: u32) -> String {
          INSERT INTO word VALUES ('A', '', {n}) ON CONFLICT DO UPDATE SET n = n + 1;
          INSERT INTO pair VALUES (7, -{n}), (99, {n});
          DELETE FROM pair WHERE b = 20 + {n};
+         INSERT INTO found VALUES ('late {n}');
+         DELETE FROM found WHERE rowid = 10 + {n};
          UPDATE one SET x = x + 1;"
     )
 }

@@ -108,6 +108,23 @@ async fn triggers_do_not_fire_on_load() {
 }
 
 #[tokio::test]
+async fn a_later_pass_over_views_that_name_nothing() {
+    for columns in ["a INTEGER PRIMARY KEY", "rowid, oid, _rowid_, a"] {
+        let bed = check(
+            columns,
+            &format!(
+                "CREATE TABLE t ({columns}); INSERT INTO t (a) VALUES (1), (2); CREATE INDEX t_a ON t (a);
+                 CREATE TABLE gone (a); CREATE VIEW broken AS SELECT a FROM gone; CREATE VIEW sound AS SELECT * FROM t;
+                 CREATE TRIGGER odd AFTER INSERT ON t BEGIN DELETE FROM gone; END; DROP TABLE gone"
+            ),
+        )
+        .await;
+        bed.source_db().execute_batch("UPDATE t SET a = 3 WHERE a = 2").unwrap();
+        bed.moves().await;
+    }
+}
+
+#[tokio::test]
 async fn virtual_tables() {
     let bed = check(
         "virtual tables",

@@ -12,21 +12,21 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use tempfile::TempDir;
 
+/// Bytes that the tests together may need at once.
+const ROOM: u64 = 2 << 30;
+
 pub struct Bed {
     pub dir: TempDir,
     pub exclude: Vec<String>,
 }
 
 impl Bed {
-    /// In memory where the host has a place for it: nothing here outlives a power cut, and syncing takes time.
+    /// In memory where the host has room: nothing here outlives a power cut, and syncing takes time.
     pub fn new() -> Self {
         let memory = Path::new("/dev/shm");
-        let dir = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
-        Self::in_dir(dir.unwrap())
-    }
-
-    pub fn in_dir(dir: TempDir) -> Self {
-        Self { dir, exclude: Vec::new() }
+        let free = rustix::fs::statvfs(memory).map_or(0, |space| space.f_bavail * space.f_frsize);
+        let dir = if free > ROOM { TempDir::new_in(memory) } else { TempDir::new() };
+        Self { dir: dir.unwrap(), exclude: Vec::new() }
     }
 
     /// A bed whose source was made by some SQL.

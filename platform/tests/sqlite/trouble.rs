@@ -160,6 +160,33 @@ async fn tables_that_no_release_can_read() {
 }
 
 #[tokio::test]
+async fn what_only_the_application_can_compute() {
+    let table = [
+        ("index", "t_a", "CREATE INDEX t_a ON t (nosuch(a))"),
+        ("table", "t", "CREATE TABLE t (a, b AS (nosuch(a)) STORED)"),
+        ("table", "t", "CREATE TABLE t (a COLLATE nosuch)"),
+        ("table", "w", "CREATE TABLE w (a TEXT COLLATE nosuch PRIMARY KEY) WITHOUT ROWID"),
+    ];
+    for (kind, name, sql) in table {
+        let mut bed = Bed::with(
+            "CREATE TABLE t (a); INSERT INTO t VALUES ('x'), ('y'); CREATE INDEX t_a ON t (a);
+             CREATE TABLE w (a TEXT PRIMARY KEY) WITHOUT ROWID; INSERT INTO w VALUES ('x'), ('y'); CREATE TABLE other (a);
+             PRAGMA writable_schema = ON",
+        );
+        let db = bed.source_db();
+        db.execute_batch("PRAGMA writable_schema = ON").unwrap();
+        db.execute("UPDATE sqlite_schema SET sql = ? WHERE type = ? AND name = ?", [sql, kind, name])
+            .unwrap();
+        drop(db);
+        let failure = bed.try_move(1000).await.err().unwrap_or_else(|| panic!("{sql}"));
+        explained(&failure, Class::NeedsOperator, ".db", "exclude it");
+        bed.target().undo().await.unwrap();
+        bed.exclude = vec![if name == "w" { "w" } else { "t" }.to_owned()];
+        bed.try_move(1000).await.unwrap_or_else(|failure| panic!("{sql}: {failure}"));
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_at_the_target() {
     let Some(disk) = Mounted::new("size=1m") else { return };
     let bed = large("wal");

@@ -251,11 +251,11 @@ async fn row_numbers_and_keys_at_their_ends() {
 
 #[tokio::test]
 async fn a_blob_and_a_text_of_64_mib() {
-    let bed = Bed::in_dir(tempfile::TempDir::new().unwrap());
-    let sql = "CREATE TABLE t (id INTEGER PRIMARY KEY, v, w);
+    let bed = Bed::with(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v, w);
          INSERT INTO t VALUES (1, 'before', NULL), (2, randomblob(64 << 20), x'00'),
-             (3, CAST(zeroblob(1 << 20) AS TEXT), NULL), (4, 'behind', NULL);";
-    bed.source_db().execute_batch(sql).unwrap();
+             (3, CAST(zeroblob(1 << 20) AS TEXT), NULL), (4, 'behind', NULL);",
+    );
     let view = bed.try_move(1 << 20).await.unwrap();
     assert_same(&bed.source_path(), &bed.target_path());
     let first = view.read(&TableName::plain("t"), &KeyRange::default(), 1).await.unwrap();

@@ -214,9 +214,10 @@ impl Place {
     fn dress(&self, record: &Record) -> Result<()> {
         let numbers: Vec<&str> = record.file.as_deref().unwrap_or_default().split(' ').collect();
         let (mode, owner) = match numbers[..] {
-            [mode, uid, gid] => {
-                (u32::from_str_radix(mode, 8).unwrap_or(MODE), uid.parse().ok().zip(gid.parse().ok()))
-            }
+            [mode, uid, gid] => (
+                u32::from_str_radix(mode, 8).map_or(MODE, |mode| mode & 0o777),
+                uid.parse().ok().zip(gid.parse().ok()),
+            ),
             _ => (MODE, None),
         };
         let meta = std::fs::metadata(&self.partial).map_err(self.io(&self.partial, "cannot be looked at"))?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use handover_engine::failure::Class;
 use handover_engine::ports::{Database, DatabaseSnapshot, DatabaseTarget};
@@ -211,6 +212,24 @@ async fn a_damaged_record_and_an_unknown_kept_database_are_left_alone() {
     explained(&failure, Class::NeedsOperator, ".handover-undo", "recovery.md");
 }
 
+/// Another process that has a file open; it ends with the test, however that ends.
+struct User(Child);
+
+impl User {
+    fn of(file: fs::File) -> Self {
+        let mut idle = Command::new("tail");
+        idle.args(["-f", "/dev/null"]).stdin(file).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(idle.spawn().unwrap())
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn a_database_in_use_is_not_replaced() {
     let bed = Bed::with(SOURCE);
@@ -219,12 +238,11 @@ async fn a_database_in_use_is_not_replaced() {
     let target = finished(&bed).await;
     // An idle application: it holds no lock, but would go on writing to the file that was replaced.
     let held = fs::File::open(bed.target_path()).unwrap();
-    let mut user = std::process::Command::new("tail").args(["-f", "/dev/null"]).stdin(held).spawn().unwrap();
+    let user = User::of(held);
     let failure = target.publish().await.unwrap_err();
     explained(&failure, Class::NeedsOperator, "target.db", "stop its services");
     assert_eq!(dump(&bed.target_path()), before);
-    user.kill().unwrap();
-    user.wait().unwrap();
+    drop(user);
     target.publish().await.unwrap();
     assert_same(&bed.source_path(), &bed.target_path());
 }

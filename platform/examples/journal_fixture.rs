@@ -65,6 +65,7 @@ fn schema() -> Schema {
         key: TableKey::Columns(vec![0]),
         estimated_rows: 3,
         estimated_bytes: 60,
+        cuts: Vec::new(),
     };
     let sql = "CREATE TABLE message (id TEXT PRIMARY KEY, body TEXT)".to_owned();
     Schema {

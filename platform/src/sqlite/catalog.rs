@@ -125,9 +125,9 @@ fn module(sql: &str) -> Option<&str> {
         match (quoted, c) {
             (None, '"' | '\'' | '`') => quoted = Some(c),
             (None, '[') => quoted = Some(']'),
-            (Some(end), c) if c == end => quoted = None,
+            (Some(end), c) if c == end => (quoted, at) = (None, index + 1),
             (None, c) if c.is_whitespace() => at = index + 1,
-            (None, _) if rest.get(at..index + 1).is_some_and(|word| word.eq_ignore_ascii_case("using")) => {
+            (None, _) if is_using(rest, at, index + 1) => {
                 let name = rest[index + 1..].trim_start();
                 let end =
                     name.find(|c: char| c == '(' || c == ';' || c.is_whitespace()).unwrap_or(name.len());
@@ -137,6 +137,12 @@ fn module(sql: &str) -> Option<&str> {
         }
     }
     None
+}
+
+/// The word between two positions is USING, and ends there.
+fn is_using(sql: &str, start: usize, end: usize) -> bool {
+    let goes_on = |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$');
+    sql.get(start..end).is_some_and(|word| word.eq_ignore_ascii_case("using")) && !goes_on(&sql[end..])
 }
 
 fn skip_word<'a>(sql: &'a str, word: &str) -> Option<&'a str> {
@@ -209,6 +215,13 @@ fn key(db: &Connection, table: &Listed, columns: &[Column]) -> Result<TableKey> 
     Ok(hidden_key(names).map_or(TableKey::Position, |alias| TableKey::Hidden(alias.to_owned())))
 }
 
+/// Names of all columns of a table, the generated ones too.
+pub fn column_names(db: &Connection, table: &str) -> Result<Vec<String>> {
+    let mut statement = db.prepare_cached("SELECT name FROM pragma_table_xinfo(?)")?;
+    let names = statement.query_map([table], |row| row.get(0))?;
+    Ok(names.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The name that reaches the hidden key of a table with these columns.
 pub fn hidden_key<'a, I: Iterator<Item = &'a str>>(columns: impl Fn() -> I) -> Option<&'static str> {
     ALIASES.into_iter().find(|alias| !columns().any(|name| name.eq_ignore_ascii_case(alias)))
@@ -225,6 +238,9 @@ mod tests {
             ("create virtual table \"a using b\" using\n  Rtree (id, a, b)", Some("Rtree")),
             ("CREATE VIRTUAL TABLE [t]USING fts4", Some("fts4")),
             ("CREATE VIRTUAL TABLE t USING \"x\"(a)", Some("x")),
+            ("CREATE VIRTUAL TABLE using_it USING y", Some("y")),
+            ("CREATE VIRTUAL TABLE größe USING y(ü)", Some("y")),
+            ("CREATE VIRTUAL TABLE 'it''s' USING[y](a)", Some("y")),
             ("CREATE TABLE virtual (a)", None),
             ("CREATE TABLE \"using fts5\" (a)", None),
         ];

@@ -3,7 +3,7 @@
 use handover_engine::rows::{Key, KeyRange, Schema, TableKey, TableName, TableSpec};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::catalog::{ASIDE, hidden_key, quote};
+use super::catalog::{ASIDE, column_names, hidden_key, quote};
 use super::error::{Error, Result};
 use super::value::{Value, parse_row};
 
@@ -41,8 +41,12 @@ impl<'a> Shape<'a> {
     /// The shape of a table of the schema.
     pub fn of(db: &Connection, schema: &'a Schema, table: &TableName) -> Result<Self> {
         let table = schema.table(table).ok_or(Error::Unknown("there is no such table in the schema"))?;
-        let names = || table.columns.iter().map(|column| column.name.as_str());
-        let loading = if names().any(|name| name == ASIDE) { hidden_key(names) } else { None };
+        let loading = if table.columns.iter().any(|column| column.name == ASIDE) {
+            let names = column_names(db, &table.name.name)?;
+            hidden_key(|| names.iter().map(String::as_str))
+        } else {
+            None
+        };
         let key = match &table.key {
             TableKey::Position => loading.into_iter().map(hidden).collect(),
             TableKey::Hidden(alias) => vec![hidden(alias)],

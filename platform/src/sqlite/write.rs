@@ -63,16 +63,22 @@ pub fn make_tables(db: &Connection, schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// Renames, where every name of the hidden key is a column's, that column: the hidden key takes the rows' positions then.
+/// Renames, where every name of the hidden key is a column's, such a column: the hidden key takes the rows' positions then.
 fn set_columns_aside(db: &Connection, schema: &Schema) -> Result<()> {
     for table in schema.tables.iter().filter(|table| table.key == TableKey::Position) {
-        let sql = "SELECT count(*) FROM pragma_table_info(?) WHERE name = ?";
-        let is_aside: i64 =
-            db.prepare(sql)?.query_row([table.name.name.as_str(), ASIDE], |row| row.get(0))?;
-        let column = table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(ALIASES[2]));
-        let (Some(column), 0) = (column, is_aside) else { continue };
+        if catalog::column_names(db, &table.name.name)?.iter().any(|name| name == ASIDE) {
+            continue;
+        }
+        let is_alias = |name: &str| ALIASES.iter().any(|alias| name.eq_ignore_ascii_case(alias));
+        let column = table.columns.iter().find(|column| is_alias(&column.name));
+        let column = column.ok_or(Error::Unknown("generated columns take every name of the row number"))?;
         let (name, column) = (quote(&table.name.name), quote(&column.name));
-        db.execute_batch(&format!("ALTER TABLE main.{name} RENAME COLUMN {column} TO {}", quote(ASIDE)))?;
+        let rename = format!("ALTER TABLE main.{name} RENAME COLUMN {column} TO {}", quote(ASIDE));
+        // With this setting SQLite leaves alone the views that it cannot understand, instead of refusing.
+        db.execute_batch("PRAGMA writable_schema = ON")?;
+        let renamed = db.execute_batch(&rename);
+        db.execute_batch("PRAGMA writable_schema = OFF")?;
+        renamed?;
     }
     Ok(())
 }

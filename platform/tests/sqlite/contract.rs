@@ -1,7 +1,8 @@
 //! The contract of every database adapter, over the shapes that a SQLite database can have.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use handover_engine::name::MigrationId;
@@ -48,6 +49,8 @@ fn mixed_change(n: u32) -> String {
          INSERT INTO word VALUES ('A', '', {n}) ON CONFLICT DO UPDATE SET n = n + 1;
          INSERT INTO pair VALUES (7, -{n}), (99, {n});
          DELETE FROM pair WHERE b = 20 + {n};
+         INSERT INTO found VALUES ('late {n}');
+         DELETE FROM found WHERE rowid = 10 + {n};
          UPDATE one SET x = x + 1;"
     )
 }
@@ -191,4 +194,44 @@ async fn with_columns_of_every_name_of_the_row_number() {
     let content = one_table("oid, rowid, _rowid_, g, k, v)");
     check("PRAGMA journal_mode = wal", &content, change_in_place).await;
     check("PRAGMA encoding = 'UTF-16le'", &content, change_in_place).await;
+}
+
+/// Moves one unit from the first table to the second, over and over, until told to stop.
+fn keep_writing(db: &Connection, stop: &AtomicBool) -> u32 {
+    let mut done = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let sql = "BEGIN IMMEDIATE; UPDATE a SET n = n - 1 WHERE id = 1 + abs(random() % 100);
+                   UPDATE b SET n = n + changes() WHERE id = 1 + abs(random() % 100); COMMIT";
+        db.execute_batch(sql).unwrap();
+        done += 1;
+    }
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_of_one_moment_while_another_thread_writes() {
+    for mode in ["wal", "delete"] {
+        let bed = Bed::with(&format!(
+            "PRAGMA journal_mode = {mode}; CREATE TABLE a (id INTEGER PRIMARY KEY, n); CREATE TABLE b (id INTEGER PRIMARY KEY, n);
+             WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO a SELECT i, 1000 FROM n;
+             INSERT INTO b SELECT id, 0 FROM a"
+        ));
+        let db = bed.source_db();
+        db.busy_timeout(Duration::from_secs(10)).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writer = std::thread::spawn({
+            let stop = stop.clone();
+            move || keep_writing(&db, &stop)
+        });
+        for _ in 0..8 {
+            bed.try_move(100).await.unwrap();
+            let sum: i64 = bed
+                .target_db()
+                .query_row("SELECT (SELECT sum(n) FROM a) + (SELECT sum(n) FROM b)", [], |row| row.get(0))
+                .unwrap();
+            assert_eq!(sum, 100_000, "{mode}: tables of two moments");
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(writer.join().unwrap() > 0, "{mode}: nothing was written meanwhile");
+    }
 }

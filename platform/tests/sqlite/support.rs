@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use handover_engine::failure::{Class, Failure};
 use handover_engine::name::MigrationId;
 use handover_engine::ports::{Database, DatabaseSnapshot, DatabaseTarget, Result};
 use handover_engine::rows::{KeyRange, RowsChunk, TableName};
@@ -11,14 +12,21 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use tempfile::TempDir;
 
+/// Bytes that the tests together may need at once.
+const ROOM: u64 = 2 << 30;
+
 pub struct Bed {
     pub dir: TempDir,
     pub exclude: Vec<String>,
 }
 
 impl Bed {
+    /// In memory where the host has room: nothing here outlives a power cut, and syncing takes time.
     pub fn new() -> Self {
-        Self { dir: TempDir::new().unwrap(), exclude: Vec::new() }
+        let memory = Path::new("/dev/shm");
+        let free = rustix::fs::statvfs(memory).map_or(0, |space| space.f_bavail * space.f_frsize);
+        let dir = if free > ROOM { TempDir::new_in(memory) } else { TempDir::new() };
+        Self { dir: dir.unwrap(), exclude: Vec::new() }
     }
 
     /// A bed whose source was made by some SQL.
@@ -126,7 +134,7 @@ pub fn dump(path: &Path) -> Vec<String> {
         let (name, without_rowid) = (&table[0], table[1] == "1");
         let mut columns = Vec::new();
         each(&db, &format!("SELECT name FROM pragma_table_xinfo({})", literal(name)), |row| {
-            columns.push(row[0].clone())
+            columns.push(row[0].clone());
         });
         let shadowed = |alias: &&str| !columns.iter().any(|c| c.eq_ignore_ascii_case(alias));
         let hidden = ["rowid", "_rowid_", "oid"].into_iter().find(shadowed);
@@ -188,9 +196,20 @@ pub fn assert_same(one: &Path, other: &Path) {
     assert_eq!(one.len(), other.len());
 }
 
-/// A check of the published file by SQLite itself.
-pub fn assert_sound(path: &Path) {
+/// What SQLite itself finds wrong with a file: `ok`, or something.
+pub fn integrity(path: &Path) -> String {
     let db = Connection::open(path).unwrap();
-    let found: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(found, "ok");
+    db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap()
+}
+
+/// SQLite itself finds nothing wrong with the file.
+pub fn assert_sound(path: &Path) {
+    assert_eq!(integrity(path), "ok");
+}
+
+/// The failure is of the class, names the dataset and the file, and tells what to do.
+pub fn explained(failure: &Failure, class: Class, file: &str, hint: &str) {
+    assert_eq!(failure.class, class, "{failure}");
+    assert!(failure.item.starts_with("db") && failure.item.contains(file), "names no {file}: {failure}");
+    assert!(failure.hint.contains(hint), "the hint has no {hint:?}: {failure}");
 }

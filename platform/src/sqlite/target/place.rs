@@ -94,10 +94,15 @@ impl Place {
             let hint = match error.kind() {
                 std::io::ErrorKind::StorageFull => "free space on its file system, then resume",
                 std::io::ErrorKind::PermissionDenied => "give the agent's user the right to write there",
-                std::io::ErrorKind::NotFound => {
+                std::io::ErrorKind::ReadOnlyFilesystem => {
+                    "mount its file system so that the agent may write there, then resume"
+                }
+                std::io::ErrorKind::NotFound
+                | std::io::ErrorKind::NotADirectory
+                | std::io::ErrorKind::AlreadyExists => {
                     "make the directory it lies in, or correct `url` in appliance.toml"
                 }
-                _ => "",
+                _ => "put right what the operating system says of it, then resume",
             };
             Failure::operator(self.item(path), what).because(error).hint(hint)
         }
@@ -209,9 +214,10 @@ impl Place {
     fn dress(&self, record: &Record) -> Result<()> {
         let numbers: Vec<&str> = record.file.as_deref().unwrap_or_default().split(' ').collect();
         let (mode, owner) = match numbers[..] {
-            [mode, uid, gid] => {
-                (u32::from_str_radix(mode, 8).unwrap_or(MODE), uid.parse().ok().zip(gid.parse().ok()))
-            }
+            [mode, uid, gid] => (
+                u32::from_str_radix(mode, 8).map_or(MODE, |mode| mode & 0o777),
+                uid.parse().ok().zip(gid.parse().ok()),
+            ),
             _ => (MODE, None),
         };
         let meta = std::fs::metadata(&self.partial).map_err(self.io(&self.partial, "cannot be looked at"))?;

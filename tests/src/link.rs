@@ -106,7 +106,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, shared: &Mutex<Shared>) {
     while let Ok(read) = from.read(&mut buffer) {
         let wait = lock(shared).wait;
         if !wait.is_zero() {
-            std::thread::sleep(wait);
+            crate::poll::pause(wait);
         }
         if read == 0 || to.write_all(&buffer[..read]).is_err() {
             break;

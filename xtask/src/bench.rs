@@ -6,7 +6,6 @@
 mod delta;
 mod files;
 mod measure;
-mod packages;
 mod sshd;
 mod wire;
 

@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod packages;
 mod scenario;
 mod shell;
 mod suite;

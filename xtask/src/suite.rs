@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
+use crate::packages;
 use crate::shell::{cargo, is_installed, run_visibly, say};
 
 /// What to test.
@@ -15,6 +16,7 @@ pub struct Options {
 
 /// Builds the programs and runs every test, those in documentation too.
 pub fn run(options: &Options) -> Result<()> {
+    packages::install(packages::SERVERS)?;
     say("building the programs that the tests run");
     run_cargo(&["build", "--workspace", "--bins"], &[])?;
     if is_installed("cargo-nextest") {

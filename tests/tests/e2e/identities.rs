@@ -64,7 +64,7 @@ fn a_revoked_certificate_is_refused_without_a_restart() {
     certs(&["revoke"], &[("--ca", &bed.ca()), ("--identity", &out)]).success().unwrap();
     // The list reaches the target the way an operator would bring it there.
     std::fs::copy(bed.ca().join("crl.pem"), bed.identity("target").join("crl.pem")).unwrap();
-    handover_tests::poll::until("the revocation to be seen", std::time::Duration::from_secs(30), || {
+    handover_tests::poll::until("the revocation to be seen", Duration::from_secs(30), || {
         Ok((Output::of(bed.command_as(&out).arg("list"))?.code != Some(0)).then_some(()))
     })
     .unwrap();

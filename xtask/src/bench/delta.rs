@@ -13,7 +13,8 @@ use handover_tests::compare;
 use handover_tests::locate::Binaries;
 use rand::{Rng, RngCore};
 
-use super::{Case, Options, packages, pairs, sshd::Sshd, timed_pass};
+use super::{Case, Options, pairs, sshd::Sshd, timed_pass};
+use crate::packages;
 use crate::shell::{human, say, seconds};
 use crate::workplace::Workplace;
 
@@ -24,7 +25,7 @@ const PLACES: u32 = 100;
 
 /// Runs the case.
 pub fn run(binaries: &Binaries, options: &Options) -> Result<Vec<Case>> {
-    packages::install()?;
+    packages::install(packages::FILE_PEERS)?;
     let place = Workplace::fresh("bench/delta")?;
     let [from, ours_to, peer_to] = ["from", "bed/target/data/ours", "peer"].map(|dir| place.path().join(dir));
     for dir in [&from, &ours_to, &peer_to] {

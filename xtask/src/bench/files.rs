@@ -9,7 +9,8 @@ use handover_tests::bed::{Bed, Dataset};
 use handover_tests::compare;
 use handover_tests::locate::Binaries;
 
-use super::{Case, Options, bench_dir, packages, pairs, sshd::Sshd, timed_pass};
+use super::{Case, Options, bench_dir, pairs, sshd::Sshd, timed_pass};
+use crate::packages;
 use crate::shell::{human, run_visibly, say, seconds};
 use crate::workplace::{Workplace, remove};
 
@@ -21,7 +22,7 @@ const INCLUDE: &str =
 
 /// Runs both cases.
 pub fn run(binaries: &Binaries, options: &Options) -> Result<Vec<Case>> {
-    packages::install()?;
+    packages::install(packages::FILE_PEERS)?;
     let tree = debian_tree()?;
     let place = Workplace::fresh("bench/files")?;
     let sshd = Sshd::start(&place.path().join("ssh"))?;

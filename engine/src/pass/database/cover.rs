@@ -106,6 +106,7 @@ mod tests {
     use crate::digest::Digest;
 
     type Ends = (Option<&'static str>, Option<&'static str>);
+    type Missing<'a> = Option<&'a [Ends]>;
 
     fn range((after, until): Ends) -> KeyRange {
         let key = |k: &'static str| Key(bytes::Bytes::from_static(k.as_bytes()));
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn what_is_missing_lies_between_the_chains_and_beyond_the_last() {
         let (a, b, c, d) = (Some("5"), Some("9"), Some("10"), Some("12"));
-        let table: [(&[Ends], &[&'static str], Option<&[Ends]>); 16] = [
+        let table: [(&[Ends], &[&str], Missing<'_>); 16] = [
             (&[], &[], Some(&[(None, None)])),
             (&[(None, a)], &[], Some(&[(a, None)])),
             (&[(a, b), (None, a)], &[], Some(&[(b, None)])),
@@ -141,7 +142,7 @@ mod tests {
         for (held, cuts, expected) in table {
             let chunks: Vec<HeldChunk> = held.iter().copied().map(chunk).collect();
             let cuts: Vec<Key> =
-                cuts.iter().map(|cut| Key(bytes::Bytes::from_static(cut.as_bytes()))).collect();
+                cuts.iter().map(|cut| Key(bytes::Bytes::copy_from_slice(cut.as_bytes()))).collect();
             let expected = expected.map(|ranges| ranges.iter().copied().map(range).collect());
             let found = missing(&chunks, &cuts);
             assert_eq!(found, expected, "{held:?} cut at {cuts:?}");

@@ -11,3 +11,4 @@ pub mod poll;
 pub mod process;
 pub mod resent;
 pub mod server;
+pub mod types;

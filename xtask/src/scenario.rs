@@ -2,11 +2,13 @@
 
 mod crash;
 mod memory;
+mod types;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use handover_tests::server::Engine;
 use serde_json::{Map, Value, json};
 
 use crate::shell::say;
@@ -31,6 +33,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// The engine, if it has a server.
+    fn server(&self) -> Result<Engine> {
+        [Engine::Mariadb, Engine::Postgres]
+            .into_iter()
+            .find(|engine| engine.name() == self.engine)
+            .with_context(|| format!("--engine {}: mariadb and postgres have a server", self.engine))
+    }
+
     /// A share of an amount.
     fn scaled(&self, amount: u64) -> u64 {
         ((amount as f64 * self.scale) as u64).max(1)
@@ -59,6 +69,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "memory",
         about: "a 4 GiB file and a table of 10 million rows: at most 256 MiB resident per agent",
         run: memory::run,
+    },
+    Scenario {
+        name: "types",
+        about: "every type and kind of object of --engine mariadb or postgres: not one value differs",
+        run: types::run,
     },
 ];
 

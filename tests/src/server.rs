@@ -108,7 +108,8 @@ impl Server {
         self.dir.join("data")
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its local socket (PostgreSQL: the directory that it lies in).
+    pub fn socket(&self) -> PathBuf {
         match self.engine {
             Engine::Mariadb => self.dir.join("s.sock"),
             Engine::Postgres => self.dir.clone(),

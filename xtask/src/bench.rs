@@ -6,6 +6,7 @@
 mod delta;
 mod files;
 mod measure;
+mod servers;
 mod sshd;
 mod wire;
 
@@ -16,6 +17,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use handover_tests::bed::Bed;
 use handover_tests::locate::{Binaries, Profile, target_dir};
+use handover_tests::server::Engine;
 
 use crate::shell::{run_quietly, say, seconds};
 use measure::{Bench, Case};
@@ -41,6 +43,10 @@ enum Name {
     Delta,
     /// Bytes from memory to memory
     Wire,
+    /// MariaDB databases
+    Mariadb,
+    /// PostgreSQL databases
+    Postgres,
 }
 
 /// Runs the benchmarks asked for.
@@ -53,6 +59,8 @@ pub fn run(options: &Options) -> Result<()> {
             Name::Files => files::run(&binaries, options)?,
             Name::Delta => delta::run(&binaries, options)?,
             Name::Wire => wire::run(&binaries, options)?,
+            Name::Mariadb => servers::run(Engine::Mariadb, &binaries, options)?,
+            Name::Postgres => servers::run(Engine::Postgres, &binaries, options)?,
         };
         let name = name.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         publish(&Bench { name, cases })?;

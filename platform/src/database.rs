@@ -1,0 +1,82 @@
+//! The databases of a manifest, by engine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::ports::{Database, DatabaseTarget};
+use handover_mariadb::{MariaDatabase, MariaTarget};
+use handover_postgres::{PostgresDatabase, PostgresTarget};
+
+use crate::sqlite::{SqliteDatabase, SqliteTarget};
+
+/// Where a database is.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A database of a MariaDB server.
+    Mariadb(handover_mariadb::Settings),
+    /// A database of a PostgreSQL server.
+    Postgres(handover_postgres::Settings),
+}
+
+impl Place {
+    /// Reads a manifest's `url`. The problem that is told shows no password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let scheme = url.split(':').next().unwrap_or_default();
+        match scheme {
+            "sqlite" => {
+                let path = PathBuf::from(url.strip_prefix("sqlite:").unwrap_or_default());
+                if path.is_absolute() {
+                    Ok(Self::Sqlite(path))
+                } else {
+                    Err("write the path absolutely: sqlite:/var/lib/…".to_owned())
+                }
+            }
+            "mariadb" | "mysql" => {
+                handover_mariadb::Settings::parse(url).map(Self::Mariadb).map_err(|error| error.to_string())
+            }
+            "postgres" | "postgresql" => {
+                handover_postgres::Settings::parse(url).map(Self::Postgres).map_err(|error| error.to_string())
+            }
+            _ => Err("write sqlite:/absolute/path, mariadb://… or postgres://…".to_owned()),
+        }
+    }
+
+    /// The engine's name.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "sqlite",
+            Self::Mariadb(_) => "mariadb",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// As an inventory shows it.
+    pub fn location(&self) -> String {
+        match self {
+            Self::Sqlite(path) => path.display().to_string(),
+            Self::Mariadb(settings) => settings.location(),
+            Self::Postgres(settings) => settings.location(),
+        }
+    }
+
+    /// The database, to be read without the excluded tables. Private copies are made in `scratch`.
+    pub fn database(&self, name: DatasetName, exclude: Vec<String>, scratch: PathBuf) -> Arc<dyn Database> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteDatabase::new(name, path, exclude, scratch)),
+            Self::Mariadb(settings) => Arc::new(MariaDatabase::new(name, settings, exclude)),
+            Self::Postgres(settings) => Arc::new(PostgresDatabase::new(name, &settings, exclude)),
+        }
+    }
+
+    /// The place where the database of a migration lands.
+    pub fn target(&self, name: DatasetName, migration: &MigrationId) -> Arc<dyn DatabaseTarget> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteTarget::new(name, path, migration)),
+            Self::Mariadb(settings) => Arc::new(MariaTarget::new(name, settings, migration)),
+            Self::Postgres(settings) => Arc::new(PostgresTarget::new(name, &settings, migration)),
+        }
+    }
+}

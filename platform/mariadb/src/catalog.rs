@@ -18,7 +18,6 @@ use crate::sql::{self, quote};
 
 /// Tables whose names begin so are the adapter's own.
 pub const OWN: &str = "__handover_";
-/// Digits of a count that are shown for progress.
 const WHAT: &str = "the schema cannot be read";
 
 /// A table beyond its specification.
@@ -28,10 +27,6 @@ pub struct Table {
     pub index: Option<String>,
     /// Its engine reads and writes in transactions.
     pub transactional: bool,
-    /// It keeps the history of its rows.
-    pub versioned: bool,
-    /// Bytes of rows and indexes.
-    pub bytes: u64,
 }
 
 /// A database's schema, and what only this adapter needs to know.
@@ -217,9 +212,7 @@ impl Reading {
             estimated_rows: table.rows,
             estimated_bytes: table.bytes,
         });
-        let beyond =
-            Table { index, transactional: table.transactional, versioned: table.versioned, bytes: table.bytes };
-        tables.insert(table.name, beyond);
+        tables.insert(table.name, Table { index, transactional: table.transactional });
         Ok(())
     }
 }

@@ -143,11 +143,6 @@ impl Shape {
         &self.key
     }
 
-    /// Columns that travel.
-    pub fn width(&self) -> usize {
-        self.columns.len()
-    }
-
     fn key_values(&self, key: &[u8]) -> Result<Vec<String>> {
         let values: Vec<&[u8]> = text::values(key).collect();
         if values.len() != self.key.len() {

@@ -292,13 +292,13 @@ mod tests {
             let whole: Vec<u8> = Pieces { file: Bytes::copy_from_slice(text), at: 0 }.flatten().collect();
             assert!(whole == expected, "{}", text.escape_ascii());
         };
-        check(b"a\\v\v\f\\\v\n\0", b"a\\v\x0b\x0c\\\x0b\n\0");
+        check(br"a\\v\v\f\\\v\n\0", b"a\\\\v\x0b\x0c\\\\\x0b\\n\\0");
         check(b"", b"");
         for shift in PIECE - 4..PIECE + 3 {
             let mut text = vec![b'x'; shift];
             let mut expected = text.clone();
-            text.extend_from_slice(b"\\v\v\nend\f");
-            expected.extend_from_slice(b"\\v\x0b\nend\x0c");
+            text.extend_from_slice(br"\\v\v\nend\f");
+            expected.extend_from_slice(b"\\\\v\x0b\\nend\x0c");
             check(&text, &expected);
         }
     }

@@ -5,7 +5,7 @@ mod support;
 use std::fmt::Write as _;
 
 use handover_engine::name::MigrationId;
-use handover_engine::ports::{Database, DatabaseSnapshot, DatabaseTarget};
+use handover_engine::ports::{Database, DatabaseTarget};
 use handover_engine::rows::KeyRange;
 use handover_mariadb::{MariaDatabase, MariaTarget, Settings};
 use support::Server;
@@ -30,7 +30,7 @@ CREATE TABLE strings (id BINARY(4) PRIMARY KEY, c CHAR(10), v VARCHAR(50), t LON
   l1 VARCHAR(300) CHARACTER SET latin1, u2 VARCHAR(20) CHARACTER SET ucs2, u16 TEXT CHARACTER SET utf16, u32 CHAR(5) CHARACTER SET utf32, jp VARCHAR(20) CHARACTER SET cp932,
   gbk VARCHAR(20) CHARACTER SET gbk, j JSON, e ENUM('', 'a', 'é', 'ß'), s SET('1', '2', 'é', 'x'));
 INSERT INTO strings VALUES
- (x'00000000', 'a ', 'trailing  ', 'tab\tnl\ncr\rnul\0bs\\quote''"\b\Z', x'61', x'00', '', _latin1 x'e9ff80', 'é', '😀é', '😀', _cp932 x'835c8f5c', _gbk x'bf5cbf27', '{"a": [1, 2.50, "\\u00e9"]}', 'é', 'é,1'),
+ (x'00000000', 'a ', 'trailing  ', 'tab\tnl\ncr\rnul\0bs\\quote''"\b\Z', x'61', x'00', '', _latin1 x'e9ff80', 'é', '😀é', '😀', _cp932 x'835c8f5c', _gbk x'bf5c815c', '{"a": [1, 2.50, "\\u00e9"]}', 'é', 'é,1'),
  (x'20202020', '', '', '', '', '', NULL, '', '', '', '', '', '', '[]', '', ''),
  (x'0a090d5c', '\\N', '\\N', '\\', x'5c4e', x'5c0a', x'0b0c1a', '\\', '\\', '\\', '\\', '\\', '\\', '"\\\\"', 'a', '1,2,é,x'),
  (x'ffffffff', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
@@ -69,7 +69,7 @@ fn contents(server: &Server, database: &str) -> String {
     let mut out = String::new();
     for line in server.sql("", &query).lines() {
         let (table, columns) = line.split_once('\t').unwrap();
-        let rows = server.sql(database, &format!("SET time_zone = '-03:00'; SELECT * FROM (SELECT {columns} FROM `{table}`) x; CHECKSUM TABLE `{table}`; SELECT COUNT(*), MAX(CAST(e AS UNSIGNED)) FROM (SELECT 0 e) y"));
+        let rows = server.sql(database, &format!("SET time_zone = '-03:00'; SELECT * FROM (SELECT {columns} FROM `{table}`) x; CHECKSUM TABLE `{table}`"));
         let _ = writeln!(out, "{table}\n{}", rows.replace(database, "db"));
     }
     out

@@ -94,7 +94,7 @@ impl Server {
     pub fn sql(&self, database: &str, statements: &str) -> String {
         match client(&self.socket(), database, statements) {
             Ok(out) => out,
-            Err(error) => panic!("{statements}: {error}"),
+            Err(error) => panic!("{error}"),
         }
     }
 

@@ -1,0 +1,263 @@
+//! `SHOW CREATE TABLE`, taken apart: what must stand before the load, and what is made after it.
+
+use crate::sql::quote;
+
+/// A table's statement in parts.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// `CREATE TABLE …` with its columns, checks, options, and the keys that must stand before the load.
+    pub before: String,
+    /// Indexes to be added after the load: name, and what follows `ALTER TABLE t `.
+    pub indexes: Vec<(String, String)>,
+    /// Foreign keys to be added after the indexes, likewise.
+    pub foreign_keys: Vec<(String, String)>,
+    /// The next AUTO_INCREMENT value, where it is told.
+    pub auto_increment: Option<String>,
+}
+
+/// Splits at `separator` outside of quotes and parentheses.
+fn split(text: &str, separator: char) -> Vec<&str> {
+    let (mut out, mut from, mut depth) = (Vec::new(), 0, 0_usize);
+    scan(text, |at, c, _| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            c if c == separator && depth == 0 => {
+                out.push(&text[from..at]);
+                from = at + c.len_utf8();
+            }
+            _ => {}
+        }
+        true
+    });
+    out.push(&text[from..]);
+    out
+}
+
+/// Calls `see` with every character outside of quotes, until it returns false.
+fn scan(text: &str, mut see: impl FnMut(usize, char, &str) -> bool) {
+    let mut chars = text.char_indices();
+    let mut quoted = None;
+    while let Some((at, c)) = chars.next() {
+        match (quoted, c) {
+            (None, '`' | '\'' | '"') => quoted = Some(c),
+            (None, _) => {
+                if !see(at, c, &text[at..]) {
+                    return;
+                }
+            }
+            (Some('\'' | '"'), '\\') => {
+                chars.next();
+            }
+            // A doubled quote ends one and begins the next.
+            (Some(open), c) if c == open => quoted = None,
+            _ => {}
+        }
+    }
+}
+
+/// Where the parenthesis that opens at `open` closes.
+fn closing(text: &str, open: usize) -> Option<usize> {
+    let (mut depth, mut found) = (0, None);
+    scan(&text[open..], |at, c, _| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 && c == ')' {
+            found = Some(open + at);
+        }
+        found.is_none()
+    });
+    found
+}
+
+/// The name at the beginning of `text`, which is in backticks.
+fn name(text: &str) -> Option<String> {
+    let rest = text.trim_start().strip_prefix('`')?;
+    let mut out = String::new();
+    let mut chars = rest.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '`' {
+            if chars.peek() != Some(&'`') {
+                return Some(out);
+            }
+            chars.next();
+        }
+        out.push(c);
+    }
+    None
+}
+
+/// The options without the next AUTO_INCREMENT value, and that value.
+fn options(text: &str) -> (String, Option<String>) {
+    const WORD: &str = " AUTO_INCREMENT=";
+    let mut found = None;
+    scan(text, |at, _, rest| {
+        if rest.starts_with(WORD) {
+            found = Some(at);
+        }
+        found.is_none()
+    });
+    let Some(at) = found else { return (text.to_owned(), None) };
+    let value: String = text[at + WORD.len()..].chars().take_while(char::is_ascii_digit).collect();
+    let end = at + WORD.len() + value.len();
+    (format!("{}{}", &text[..at], &text[end..]), Some(value))
+}
+
+/// What a line of the statement's body is.
+enum Item {
+    Column,
+    Primary,
+    Index(String),
+    ForeignKey(String),
+    Other,
+}
+
+fn item(line: &str) -> Item {
+    let line = line.trim();
+    if line.starts_with('`') {
+        return Item::Column;
+    }
+    if line.starts_with("PRIMARY KEY") {
+        return Item::Primary;
+    }
+    for word in ["UNIQUE KEY ", "FULLTEXT KEY ", "SPATIAL KEY ", "KEY "] {
+        if let Some(index) = line.strip_prefix(word).and_then(name) {
+            return Item::Index(index);
+        }
+    }
+    if let Some(rest) = line.strip_prefix("CONSTRAINT ") {
+        let is_foreign = rest.find('`').is_some_and(|_| {
+            let after = name(rest).map_or(0, |n| quote(&n).len());
+            rest[after..].trim_start().starts_with("FOREIGN KEY")
+        });
+        if let (true, Some(constraint)) = (is_foreign, name(rest)) {
+            return Item::ForeignKey(constraint);
+        }
+    }
+    Item::Other
+}
+
+/// Takes a statement apart. `key` is the index that rows are found by; it and an index that AUTO_INCREMENT needs stay.
+pub fn parts(statement: &str, key: Option<&str>) -> Option<Parts> {
+    let mut open = None;
+    scan(statement, |at, c, _| {
+        if c == '(' {
+            open = Some(at);
+        }
+        open.is_none()
+    });
+    let open = open?;
+    let close = closing(statement, open)?;
+    let lines: Vec<&str> = split(&statement[open + 1..close], ',').into_iter().map(str::trim).collect();
+    let auto = lines.iter().find(|l| matches!(item(l), Item::Column) && is_auto(l)).and_then(|l| name(l));
+    let mut is_served = auto.is_none();
+    let serves = |line: &str| {
+        let (Some(auto), Some(from)) = (&auto, line.find('(')) else { return false };
+        // The first column, or any of them in an engine that counts within groups.
+        line[from + 1..].split(',').any(|column| name(column).as_ref() == Some(auto))
+    };
+    is_served |= lines.iter().any(|line| match item(line) {
+        Item::Primary => serves(line),
+        Item::Index(index) => Some(index.as_str()) == key && serves(line),
+        _ => false,
+    });
+    let (mut before, mut indexes, mut foreign_keys) = (Vec::new(), Vec::new(), Vec::new());
+    for line in lines {
+        match item(line) {
+            Item::Index(index) if Some(index.as_str()) != key => {
+                if !is_served && serves(line) {
+                    is_served = true;
+                    before.push(line);
+                } else {
+                    indexes.push((index, format!("ADD {line}")));
+                }
+            }
+            Item::ForeignKey(constraint) => foreign_keys.push((constraint, format!("ADD {line}"))),
+            _ => before.push(line),
+        }
+    }
+    let (tail, auto_increment) = options(&statement[close + 1..]);
+    let before = format!("{} (\n  {}\n){tail}", statement[..open].trim_end(), before.join(",\n  "));
+    Some(Parts { before, indexes, foreign_keys, auto_increment })
+}
+
+fn is_auto(line: &str) -> bool {
+    let mut found = false;
+    scan(line, |_, _, rest| {
+        found |= rest.starts_with(" AUTO_INCREMENT");
+        !found
+    });
+    found
+}
+
+/// Takes `DEFINER=…` out of a view's, routine's, trigger's or event's statement; the account as it stood there.
+pub fn without_definer(statement: &str) -> (String, Option<String>) {
+    const WORD: &str = "DEFINER=";
+    let Some(at) = statement.find(WORD).filter(|at| *at < 80) else { return (statement.to_owned(), None) };
+    // `user`@`host`, or a role's `name` alone.
+    let rest = &statement[at + WORD.len()..];
+    let Some(user) = name(rest) else { return (statement.to_owned(), None) };
+    let mut end = quote(&user).len();
+    if let Some(host) = rest[end..].strip_prefix('@').and_then(name) {
+        end += 1 + quote(&host).len();
+    }
+    let (account, after) = rest.split_at(end);
+    (format!("{}{}", &statement[..at], after.trim_start()), Some(account.to_owned()))
+}
+
+/// Puts a definer into a statement without one, behind CREATE and what belongs before it.
+pub fn with_definer(statement: &str, account: &str) -> String {
+    let words = ["AGGREGATE ", "SQL SECURITY ", "VIEW ", "PROCEDURE ", "FUNCTION ", "TRIGGER ", "EVENT ", "PACKAGE "];
+    let mut at = None;
+    scan(statement, |here, _, rest| {
+        if words.iter().any(|word| rest.starts_with(word)) {
+            at = Some(here);
+        }
+        at.is_none()
+    });
+    match at {
+        Some(at) => format!("{}DEFINER={account} {}", &statement[..at], &statement[at..]),
+        None => statement.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "CREATE TABLE `t,(` (\n  `id` int(11) NOT NULL AUTO_INCREMENT,\n  `b``c` varchar(20) DEFAULT 'x),(\\',' COMMENT 'AUTO_INCREMENT=3',\n  PRIMARY KEY (`id`),\n  UNIQUE KEY `u,1` (`b``c`(3)),\n  KEY `k` (`id`),\n  CONSTRAINT `f` FOREIGN KEY (`id`) REFERENCES `p` (`id`),\n  CONSTRAINT `c` CHECK (`id` > 0 and `b``c` <> 'a,b')\n) ENGINE=InnoDB AUTO_INCREMENT=17 DEFAULT CHARSET=latin1 COMMENT='a AUTO_INCREMENT=5)'";
+
+    #[test]
+    fn takes_a_table_apart() {
+        let parts = parts(TABLE, Some("PRIMARY")).unwrap();
+        assert_eq!(parts.auto_increment.as_deref(), Some("17"));
+        assert_eq!(parts.indexes[0], ("u,1".to_owned(), "ADD UNIQUE KEY `u,1` (`b``c`(3))".to_owned()));
+        assert_eq!(parts.indexes[1].0, "k");
+        assert_eq!(parts.foreign_keys[0].0, "f");
+        assert!(parts.before.ends_with(") ENGINE=InnoDB DEFAULT CHARSET=latin1 COMMENT='a AUTO_INCREMENT=5)'"));
+        assert!(parts.before.contains("CONSTRAINT `c` CHECK") && !parts.before.contains("KEY `k`"), "{}", parts.before);
+    }
+
+    #[test]
+    fn keeps_the_index_that_auto_increment_needs() {
+        let sql = "CREATE TABLE `t` (\n  `a` int(11) NOT NULL,\n  `n` int(11) NOT NULL AUTO_INCREMENT,\n  PRIMARY KEY (`a`),\n  KEY `k` (`a`),\n  KEY `n` (`n`),\n  KEY `n2` (`n`)\n) ENGINE=InnoDB";
+        let parts = parts(sql, Some("PRIMARY")).unwrap();
+        assert!(parts.before.contains("KEY `n` (`n`)"));
+        assert_eq!(parts.indexes.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["k", "n2"]);
+    }
+
+    #[test]
+    fn moves_definers() {
+        for (full, bare, account) in [
+            ("CREATE ALGORITHM=MERGE DEFINER=`a``b`@`%` SQL SECURITY INVOKER VIEW `v` AS select 1", "CREATE ALGORITHM=MERGE SQL SECURITY INVOKER VIEW `v` AS select 1", "`a``b`@`%`"),
+            ("CREATE DEFINER=`r` PROCEDURE `p`() select 'DEFINER='", "CREATE PROCEDURE `p`() select 'DEFINER='", "`r`"),
+        ] {
+            assert_eq!(without_definer(full), (bare.to_owned(), Some(account.to_owned())));
+            assert_eq!(with_definer(bare, account), full);
+        }
+        assert_eq!(without_definer("CREATE TRIGGER `t`").1, None);
+    }
+}

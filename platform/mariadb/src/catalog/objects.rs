@@ -1,0 +1,142 @@
+//! Views, routines, triggers and events: what is made after the tables, in sessions set up as they were made in.
+
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::rows::Ddl;
+
+use super::create::without_definer;
+use super::{Catalog, WHAT};
+use crate::session::{Record, Session};
+use crate::sql::{self, quote};
+
+/// An object's statement, and the session it is made in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Late {
+    /// `sql_mode`.
+    pub sql_mode: String,
+    /// `character_set_client`.
+    pub charset: String,
+    /// `collation_connection`.
+    pub collation: String,
+    /// `time_zone` of an event.
+    pub time_zone: Option<String>,
+    /// The statement.
+    pub statement: String,
+}
+
+const HEAD: &str = "-- in a session of ";
+
+impl Late {
+    /// As text of a schema: one line of settings, then the statement.
+    fn print(&self) -> String {
+        let zone = self.time_zone.as_deref().unwrap_or("-");
+        format!("{HEAD}{} {} {zone} {}\n{}", self.charset, self.collation, self.sql_mode, self.statement)
+    }
+}
+
+/// Reads what [`Late::print`] has written.
+pub fn parse(text: &str) -> Option<Late> {
+    let (head, statement) = text.strip_prefix(HEAD)?.split_once('\n')?;
+    let mut words = head.splitn(4, ' ');
+    let (charset, collation, zone, sql_mode) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let is_word = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_,:+-/".contains(&b));
+    (is_word(charset) && is_word(collation) && is_word(zone) && is_word(sql_mode)).then(|| Late {
+        sql_mode: sql_mode.to_owned(),
+        charset: charset.to_owned(),
+        collation: collation.to_owned(),
+        time_zone: (zone != "-").then(|| zone.to_owned()),
+        statement: statement.to_owned(),
+    })
+}
+
+/// Where SHOW CREATE tells what.
+struct Columns {
+    statement: usize,
+    sql_mode: Option<usize>,
+    charset: usize,
+    time_zone: Option<usize>,
+}
+
+async fn add(session: &mut Session, catalog: &mut Catalog, kind: &str, name: &str, at: &Columns) -> Result<()> {
+    let query = format!("SHOW CREATE {} {}", kind.to_ascii_uppercase(), quote(name));
+    let row: Record = session.record(WHAT, &query).await?;
+    let Some(statement) = row.maybe(at.statement) else {
+        return Err(Failure::operator(format!("{}, {kind} {name}", session.item()), "its text may not be read")
+            .hint("GRANT SELECT ON mysql.proc TO the account"));
+    };
+    let (statement, definer) = without_definer(&statement);
+    let late = Late {
+        sql_mode: at.sql_mode.map(|n| row.text(n)).unwrap_or_default(),
+        charset: row.text(at.charset),
+        collation: row.text(at.charset + 1),
+        time_zone: at.time_zone.map(|n| row.text(n)),
+        statement,
+    };
+    catalog.schema.after_load.push(Ddl { kind: kind.to_owned(), name: name.to_owned(), sql: late.print() });
+    if let Some(definer) = definer {
+        catalog.schema.state.insert(format!("definer/{kind}/{name}"), definer);
+    }
+    Ok(())
+}
+
+async fn names(session: &mut Session, query: &str) -> Result<Vec<Record>> {
+    session.records(WHAT, query).await
+}
+
+/// Appends all of a database, in an order in which they can be made.
+pub async fn read(session: &mut Session, database: &str, catalog: &mut Catalog) -> Result<()> {
+    let here = sql::text(database);
+    // Functions first: views call them.
+    let query = format!(
+        "SELECT routine_name, routine_type FROM information_schema.routines WHERE routine_schema = {here} \
+         ORDER BY routine_type <> 'PACKAGE', routine_type <> 'PACKAGE BODY', routine_type, routine_name"
+    );
+    for row in names(session, &query).await? {
+        let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
+        add(session, catalog, &row.text(1).to_ascii_lowercase(), &row.text(0), &at).await?;
+    }
+    views(session, &here, catalog).await?;
+    let query = format!(
+        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = {here} \
+         ORDER BY event_object_table, event_manipulation, action_timing, action_order"
+    );
+    for row in names(session, &query).await? {
+        let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
+        add(session, catalog, "trigger", &row.text(0), &at).await?;
+    }
+    let query = format!("SELECT event_name FROM information_schema.events WHERE event_schema = {here} ORDER BY event_name");
+    for row in names(session, &query).await? {
+        let at = Columns { statement: 3, sql_mode: Some(1), charset: 4, time_zone: Some(2) };
+        add(session, catalog, "event", &row.text(0), &at).await?;
+    }
+    Ok(())
+}
+
+/// Views, each behind those that it names.
+async fn views(session: &mut Session, here: &str, catalog: &mut Catalog) -> Result<()> {
+    let query = format!("SELECT table_name FROM information_schema.views WHERE table_schema = {here} ORDER BY table_name");
+    let names: Vec<String> = names(session, &query).await?.iter().map(|row| row.text(0)).collect();
+    let from = catalog.schema.after_load.len();
+    for name in &names {
+        let at = Columns { statement: 1, sql_mode: None, charset: 2, time_zone: None };
+        add(session, catalog, "view", name, &at).await?;
+    }
+    let mut waiting: Vec<Ddl> = catalog.schema.after_load.split_off(from);
+    while !waiting.is_empty() {
+        let left: Vec<String> = waiting.iter().map(|view| quote(&view.name)).collect();
+        let is_ready = |view: &Ddl| {
+            let own = quote(&view.name);
+            !left.iter().any(|other| *other != own && view.sql.contains(other.as_str()))
+        };
+        let (mut ready, rest): (Vec<Ddl>, Vec<Ddl>) = waiting.iter().cloned().partition(is_ready);
+        if ready.is_empty() {
+            // Names that only look like views, in a circle: in any order, and `finish` tries again.
+            ready = rest.clone();
+            waiting = Vec::new();
+        } else {
+            waiting = rest;
+        }
+        catalog.schema.after_load.extend(ready);
+    }
+    Ok(())
+}

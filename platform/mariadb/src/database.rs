@@ -1,0 +1,70 @@
+//! The source's side: inventories and snapshots.
+
+mod snapshot;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use handover_engine::inventory::{DatabaseFacts, TableFacts};
+use handover_engine::name::DatasetName;
+use handover_engine::ports::{Database, DatabaseSnapshot, Result};
+use handover_engine::rows::Schema;
+
+use crate::catalog::{self, Catalog};
+use crate::session::{Role, Session};
+use crate::settings::Settings;
+
+/// A database to be read.
+#[derive(Clone)]
+pub struct MariaDatabase {
+    dataset: DatasetName,
+    settings: Settings,
+    exclude: Vec<String>,
+}
+
+impl MariaDatabase {
+    /// The database that the settings name, without the excluded tables.
+    pub fn new(dataset: DatasetName, settings: Settings, exclude: Vec<String>) -> Self {
+        Self { dataset, settings, exclude }
+    }
+}
+
+/// What is in a database.
+pub fn facts(catalog: &Catalog, settings: &Settings) -> DatabaseFacts {
+    let schema: &Schema = &catalog.schema;
+    let mut tables: Vec<TableFacts> = schema
+        .tables
+        .iter()
+        .map(|table| TableFacts {
+            name: table.name.clone(),
+            rows: table.estimated_rows,
+            bytes: table.estimated_bytes,
+        })
+        .collect();
+    tables.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
+    let mut notes = catalog.notes.clone();
+    notes.push("accounts and their grants do not move".to_owned());
+    DatabaseFacts {
+        engine: schema.engine.clone(),
+        version: schema.version.clone(),
+        location: format!("{} at {}", settings.database, settings.server()),
+        structure: Some(schema.structure()),
+        bytes: tables.iter().map(|table| table.bytes).sum(),
+        tables,
+        notes,
+    }
+}
+
+#[async_trait]
+impl Database for MariaDatabase {
+    async fn facts(&self) -> Result<DatabaseFacts> {
+        let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
+        session.enter(&self.settings.database).await?;
+        let catalog = catalog::read(&mut session, &self.settings.database, &self.exclude).await?;
+        Ok(facts(&catalog, &self.settings))
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn DatabaseSnapshot>> {
+        Ok(Arc::new(snapshot::take(&self.dataset, &self.settings, &self.exclude).await?))
+    }
+}

@@ -1,0 +1,286 @@
+//! One moment, seen by several connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use handover_engine::failure::Failure;
+use handover_engine::name::DatasetName;
+use handover_engine::ports::{DatabaseSnapshot, Result};
+use handover_engine::rows::{Key, KeyRange, RowsChunk, Schema, SnapshotId, TableKey, TableName};
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::catalog::{self, Catalog};
+use crate::cursor::{Cursor, Plan};
+use crate::session::{Role, Session};
+use crate::settings::Settings;
+use crate::shape::Shape;
+use crate::sql::quote;
+
+const WHAT: &str = "no snapshot can be taken";
+/// How long writers may make the lock wait, in seconds.
+const LOCK_WAIT: u32 = 10;
+/// How often connections are opened anew until they show one moment, where they cannot be made to.
+const ATTEMPTS: usize = 20;
+/// Smaller tables are not cut into ranges.
+const WORTH_SPLITTING: u64 = 32 << 20;
+
+/// A view of a database.
+pub struct Snapshot {
+    dataset: DatasetName,
+    settings: Settings,
+    id: SnapshotId,
+    catalog: Catalog,
+    pool: Mutex<Pool>,
+    /// One for every connection: who holds one finds a connection, idle or in a parked cursor.
+    lanes: Semaphore,
+    /// A connection was lost, and with it the view.
+    lost: AtomicBool,
+}
+
+struct Pool {
+    idle: Vec<Session>,
+    parked: Vec<Cursor>,
+}
+
+/// Takes a snapshot.
+pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]) -> Result<Snapshot> {
+    let mut sessions = Vec::new();
+    for _ in 0..settings.connections {
+        let mut session = Session::open(dataset, settings, Role::Reader).await?;
+        session.enter(&settings.database).await?;
+        session.run(WHAT, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        sessions.push(session);
+    }
+    let mut lock = Session::open(dataset, settings, Role::Reader).await?;
+    lock.enter(&settings.database).await?;
+    lock.run(WHAT, &format!("SET lock_wait_timeout = {LOCK_WAIT}")).await?;
+    // 1227: no RELOAD privilege.
+    let locked = lock.run_unless(WHAT, "FLUSH TABLES WITH READ LOCK", &[1227]).await?;
+    let (mut catalog, position) = if locked {
+        let begun = begin_all(&mut sessions).await;
+        let position = if begun.is_ok() { log_position(&mut lock).await } else { Ok(None) };
+        let catalog = match (begun, &position) {
+            (Ok(()), Ok(_)) => catalog::read(&mut lock, &settings.database, exclude).await,
+            (Err(failure), _) => Err(failure),
+            (_, Err(failure)) => Err(failure.clone()),
+        };
+        lock.run(WHAT, "UNLOCK TABLES").await?;
+        (catalog?, position?)
+    } else {
+        let position = agree(&mut sessions).await?;
+        (catalog::read(&mut sessions[0], &settings.database, exclude).await?, position)
+    };
+    if let Some((file, offset)) = position {
+        let query = format!("SELECT BINLOG_GTID_POS({}, {offset})", crate::sql::text(&file));
+        let gtid = lock.record(WHAT, &query).await.map(|row| row.text(0)).unwrap_or_default();
+        let state = &mut catalog.schema.state;
+        state.insert("binlog/file".to_owned(), file);
+        state.insert("binlog/position".to_owned(), offset.to_string());
+        state.insert("binlog/gtid".to_owned(), gtid);
+    }
+    let id = lock.record(WHAT, "SELECT UUID()").await?.text(0);
+    Ok(Snapshot {
+        dataset: dataset.clone(),
+        settings: settings.clone(),
+        id: SnapshotId(id),
+        catalog,
+        lanes: Semaphore::new(sessions.len()),
+        pool: Mutex::new(Pool { idle: sessions, parked: Vec::new() }),
+        lost: AtomicBool::new(false),
+    })
+}
+
+const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+
+async fn begin_all(sessions: &mut [Session]) -> Result<()> {
+    for session in sessions {
+        session.run(WHAT, BEGIN).await?;
+    }
+    Ok(())
+}
+
+/// File and offset of the binary log now; none when there is none, or it may not be asked for.
+async fn log_position(lock: &mut Session) -> Result<Option<(String, u64)>> {
+    // 1227: no BINLOG MONITOR privilege. A transaction tells it to everybody.
+    match lock.try_record("SHOW MASTER STATUS").await {
+        Ok(row) => Ok(row.map(|row| (row.text(0), row.number(1)))),
+        Err(_) => {
+            lock.run(WHAT, BEGIN).await?;
+            let position = snapshot_position(lock).await?;
+            lock.run(WHAT, "COMMIT").await?;
+            Ok(position)
+        }
+    }
+}
+
+/// The binary log's position that a transaction's view was taken at.
+async fn snapshot_position(session: &mut Session) -> Result<Option<(String, u64)>> {
+    let rows = session.records(WHAT, "SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
+    let value = |name: &str| rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name)).map(|row| row.text(1));
+    let (file, offset) = (value("binlog_snapshot_file"), value("binlog_snapshot_position"));
+    Ok(file.filter(|f| !f.is_empty()).zip(offset.and_then(|o| o.parse().ok())))
+}
+
+/// Without a lock: transactions begin until all have begun at one position of the binary log. Where there is none, or
+/// writers are too busy, one connection has to do.
+async fn agree(sessions: &mut Vec<Session>) -> Result<Option<(String, u64)>> {
+    for _ in 0..ATTEMPTS {
+        begin_all(sessions).await?;
+        let mut positions = Vec::new();
+        for session in sessions.iter_mut() {
+            positions.push(snapshot_position(session).await?);
+        }
+        if positions[0].is_none() {
+            break;
+        }
+        if positions.iter().all(|position| *position == positions[0]) {
+            return Ok(positions.swap_remove(0));
+        }
+    }
+    sessions.truncate(1);
+    begin_all(sessions).await?;
+    snapshot_position(&mut sessions[0]).await
+}
+
+impl Snapshot {
+    fn transactional(&self, table: &TableName) -> bool {
+        self.catalog.tables.get(&table.name).is_none_or(|table| table.transactional)
+    }
+
+    /// A connection of the view. To be called with a lane.
+    async fn session(&self, pool: &mut Pool) -> Result<Session> {
+        loop {
+            if let Some(session) = pool.idle.pop() {
+                return Ok(session);
+            }
+            let Some(at) = pool.parked.iter().position(|cursor| self.transactional(&cursor.table)) else {
+                return Err(self.gone());
+            };
+            let oldest = pool.parked.remove(at);
+            if let Some(session) = self.end(oldest).await {
+                return Ok(session);
+            }
+        }
+    }
+
+    /// Ends a query in the middle of its result.
+    async fn end(&self, cursor: Cursor) -> Option<Session> {
+        if let Ok(mut killer) = Session::open(&self.dataset, &self.settings, Role::Reader).await {
+            // It may have ended by itself.
+            let _ = killer.run_unless(WHAT, &format!("KILL QUERY {}", cursor.connection), &[1094]).await;
+        }
+        let mut session = cursor.close().await?;
+        // The kill may have come late, and stops the next statement instead.
+        let _ = session.run_unless(WHAT, "DO 0", &[1317]).await;
+        session.run(WHAT, "DO 0").await.ok().map(|()| session)
+    }
+
+    fn gone(&self) -> Failure {
+        Failure::transient(format!("{}, {}", self.dataset, self.settings.database), "the snapshot was lost with its connections")
+            .hint("check that the server runs; a new snapshot is taken when the migration is resumed")
+    }
+
+    async fn cursor(&self, table: &TableName, range: &KeyRange) -> Result<Cursor> {
+        let mut pool = self.pool.lock().await;
+        if let Some(at) = pool.parked.iter().position(|c| c.table == *table && c.rest == *range) {
+            return Ok(pool.parked.remove(at));
+        }
+        let shape: Arc<Shape> = Arc::new(self.catalog.shape(table)?);
+        let query = shape.select(&self.settings.database, range, false)?;
+        let plan = Plan { table: table.clone(), range: range.clone(), shape, query };
+        let session = if self.transactional(table) {
+            self.session(&mut pool).await?
+        } else {
+            let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
+            let lock = format!("LOCK TABLES {}.{} READ", quote(&self.settings.database), quote(&table.name));
+            session.run_on(&table.name, "cannot be locked", &lock).await?;
+            session
+        };
+        Ok(Cursor::open(session, plan))
+    }
+
+    /// A cursor has done its work or failed: its connection is free again.
+    async fn free(&self, cursor: Cursor, failed: bool) {
+        let is_ours = self.transactional(&cursor.table);
+        let Some(mut session) = cursor.close().await else { return };
+        if !is_ours {
+            return;
+        }
+        if failed && session.run(WHAT, "DO 0").await.is_err() {
+            self.lost.store(true, Ordering::Relaxed);
+            return;
+        }
+        self.pool.lock().await.idle.push(session);
+    }
+}
+
+#[async_trait]
+impl DatabaseSnapshot for Snapshot {
+    fn id(&self) -> SnapshotId {
+        self.id.clone()
+    }
+
+    fn schema(&self) -> &Schema {
+        &self.catalog.schema
+    }
+
+    async fn read(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
+        let _lane = self.lanes.acquire().await.map_err(|_| self.gone())?;
+        if self.lost.load(Ordering::Relaxed) {
+            return Err(self.gone());
+        }
+        let mut cursor = self.cursor(table, range).await?;
+        match cursor.next(budget).await {
+            Ok((chunk, true)) => {
+                self.free(cursor, false).await;
+                Ok(chunk)
+            }
+            Ok((chunk, false)) => {
+                self.pool.lock().await.parked.push(cursor);
+                Ok(chunk)
+            }
+            Err(failure) => {
+                self.free(cursor, true).await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn split(&self, table: &TableName, parts: usize) -> Result<Vec<Key>> {
+        let Some(spec) = self.catalog.schema.table(table) else { return Ok(Vec::new()) };
+        let TableKey::Columns(key) = &spec.key else { return Ok(Vec::new()) };
+        if parts < 2 || spec.estimated_bytes < WORTH_SPLITTING || key.len() != 1 || !self.transactional(table) {
+            return Ok(Vec::new());
+        }
+        let column = &spec.columns[key[0] as usize];
+        let is_integer = ["int", "bigint", "smallint", "mediumint", "tinyint"].iter().any(|word| {
+            column.declared.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic()))
+        });
+        if !is_integer {
+            return Ok(Vec::new());
+        }
+        let _lane = self.lanes.acquire().await.map_err(|_| self.gone())?;
+        let mut session = self.session(&mut *self.pool.lock().await).await?;
+        let (name, from) = (quote(&column.name), quote(&table.name));
+        let query = format!("SELECT MIN({name}), MAX({name}) FROM {}.{from}", quote(&self.settings.database));
+        let ends = session.record("cannot be measured", &query).await;
+        self.pool.lock().await.idle.push(session);
+        let ends = ends?;
+        let (Ok(low), Ok(high)) = (ends.text(0).parse::<i128>(), ends.text(1).parse::<i128>()) else {
+            return Ok(Vec::new());
+        };
+        let count = i128::try_from(parts).unwrap_or(1);
+        if high - low < count * 1000 {
+            return Ok(Vec::new());
+        }
+        Ok((1..count).map(|n| Key((low + (high - low) * n / count).to_string().into_bytes().into())).collect())
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        // Nobody wants what is left of their results.
+        self.pool.get_mut().parked.iter().for_each(Cursor::abort);
+    }
+}

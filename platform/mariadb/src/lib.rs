@@ -1,0 +1,24 @@
+//! MariaDB databases behind the engine's ports.
+//!
+//! Reading: [`MariaDatabase`] opens several connections that share one snapshot. Loading: [`MariaTarget`] builds beside the
+//! final place, in a database of its own, and publishes with one `RENAME TABLE`.
+//!
+//! Values are never decoded: what the source prints is what the target's `LOAD DATA` parses. What the server would print
+//! with a loss (FLOAT) or convert (BIT, ENUM, SET) travels as a number.
+
+mod catalog;
+mod cursor;
+mod database;
+mod error;
+mod load;
+mod privileges;
+mod session;
+mod settings;
+mod shape;
+mod sql;
+mod target;
+
+pub use database::MariaDatabase;
+pub use privileges::{Finding, source_privileges, target_privileges};
+pub use settings::{BadSettings, Settings};
+pub use target::MariaTarget;

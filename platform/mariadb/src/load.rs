@@ -1,0 +1,120 @@
+//! Rows into tables.
+
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::rows::{RowsChunk, text};
+
+use crate::cursor::{self, Plan};
+use crate::session::Session;
+use crate::shape::Shape;
+
+const WHAT: &str = "rows cannot be written";
+/// Bytes of a statement with rows in it, where files may not be loaded.
+const STATEMENT: u64 = 1 << 20;
+
+/// How rows get into tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// LOAD DATA LOCAL INFILE.
+    File,
+    /// Statements of many rows, where the server has local_infile off; none may be larger than this.
+    Statements(u64),
+}
+
+/// The way that a server allows.
+pub async fn way(session: &mut Session) -> Result<Way> {
+    let row = session.record("cannot be asked", "SELECT @@local_infile, @@max_allowed_packet").await?;
+    Ok(if row.text(0) == "1" { Way::File } else { Way::Statements(row.number(1)) })
+}
+
+/// Makes a chunk's range hold exactly its rows. To be called inside a transaction.
+pub async fn apply(session: &mut Session, database: &str, shape: &Shape, way: Way, chunk: &RowsChunk) -> Result<()> {
+    let range = &chunk.header.range;
+    let failed = |session: &Session, error| session.failed(Some(shape.name()), WHAT, error);
+    // Most ranges are empty before: asking is cheaper than deleting.
+    let any = session.try_record(&shape.any(database, range)?).await;
+    if any.map_err(|e| failed(session, e))?.is_some() {
+        session.run_on(shape.name(), WHAT, &shape.delete(database, range)?).await?;
+    }
+    if chunk.block.is_empty() {
+        return Ok(());
+    }
+    let before = range.after.as_ref().filter(|_| shape.is_by_position());
+    let before = before.map_or(Ok(0), |key| shape.position(&key.0))?;
+    match way {
+        Way::File => load(session, database, shape, chunk, before).await,
+        Way::Statements(largest) => insert(session, database, shape, chunk, before, largest).await,
+    }
+}
+
+async fn load(session: &mut Session, database: &str, shape: &Shape, chunk: &RowsChunk, before: u64) -> Result<()> {
+    if shape.is_by_position() {
+        session.run(WHAT, &format!("SET @handover_pos = {before}")).await?;
+    }
+    let loaded = session.load(shape.name(), &shape.load(database), chunk.block.clone()).await?;
+    if loaded.rows < chunk.header.rows {
+        return Err(Failure::permanent(
+            format!("{}, table {}", session.item(), shape.name()),
+            format!("the server took {} of {} rows", loaded.rows, chunk.header.rows),
+        )
+        .hint("this is a defect: report it"));
+    }
+    if loaded.warnings > 0 { compare(session, database, shape, chunk).await } else { Ok(()) }
+}
+
+/// The server has something to say about what it stored. It may be harmless (an ENUM's error value is one): the rows
+/// themselves tell.
+async fn compare(session: &mut Session, database: &str, shape: &Shape, chunk: &RowsChunk) -> Result<()> {
+    let warnings = session.records(WHAT, "SHOW WARNINGS LIMIT 3").await?;
+    let range = &chunk.header.range;
+    let query = shape.select(database, range, true)?;
+    let shape = std::sync::Arc::new(shape.clone());
+    let plan = Plan { table: chunk.header.table.clone(), range: range.clone(), shape, query };
+    let stored = cursor::read_whole(session, &plan).await?;
+    if stored.header.digest == chunk.header.digest {
+        return Ok(());
+    }
+    let numbers: Vec<String> = warnings.iter().map(|row| row.text(1)).collect();
+    Err(Failure::operator(
+        format!("{}, table {}", session.item(), chunk.header.table),
+        format!("the server changes values as it stores them (warnings {})", numbers.join(", ")),
+    )
+    .hint("compare the table's definition and the server's version with the source's"))
+}
+
+async fn insert(
+    session: &mut Session,
+    database: &str,
+    shape: &Shape,
+    chunk: &RowsChunk,
+    before: u64,
+    largest: u64,
+) -> Result<()> {
+    let head = shape.replace(database);
+    let malformed = |e: text::BadText| Failure::permanent(format!("table {}", shape.name()), e.to_string());
+    let (mut statement, mut position) = (head.clone(), before);
+    let room = STATEMENT.min(largest / 2);
+    for row in text::rows(&chunk.block).map_err(malformed)? {
+        position += 1;
+        let tuple = shape.tuple(row, position)?;
+        if (head.len() + tuple.len()) as u64 + 1024 > largest {
+            return Err(Failure::operator(
+                format!("{}, table {}", session.item(), shape.name()),
+                "a row is larger than the server takes in one statement",
+            )
+            .hint("set local_infile=1 or raise max_allowed_packet at the target's server, then resume"));
+        }
+        if statement.len() > head.len() && (statement.len() + tuple.len()) as u64 > room {
+            session.run_on(shape.name(), WHAT, &statement).await?;
+            statement.truncate(head.len());
+        }
+        if statement.len() > head.len() {
+            statement.push(',');
+        }
+        statement.push_str(&tuple);
+    }
+    if statement.len() > head.len() {
+        session.run_on(shape.name(), WHAT, &statement).await?;
+    }
+    if session.conn().get_warnings() > 0 { compare(session, database, shape, chunk).await } else { Ok(()) }
+}

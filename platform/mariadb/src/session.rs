@@ -1,0 +1,305 @@
+//! One connection: how it is opened, what it is set to, and how its errors are told.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use handover_engine::failure::Failure;
+use handover_engine::name::DatasetName;
+use handover_engine::ports::Result;
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder, Row, SslOpts, Value};
+
+use super::error::{self, failed};
+use super::settings::Settings;
+use super::sql;
+
+/// Largest packet that is taken from the server: its own upper limit.
+const PACKET: usize = 1 << 30;
+
+/// One row of a small result.
+pub struct Record(Vec<Option<Vec<u8>>>);
+
+impl Record {
+    /// A column as text; empty for NULL.
+    pub fn text(&self, column: usize) -> String {
+        self.bytes(column).map(|b| String::from_utf8_lossy(b).into_owned()).unwrap_or_default()
+    }
+
+    /// A column as text, if not NULL.
+    pub fn maybe(&self, column: usize) -> Option<String> {
+        self.bytes(column).map(|b| String::from_utf8_lossy(b).into_owned())
+    }
+
+    /// A column's bytes, if not NULL.
+    pub fn bytes(&self, column: usize) -> Option<&[u8]> {
+        self.0.get(column).and_then(Option::as_deref)
+    }
+
+    /// A column as a number; 0 for anything else.
+    pub fn number(&self, column: usize) -> u64 {
+        self.text(column).parse().unwrap_or(0)
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Reads.
+    Reader,
+    /// Loads and makes tables.
+    Loader,
+}
+
+/// A connection.
+pub struct Session {
+    conn: Conn,
+    item: String,
+}
+
+/// What an error is told about: the dataset, and a table of it.
+fn item(dataset: &DatasetName, settings: &Settings) -> String {
+    format!("{dataset}, {} at {}", settings.database, settings.server())
+}
+
+fn options(dataset: &DatasetName, settings: &Settings) -> Result<OptsBuilder> {
+    let password = settings.password().map_err(|e| {
+        let file = settings.password_file.as_deref().unwrap_or(std::path::Path::new(""));
+        Failure::operator(item(dataset, settings), format!("password_file {} cannot be read", file.display()))
+            .because(e)
+            .hint("make it, readable by the agent's user")
+    })?;
+    let socket = settings.socket.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let tls = settings.tls.then(|| {
+        let opts = SslOpts::default();
+        match &settings.ca {
+            Some(ca) => opts.with_root_certs(vec![ca.clone().into()]).with_disable_built_in_roots(true),
+            None => opts,
+        }
+    });
+    Ok(OptsBuilder::default()
+        .ip_or_hostname(settings.host.clone())
+        .tcp_port(settings.port)
+        .socket(socket)
+        .prefer_socket(false)
+        .user(Some(settings.user.clone()))
+        .pass(password)
+        .tcp_keepalive(Some(std::time::Duration::from_secs(60)))
+        .max_allowed_packet(Some(PACKET))
+        .wait_timeout(Some(28800))
+        .stmt_cache_size(0)
+        .ssl_opts(tls))
+}
+
+impl Session {
+    /// Connects and sets everything that changes what values look like.
+    pub async fn open(dataset: &DatasetName, settings: &Settings, role: Role) -> Result<Self> {
+        let item = item(dataset, settings);
+        let options = options(dataset, settings)?;
+        let conn = Conn::new(options).await.map_err(|e| failed(&item, "cannot be connected to", e))?;
+        let mut session = Self { conn, item };
+        session.reset(role).await?;
+        // Not every server has these; none of them changes what is read.
+        for limit in ["max_statement_time = 0", "idle_transaction_timeout = 0", "idle_readonly_transaction_timeout = 0"] {
+            let _ = session.conn.query_drop(format!("SET {limit}")).await;
+        }
+        if role == Role::Loader {
+            session.set_up_loader(settings).await?;
+        }
+        Ok(session)
+    }
+
+    /// Sets what changes how values look, and what an object's own session may have changed.
+    pub async fn reset(&mut self, role: Role) -> Result<()> {
+        let modes = match role {
+            Role::Reader => "ALLOW_INVALID_DATES",
+            Role::Loader => "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES",
+        };
+        self.run(
+            "cannot be set up",
+            &format!(
+                "SET NAMES utf8mb4, character_set_results = NULL, time_zone = '+00:00', sql_mode = '{modes}', \
+                 sql_quote_show_create = 1, autocommit = 1, wait_timeout = 86400, net_write_timeout = 86400, \
+                 net_read_timeout = 86400, lock_wait_timeout = 60, sql_select_limit = DEFAULT, sql_safe_updates = 0, \
+                 sql_big_selects = 1, foreign_key_checks = 0, unique_checks = 0"
+            ),
+        )
+        .await
+    }
+
+    async fn set_up_loader(&mut self, settings: &Settings) -> Result<()> {
+        let _ = self.conn.query_drop("SET innodb_strict_mode = 0").await;
+        let format = self.record("cannot be set up", "SELECT @@log_bin, @@binlog_format").await?;
+        if format.text(0) == "0" || format.text(1) != "STATEMENT" {
+            // No gap locks: loaders do not wait for each other.
+            self.run("cannot be set up", "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+        }
+        if !settings.binlog {
+            self.run("the binary log cannot be left out (binlog=off)", "SET SESSION sql_log_bin = 0").await?;
+        }
+        Ok(())
+    }
+
+    /// Dataset, database and server, for messages.
+    pub fn item(&self) -> &str {
+        &self.item
+    }
+
+    /// The failure of a statement about a table.
+    pub fn failed(&self, table: Option<&str>, what: &str, error: mysql_async::Error) -> Failure {
+        match table {
+            Some(table) => failed(&format!("{}, table {table}", self.item), what, error),
+            None => failed(&self.item, what, error),
+        }
+    }
+
+    /// Runs a statement.
+    pub async fn run(&mut self, what: &str, statement: &str) -> Result<()> {
+        self.conn.query_drop(statement).await.map_err(|e| failed(&self.item, what, e))
+    }
+
+    /// Runs a statement about a table.
+    pub async fn run_on(&mut self, table: &str, what: &str, statement: &str) -> Result<()> {
+        let done = self.conn.query_drop(statement).await;
+        done.map_err(|e| self.failed(Some(table), what, e))
+    }
+
+    /// Runs one statement from elsewhere: never a second one behind it.
+    pub async fn run_one(&mut self, what: &str, statement: &str) -> Result<()> {
+        self.run(what, &sql::immediate(statement)).await
+    }
+
+    /// Runs a statement; an error with one of these numbers is none.
+    pub async fn run_unless(&mut self, what: &str, statement: &str, codes: &[u16]) -> Result<bool> {
+        match self.conn.query_drop(statement).await {
+            Ok(()) => Ok(true),
+            Err(e) if error::code(&e).is_some_and(|code| codes.contains(&code)) => Ok(false),
+            Err(e) => Err(failed(&self.item, what, e)),
+        }
+    }
+
+    /// The rows of a small result.
+    pub async fn records(&mut self, what: &str, query: &str) -> Result<Vec<Record>> {
+        let rows: Vec<Row> = self.conn.query(query).await.map_err(|e| failed(&self.item, what, e))?;
+        Ok(rows.into_iter().map(record).collect())
+    }
+
+    /// The only row of a result.
+    pub async fn record(&mut self, what: &str, query: &str) -> Result<Record> {
+        let row = self.records(what, query).await?.pop();
+        row.ok_or_else(|| Failure::operator(self.item.clone(), what).hint("the server gave an empty answer"))
+    }
+
+    /// Like [`Self::record`], with the server's error number where it refuses.
+    pub async fn try_record(&mut self, query: &str) -> std::result::Result<Option<Record>, mysql_async::Error> {
+        let row: Option<Row> = self.conn.query_first(query).await?;
+        Ok(row.map(record))
+    }
+
+    /// Uses a database.
+    pub async fn enter(&mut self, database: &str) -> Result<()> {
+        self.run("cannot be opened", &format!("USE {}", sql::quote(database))).await
+    }
+
+    /// Runs `LOAD DATA LOCAL INFILE` with this as the file.
+    pub async fn load(&mut self, table: &str, statement: &str, file: Bytes) -> Result<Loaded> {
+        let pieces = Pieces { file, at: 0 }.map(Ok);
+        self.conn.set_infile_handler(async move { Ok(futures::stream::iter(pieces).boxed()) });
+        let done = self.conn.query_drop(statement).await;
+        done.map_err(|e| self.failed(Some(table), "rows cannot be written", e))?;
+        Ok(Loaded { rows: self.conn.affected_rows(), warnings: self.conn.get_warnings() })
+    }
+
+    /// The connection itself, for a streaming query.
+    pub fn conn(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+}
+
+/// Bytes of a file that are sent together, in packets of their own: below the smallest max_allowed_packet.
+const PIECE: usize = 256 << 10;
+
+/// A text block as `LOAD DATA` reads it, piece by piece: it knows no escapes for vertical tab and form feed, and takes them
+/// as they are.
+struct Pieces {
+    file: Bytes,
+    at: usize,
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let from = self.at;
+        let end = self.file.len().min(from + PIECE);
+        if from == end {
+            return None;
+        }
+        let (mut at, mut clean, mut changed) = (from, from, Vec::new());
+        while let Some(found) = memchr::memchr(b'\\', &self.file[at..end]) {
+            let escape = at + found;
+            let raw = match self.file.get(escape + 1) {
+                Some(b'v') => Some(0x0b),
+                Some(b'f') => Some(0x0c),
+                _ => None,
+            };
+            if let Some(raw) = raw {
+                changed.extend_from_slice(&self.file[clean..escape]);
+                changed.push(raw);
+                clean = escape + 2;
+            }
+            // The escape may reach beyond the piece: then the piece reaches as far.
+            at = escape + 2;
+            if at >= end {
+                break;
+            }
+        }
+        self.at = end.max(at).min(self.file.len());
+        if changed.is_empty() {
+            return Some(self.file.slice(from..self.at));
+        }
+        changed.extend_from_slice(&self.file[clean.min(self.at)..self.at]);
+        Some(changed.into())
+    }
+}
+
+/// What a load did.
+pub struct Loaded {
+    /// Rows inserted and replaced.
+    pub rows: u64,
+    /// Warnings.
+    pub warnings: u16,
+}
+
+fn record(row: Row) -> Record {
+    let values = row.unwrap().into_iter();
+    Record(
+        values
+            .map(|value| match value {
+                Value::NULL => None,
+                Value::Bytes(bytes) => Some(bytes),
+                other => Some(other.as_sql(true).into_bytes()),
+            })
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_know_only_what_load_data_knows() {
+        let check = |text: &[u8], expected: &[u8]| {
+            let whole: Vec<u8> = Pieces { file: Bytes::copy_from_slice(text), at: 0 }.flatten().collect();
+            assert!(whole == expected, "{}", text.escape_ascii());
+        };
+        check(br"a\\v\v\f\\\v\n\0", b"a\\\\v\x0b\x0c\\\\\x0b\\n\\0");
+        check(b"", b"");
+        for shift in PIECE - 4..PIECE + 3 {
+            let mut text = vec![b'x'; shift];
+            let mut expected = text.clone();
+            text.extend_from_slice(br"\\v\v\nend\f");
+            expected.extend_from_slice(b"\\\\v\x0b\\nend\x0c");
+            check(&text, &expected);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The target's side: a database built beside its final place, put there in one step, taken back from there.
+//!
+//! For a final place `db`: `db__handover_<id>` is being built and holds the migration's state; `db__handover_<id>_undo` keeps
+//! what stood there before; `db__handover_<id>_gone` is about to be dropped.
+
+mod build;
+mod late;
+mod place;
+mod publish;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use handover_engine::failure::Failure;
+use handover_engine::inventory::DatabaseFacts;
+use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::ports::{DatabaseTarget, Result};
+use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
+use tokio::sync::Mutex;
+
+use self::place::{Names, State};
+use crate::catalog::{self, Catalog};
+use crate::cursor::{self, Plan};
+use crate::load::{self, Way};
+use crate::session::{Role, Session};
+use crate::settings::Settings;
+use crate::shape::POSITION;
+use crate::{database, sql};
+
+/// How often a transaction that others stood in the way of is tried at once.
+const ATTEMPTS: usize = 5;
+
+/// A database to be built.
+pub struct MariaTarget {
+    dataset: DatasetName,
+    settings: Settings,
+    migration: MigrationId,
+    names: Names,
+    idle: Mutex<Vec<Session>>,
+    current: Mutex<Option<Arc<Current>>>,
+}
+
+/// What is being built (or, when nothing is, what was published), as its server told last.
+struct Current {
+    database: String,
+    catalog: Catalog,
+    /// Tables that have a column of positions now.
+    positioned: BTreeSet<String>,
+    way: Way,
+}
+
+impl MariaTarget {
+    /// The database that the settings name, to be filled by this migration. The database need not exist.
+    pub fn new(dataset: DatasetName, settings: Settings, migration: &MigrationId) -> Self {
+        let names = Names::new(&settings.database, migration);
+        Self {
+            dataset,
+            settings,
+            migration: migration.clone(),
+            names,
+            idle: Mutex::default(),
+            current: Mutex::default(),
+        }
+    }
+
+    async fn session(&self) -> Result<Session> {
+        if let Some(session) = self.idle.lock().await.pop() {
+            return Ok(session);
+        }
+        Session::open(&self.dataset, &self.settings, Role::Loader).await
+    }
+
+    /// Keeps a connection for the next one. Only after success: a failed one may be broken, or in a transaction.
+    async fn keep(&self, session: Session) {
+        let mut idle = self.idle.lock().await;
+        if idle.len() < self.settings.connections {
+            idle.push(session);
+        }
+    }
+
+    async fn forget_current(&self) {
+        *self.current.lock().await = None;
+    }
+
+    fn unprepared(&self) -> Failure {
+        Failure::permanent(
+            format!("{}, {}", self.dataset, self.settings.database),
+            "the database was not prepared for this migration",
+        )
+    }
+
+    async fn current(&self, session: &mut Session) -> Result<Arc<Current>> {
+        let mut current = self.current.lock().await;
+        if let Some(current) = &*current {
+            return Ok(current.clone());
+        }
+        let state = place::state(session, &self.names).await?.ok_or_else(|| self.unprepared())?;
+        let database = if state.building { &self.names.build } else { &self.names.last };
+        session.enter(database).await?;
+        let catalog = catalog::read(session, database, &[]).await?;
+        let query = format!(
+            "SELECT table_name FROM information_schema.columns WHERE table_schema = {} AND column_name = '{POSITION}'",
+            sql::text(database)
+        );
+        let positioned = session.records("tables cannot be listed", &query).await?;
+        let positioned = positioned.iter().map(|row| row.text(0)).collect();
+        let way = load::way(session).await?;
+        let new = Arc::new(Current { database: database.clone(), catalog, positioned, way });
+        *current = Some(new.clone());
+        Ok(new)
+    }
+
+    async fn try_apply(&self, chunks: &[RowsChunk]) -> Result<()> {
+        let mut session = self.session().await?;
+        let current = self.current(&mut session).await?;
+        session.run("no transaction can begin", "START TRANSACTION").await?;
+        for chunk in chunks {
+            let shape = current.catalog.shape(&chunk.header.table)?;
+            let done = load::apply(&mut session, &current.database, &shape, current.way, chunk).await;
+            if let Err(failure) = done {
+                let _ = session.run("rows cannot be taken back", "ROLLBACK").await;
+                return Err(failure);
+            }
+        }
+        session.run("rows cannot be committed", "COMMIT").await?;
+        self.keep(session).await;
+        Ok(())
+    }
+
+    /// The state, and a connection.
+    async fn open(&self) -> Result<(Session, Option<State>)> {
+        let mut session = self.session().await?;
+        let state = place::state(&mut session, &self.names).await?;
+        Ok((session, state))
+    }
+}
+
+#[async_trait]
+impl DatabaseTarget for MariaTarget {
+    async fn occupied(&self) -> Result<Option<DatabaseFacts>> {
+        let mut session = self.session().await?;
+        let database = &self.settings.database;
+        if !place::exists(&mut session, database).await? {
+            return Ok(None);
+        }
+        let has_tables = !place::tables(&mut session, database).await?.is_empty();
+        if !has_tables && !late::any(&mut session, database).await? {
+            return Ok(None);
+        }
+        session.enter(database).await?;
+        let catalog = catalog::read(&mut session, database, &[]).await?;
+        self.keep(session).await;
+        Ok(Some(database::facts(&catalog, &self.settings)))
+    }
+
+    async fn prepare(&self, schema: &Schema) -> Result<()> {
+        self.forget_current().await;
+        let mut session = self.session().await?;
+        let mut state = place::begin(&mut session, &self.names, &self.migration, schema).await?;
+        if state.publishing {
+            // The last publication was interrupted: it is ended first.
+            publish::publish(&mut session, &self.names, &mut state).await?;
+        }
+        if !state.building {
+            (state.building, state.schema) = (true, None);
+            place::write(&mut session, &self.names, &state).await?;
+        }
+        build::prepare(&mut session, &self.names, &state, schema).await?;
+        self.keep(session).await;
+        Ok(())
+    }
+
+    async fn discard(&self) -> Result<()> {
+        self.forget_current().await;
+        let (mut session, state) = self.open().await?;
+        let Some(mut state) = state else { return Ok(()) };
+        state.continues = false;
+        place::write(&mut session, &self.names, &state).await?;
+        build::discard(&mut session, &self.names).await?;
+        self.keep(session).await;
+        Ok(())
+    }
+
+    async fn apply(&self, chunks: &[RowsChunk]) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            match self.try_apply(chunks).await {
+                Err(failure) if failure.is_transient() && attempt < ATTEMPTS && is_conflict(&failure) => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn finish(&self, schema: &Schema) -> Result<()> {
+        let (mut session, state) = self.open().await?;
+        let mut state = state.filter(|state| state.building).ok_or_else(|| self.unprepared())?;
+        state.schema = Some(schema.clone());
+        place::write(&mut session, &self.names, &state).await?;
+        self.forget_current().await;
+        let mut helpers = vec![session];
+        for _ in 1..self.settings.connections.min(2) {
+            helpers.push(self.session().await?);
+        }
+        build::finish(&mut helpers, &self.names, schema).await?;
+        for session in helpers {
+            self.keep(session).await;
+        }
+        self.forget_current().await;
+        Ok(())
+    }
+
+    async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
+        let mut session = self.session().await?;
+        let current = self.current(&mut session).await?;
+        let shape = Arc::new(current.catalog.shape(table)?);
+        let query = shape.select(&current.database, range, current.positioned.contains(&table.name))?;
+        let plan = Plan { table: table.clone(), range: range.clone(), shape, query };
+        let chunk = cursor::read_whole(&mut session, &plan).await?;
+        self.keep(session).await;
+        Ok(chunk)
+    }
+
+    async fn reread_schema(&self) -> Result<Schema> {
+        let (mut session, state) = self.open().await?;
+        let state = state.ok_or_else(|| self.unprepared())?;
+        self.forget_current().await;
+        let mut schema = self.current(&mut session).await?.catalog.schema.clone();
+        if let (true, Some(intended)) = (state.building, &state.schema) {
+            build::as_intended(&mut schema, intended);
+        }
+        self.keep(session).await;
+        Ok(schema)
+    }
+
+    async fn publish(&self) -> Result<()> {
+        self.forget_current().await;
+        let (mut session, state) = self.open().await?;
+        let mut state = state.ok_or_else(|| self.unprepared())?;
+        publish::publish(&mut session, &self.names, &mut state).await?;
+        self.keep(session).await;
+        Ok(())
+    }
+
+    async fn undo(&self) -> Result<()> {
+        self.forget_current().await;
+        let (mut session, state) = self.open().await?;
+        publish::undo(&mut session, &self.names, state).await?;
+        self.keep(session).await;
+        Ok(())
+    }
+
+    async fn forget(&self) -> Result<()> {
+        self.forget_current().await;
+        let mut session = self.session().await?;
+        for database in [&self.names.gone, &self.names.kept, &self.names.build] {
+            place::drop_database(&mut session, database).await?;
+        }
+        self.keep(session).await;
+        Ok(())
+    }
+}
+
+/// Another transaction stood in the way: worth another try at once.
+fn is_conflict(failure: &Failure) -> bool {
+    failure.causes.iter().any(|cause| cause.contains("(error 1213)") || cause.contains("(error 1205)"))
+}

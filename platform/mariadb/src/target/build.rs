@@ -1,0 +1,217 @@
+//! What is made beside the final place: tables before the load, indexes and the rest after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::rows::{Ddl, Schema, TableKey, TableSpec};
+use tokio::sync::Mutex;
+
+use super::late::{self, Stage};
+use super::place::{self, Names, State};
+use crate::session::Session;
+use crate::shape::POSITION;
+use crate::sql::{self, qualified, quote};
+
+/// Makes the tables that are not there yet; after a publication, with the rows that were published.
+pub async fn prepare(session: &mut Session, names: &Names, state: &State, schema: &Schema) -> Result<()> {
+    place::set_charset(session, &names.build, schema).await?;
+    late::drop_all(session, &names.build, Some("trigger")).await?;
+    late::drop_all(session, &names.build, Some("event")).await?;
+    session.enter(&names.build).await?;
+    let there: BTreeSet<String> = place::tables(session, &names.build).await?.into_iter().collect();
+    for ddl in &schema.before_load {
+        if !there.contains(&ddl.name) {
+            create(session, ddl).await?;
+        }
+    }
+    let positioned = positioned(session, &names.build).await?;
+    for table in &schema.tables {
+        if table.key == TableKey::Position && !positioned.contains(&table.name.name) {
+            add_positions(session, names, table).await?;
+        }
+        if state.published && state.continues {
+            copy(session, names, table).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs one statement of the source's schema. Nothing but one CREATE.
+async fn create(session: &mut Session, ddl: &Ddl) -> Result<()> {
+    if !ddl.sql.starts_with("CREATE TABLE ") && !ddl.sql.starts_with("CREATE SEQUENCE ") {
+        return Err(Failure::permanent(session.item().to_owned(), format!("{} {}: its definition makes something else", ddl.kind, ddl.name)));
+    }
+    session.run_one(&format!("{} {} cannot be made", ddl.kind, ddl.name), &ddl.sql).await
+}
+
+async fn positioned(session: &mut Session, database: &str) -> Result<BTreeSet<String>> {
+    let query = format!(
+        "SELECT table_name FROM information_schema.columns WHERE table_schema = {} AND column_name = '{POSITION}'",
+        sql::text(database)
+    );
+    Ok(session.records("tables cannot be listed", &query).await?.iter().map(|row| row.text(0)).collect())
+}
+
+/// Gives a table without a key one for the time of the load.
+async fn add_positions(session: &mut Session, names: &Names, table: &TableSpec) -> Result<()> {
+    let (name, what) = (&table.name.name, "cannot be given positions");
+    let full = qualified(&names.build, name);
+    session.run_on(name, what, &format!("ALTER TABLE {full} ADD COLUMN {POSITION} BIGINT UNSIGNED NOT NULL DEFAULT 0")).await?;
+    session.run(what, "SET @handover_pos = 0").await?;
+    session.run_on(name, what, &format!("UPDATE {full} SET {POSITION} = (@handover_pos := @handover_pos + 1)")).await?;
+    session.run_on(name, what, &format!("ALTER TABLE {full} ADD UNIQUE KEY {POSITION} ({POSITION})")).await
+}
+
+/// Copies what was published, once.
+async fn copy(session: &mut Session, names: &Names, table: &TableSpec) -> Result<()> {
+    let (name, what) = (&table.name.name, "what was published cannot be copied");
+    let mark = format!("copied/{name}");
+    if place::is_marked(session, names, &mark).await? {
+        return Ok(());
+    }
+    let mut columns: Vec<String> = table.columns.iter().map(|column| quote(&column.name)).collect();
+    let mut values = columns.clone();
+    if table.key == TableKey::Position {
+        columns.push(POSITION.to_owned());
+        values.push("(@handover_pos := @handover_pos + 1)".to_owned());
+        session.run(what, "SET @handover_pos = 0").await?;
+    }
+    let index = if table.key == TableKey::Position { " USE INDEX ()" } else { "" };
+    let target = qualified(&names.build, name);
+    let insert = format!(
+        "INSERT INTO {target} ({}) SELECT {} FROM {}{index}",
+        columns.join(", "),
+        values.join(", "),
+        qualified(&names.last, name)
+    );
+    session.run_on(name, what, "START TRANSACTION").await?;
+    session.run_on(name, what, &format!("DELETE FROM {target}")).await?;
+    session.run_on(name, what, &insert).await?;
+    session.run_on(name, what, &place::mark(names, &mark)).await?;
+    session.run_on(name, what, "COMMIT").await
+}
+
+/// Drops all that was built, but for the state.
+pub async fn discard(session: &mut Session, names: &Names) -> Result<()> {
+    late::drop_all(session, &names.build, None).await?;
+    for table in place::tables(session, &names.build).await? {
+        // Sequences answer to DROP TABLE too.
+        session.run_on(&table, "cannot be dropped", &format!("DROP TABLE IF EXISTS {}", qualified(&names.build, &table))).await?;
+    }
+    place::unmark(session, names).await
+}
+
+/// Makes the second half, a table on each connection at a time.
+pub async fn finish(sessions: &mut [Session], names: &Names, schema: &Schema) -> Result<()> {
+    let work = Mutex::new(alterations(&mut sessions[0], names, schema).await?);
+    let work = &work;
+    let workers = sessions.iter_mut().map(|session| async move {
+        session.enter(&names.build).await?;
+        loop {
+            let Some((table, statements)) = work.lock().await.pop() else { return Ok(()) };
+            for statement in statements {
+                session.run_on(&table, "its indexes cannot be made", &sql::immediate(&statement)).await?;
+            }
+        }
+    });
+    futures::future::try_join_all(workers).await.map(drop)?;
+    let session = &mut sessions[0];
+    session.enter(&names.build).await?;
+    foreign_keys(session, names, schema).await?;
+    counters(session, schema).await?;
+    late::make_all(session, &names.build, schema, Stage::Build).await
+}
+
+/// What is still to be altered, by table; the largest table last, where work is taken from.
+async fn alterations(session: &mut Session, names: &Names, schema: &Schema) -> Result<Vec<(String, Vec<String>)>> {
+    let query = format!(
+        "SELECT DISTINCT table_name, index_name FROM information_schema.statistics WHERE table_schema = {}",
+        sql::text(&names.build)
+    );
+    let there = session.records("indexes cannot be listed", &query).await?;
+    let there: BTreeSet<String> = there.iter().map(|row| format!("{}.{}", row.text(0), row.text(1))).collect();
+    let positioned = positioned(session, &names.build).await?;
+    let mut out = Vec::new();
+    for table in &schema.tables {
+        let quoted = quote(&table.name.name);
+        let mut statements = Vec::new();
+        let mut together = Vec::new();
+        if positioned.contains(&table.name.name) {
+            // Engines that keep rows where there is room are told the order first.
+            if !is_innodb(schema, &table.name.name) {
+                statements.push(format!("ALTER TABLE {quoted} ORDER BY {POSITION}"));
+            }
+            statements.push(format!("ALTER TABLE {quoted} DROP INDEX {POSITION}, DROP COLUMN {POSITION}"));
+        }
+        let head = format!("ALTER TABLE {quoted} ");
+        for ddl in schema.after_load.iter().filter(|ddl| ddl.kind == "index" && !there.contains(&ddl.name)) {
+            let Some(part) = ddl.sql.strip_prefix(&head).filter(|part| part.starts_with("ADD ")) else { continue };
+            if part.starts_with("ADD FULLTEXT") {
+                statements.push(ddl.sql.clone());
+            } else {
+                together.push(part);
+            }
+        }
+        if !together.is_empty() {
+            let at = statements.iter().position(|s| s.contains("ADD FULLTEXT")).unwrap_or(statements.len());
+            statements.insert(at, format!("{head}{}", together.join(", ")));
+        }
+        if !statements.is_empty() {
+            out.push((table.estimated_bytes, (table.name.name.clone(), statements)));
+        }
+    }
+    out.sort_by_key(|(bytes, _)| *bytes);
+    Ok(out.into_iter().map(|(_, work)| work).collect())
+}
+
+fn is_innodb(schema: &Schema, table: &str) -> bool {
+    let ddl = schema.before_load.iter().find(|ddl| ddl.name == table);
+    ddl.is_none_or(|ddl| ddl.sql.contains("ENGINE=InnoDB"))
+}
+
+async fn foreign_keys(session: &mut Session, names: &Names, schema: &Schema) -> Result<()> {
+    let query = format!(
+        "SELECT table_name, constraint_name FROM information_schema.table_constraints \
+         WHERE constraint_schema = {} AND constraint_type = 'FOREIGN KEY'",
+        sql::text(&names.build)
+    );
+    let there = session.records("foreign keys cannot be listed", &query).await?;
+    let there: BTreeSet<String> = there.iter().map(|row| format!("{}.{}", row.text(0), row.text(1))).collect();
+    for ddl in schema.after_load.iter().filter(|ddl| ddl.kind == "foreign key" && !there.contains(&ddl.name)) {
+        if !ddl.sql.starts_with("ALTER TABLE ") {
+            continue;
+        }
+        session.run_one(&format!("foreign key {} cannot be made", ddl.name), &ddl.sql).await?;
+    }
+    Ok(())
+}
+
+/// Positions of AUTO_INCREMENT columns and sequences.
+async fn counters(session: &mut Session, schema: &Schema) -> Result<()> {
+    for (key, value) in &schema.state {
+        let what = format!("{key} cannot be set");
+        let Ok(value) = value.parse::<i128>() else { continue };
+        if let Some(table) = key.strip_prefix("auto_increment/") {
+            session.run(&what, &format!("ALTER TABLE {} AUTO_INCREMENT = {value}", quote(table))).await?;
+        } else if let Some(sequence) = key.strip_prefix("sequence/") {
+            session.run(&what, &format!("ALTER SEQUENCE {} RESTART {value}", quote(sequence))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Events do not fire before they are published: they count as what they will be.
+pub fn as_intended(schema: &mut Schema, intended: &Schema) {
+    let events: BTreeMap<&str, &str> = intended
+        .after_load
+        .iter()
+        .filter(|ddl| ddl.kind == "event")
+        .map(|ddl| (ddl.name.as_str(), ddl.sql.as_str()))
+        .collect();
+    for ddl in schema.after_load.iter_mut().filter(|ddl| ddl.kind == "event") {
+        if let Some(sql) = events.get(ddl.name.as_str()).filter(|sql| late::held_back(sql) == ddl.sql) {
+            ddl.sql = (*sql).to_owned();
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One-step changes of the final place. Every step may be done again after a crash in its middle.
+
+use std::collections::BTreeSet;
+
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+
+use super::late::{self, Stage};
+use super::place::{self, Before, Names, State};
+use crate::catalog;
+use crate::session::Session;
+use crate::sql::{qualified, quote};
+
+const WHAT: &str = "cannot be published";
+
+/// Puts what was built in the final place.
+pub async fn publish(session: &mut Session, names: &Names, state: &mut State) -> Result<()> {
+    if !state.building {
+        return Ok(());
+    }
+    let Some(schema) = state.schema.clone() else {
+        return Err(Failure::permanent(session.item().to_owned(), "the database is not finished"));
+    };
+    if !state.publishing {
+        if state.before.is_none() {
+            state.before = Some(look(session, names).await?);
+        }
+        state.replaced = place::tables(session, &names.last).await?;
+        state.publishing = true;
+        place::write(session, names, state).await?;
+    }
+    session.run(WHAT, &format!("CREATE DATABASE IF NOT EXISTS {}", quote(&names.last))).await?;
+    // Tables with triggers cannot be renamed into another database, and what else is there gives way.
+    late::drop_all(session, &names.build, None).await?;
+    late::drop_all(session, &names.last, None).await?;
+    let aside = if state.published { &names.gone } else { &names.kept };
+    session.run(WHAT, &format!("CREATE DATABASE IF NOT EXISTS {}", quote(aside))).await?;
+    let built = place::tables(session, &names.build).await?;
+    let mut moves = Vec::new();
+    let (away, here): (BTreeSet<String>, BTreeSet<String>) = (
+        place::tables(session, aside).await?.into_iter().collect(),
+        place::tables(session, &names.last).await?.into_iter().collect(),
+    );
+    for table in &state.replaced {
+        if here.contains(table) && !away.contains(table) {
+            moves.push((qualified(&names.last, table), qualified(aside, table)));
+        }
+    }
+    moves.extend(built.iter().map(|table| (qualified(&names.build, table), qualified(&names.last, table))));
+    rename(session, &moves).await?;
+    place::set_charset(session, &names.last, &schema).await?;
+    defaults(session, names, &names.build, &names.last).await?;
+    late::make_all(session, &names.last, &schema, Stage::Final).await?;
+    place::unmark(session, names).await?;
+    (state.building, state.publishing, state.published, state.continues) = (false, false, true, true);
+    state.replaced.clear();
+    place::write(session, names, state).await?;
+    place::drop_database(session, &names.gone).await
+}
+
+/// What stands at the final place before the first publication.
+async fn look(session: &mut Session, names: &Names) -> Result<Before> {
+    if !place::exists(session, &names.last).await? {
+        return Ok(Before { existed: false, tables: Vec::new(), schema: None });
+    }
+    session.enter(&names.last).await?;
+    let schema = catalog::read(session, &names.last, &[]).await?.schema;
+    Ok(Before { existed: true, tables: place::tables(session, &names.last).await?, schema: Some(schema) })
+}
+
+/// Renames all at once.
+async fn rename(session: &mut Session, moves: &[(String, String)]) -> Result<()> {
+    if moves.is_empty() {
+        return Ok(());
+    }
+    let moves: Vec<String> = moves.iter().map(|(from, to)| format!("{from} TO {to}")).collect();
+    // Foreign keys follow only while they are checked.
+    session.run(WHAT, "SET foreign_key_checks = 1").await?;
+    let done = session.run(WHAT, &format!("RENAME TABLE {}", moves.join(", "))).await;
+    session.run(WHAT, "SET foreign_key_checks = 0").await?;
+    done
+}
+
+/// Defaults that name a sequence name its database too: they follow it.
+async fn defaults(session: &mut Session, names: &Names, from: &str, to: &str) -> Result<()> {
+    let (old, new) = (format!("nextval({}.", quote(from)), format!("nextval({}.", quote(to)));
+    let query = format!(
+        "SELECT table_name, column_name, column_default FROM information_schema.columns \
+         WHERE table_schema = {} AND column_default LIKE '%nextval(%'",
+        crate::sql::text(to)
+    );
+    for row in session.records(WHAT, &query).await? {
+        let default = row.text(2);
+        if !default.contains(&old) {
+            continue;
+        }
+        let statement = format!(
+            "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT ({})",
+            qualified(&names.last, &row.text(0)),
+            quote(&row.text(1)),
+            default.replace(&old, &new)
+        );
+        session.run_on(&row.text(0), WHAT, &statement).await?;
+    }
+    Ok(())
+}
+
+/// Takes everything back.
+pub async fn undo(session: &mut Session, names: &Names, state: Option<State>) -> Result<()> {
+    if let Some((state, before)) = state.as_ref().and_then(|state| Some((state, state.before.as_ref()?))) {
+        if state.publishing || state.published {
+            restore(session, names, state, before).await?;
+        }
+    }
+    // The state goes last: without it there is nothing to undo.
+    for database in [&names.gone, &names.kept, &names.build] {
+        place::drop_database(session, database).await?;
+    }
+    Ok(())
+}
+
+async fn restore(session: &mut Session, names: &Names, state: &State, before: &Before) -> Result<()> {
+    if !before.existed {
+        return place::drop_database(session, &names.last).await;
+    }
+    late::drop_all(session, &names.last, None).await?;
+    session.run(WHAT, &format!("CREATE DATABASE IF NOT EXISTS {}", quote(&names.gone))).await?;
+    let kept: BTreeSet<String> = place::tables(session, &names.kept).await?.into_iter().collect();
+    let mut moves = Vec::new();
+    let mut dropped = Vec::new();
+    for table in place::tables(session, &names.last).await? {
+        let is_from_before = before.tables.contains(&table) && !kept.contains(&table);
+        // While the first publication has not got to its renames, what stands here is not ours.
+        let is_ours = !is_from_before && (state.published || !kept.is_empty() || before.tables.is_empty());
+        if is_ours {
+            moves.push((qualified(&names.last, &table), qualified(&names.gone, &table)));
+            dropped.push(table);
+        }
+    }
+    // What an interrupted publication or undo has moved there is dropped with it; names must be free.
+    for table in place::tables(session, &names.gone).await? {
+        if dropped.contains(&table) {
+            session.run(WHAT, &format!("DROP TABLE IF EXISTS {}", qualified(&names.gone, &table))).await?;
+        }
+    }
+    moves.extend(kept.iter().map(|table| (qualified(&names.kept, table), qualified(&names.last, table))));
+    rename(session, &moves).await?;
+    if let Some(schema) = &before.schema {
+        place::set_charset(session, &names.last, schema).await?;
+        defaults(session, names, &names.kept, &names.last).await?;
+        late::make_all(session, &names.last, schema, Stage::Final).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Every kind of object arrives, as the engine's own dump tool tells.
+
+mod support;
+
+use handover_engine::name::MigrationId;
+use handover_engine::ports::{Database, DatabaseTarget};
+use handover_engine::rows::KeyRange;
+use handover_mariadb::{MariaDatabase, MariaTarget};
+use support::Server;
+
+const OBJECTS: &str = r#"
+CREATE SEQUENCE numbers START WITH 100 INCREMENT BY 5 MAXVALUE 1000 CACHE 3 CYCLE;
+SELECT NEXTVAL(numbers); SELECT NEXTVAL(numbers);
+CREATE TABLE parent (id BIGINT UNSIGNED AUTO_INCREMENT, code VARCHAR(9) NOT NULL COMMENT 'it''s, a (comment)', other BIGINT UNSIGNED,
+  PRIMARY KEY (id), UNIQUE KEY code (code), KEY other (other), KEY pre (code(3), id DESC) COMMENT 'two', KEY ign (id, code) IGNORED,
+  CONSTRAINT positive CHECK (id >= 0 AND code <> 'a,)b')) AUTO_INCREMENT=4711 COMMENT='x AUTO_INCREMENT=3';
+CREATE TABLE Child (a INT NOT NULL DEFAULT NEXTVAL(numbers), n INT NOT NULL AUTO_INCREMENT, pid BIGINT UNSIGNED, t TEXT DEFAULT (CONCAT('x', 'y')), g POINT NOT NULL,
+  long_text TEXT, PRIMARY KEY (a), KEY n (n), FULLTEXT KEY ft (t), FULLTEXT KEY ft2 (t, long_text), SPATIAL KEY g (g), UNIQUE KEY hashed (long_text),
+  CONSTRAINT `f 1` FOREIGN KEY (pid) REFERENCES parent (id) ON DELETE CASCADE ON UPDATE SET NULL);
+ALTER TABLE parent ADD CONSTRAINT loops FOREIGN KEY (other) REFERENCES parent (id);
+INSERT INTO parent VALUES (1, 'one', NULL), (2, 'two', 1);
+INSERT INTO Child (pid, t, g) VALUES (1, 'a', POINT(1, 2)), (2, 'b', POINT(3, 4)); DELETE FROM Child WHERE pid = 2;
+CREATE TABLE parted (id INT NOT NULL, y YEAR NOT NULL, PRIMARY KEY (id, y)) ENGINE=InnoDB ROW_FORMAT=COMPRESSED KEY_BLOCK_SIZE=4
+  PARTITION BY RANGE (y) SUBPARTITION BY HASH (id) SUBPARTITIONS 2 (PARTITION `p old` VALUES LESS THAN (2000), PARTITION pn VALUES LESS THAN MAXVALUE);
+INSERT INTO parted VALUES (1, 1999), (2, 2010);
+CREATE TABLE kept (id INT PRIMARY KEY, v INT) WITH SYSTEM VERSIONING;
+INSERT INTO kept VALUES (1, 2); UPDATE kept SET v = 3;
+CREATE TABLE emoji (e ENUM('é', 'ü') NOT NULL, PRIMARY KEY (e)) COLLATE utf8mb4_bin; INSERT INTO emoji VALUES ('é');
+CREATE TABLE isam (a INT, b VARCHAR(20), KEY (b)) ENGINE=MyISAM; INSERT INTO isam VALUES (3, 'c'), (1, 'a'), (2, NULL);
+CREATE VIEW a_first AS SELECT * FROM z_last;
+"#;
+
+const LATE: &str = r#"
+CREATE ALGORITHM=MERGE DEFINER=`nobody here`@`%` SQL SECURITY INVOKER VIEW checked AS SELECT id, code FROM parent WHERE id > 0 WITH CASCADED CHECK OPTION;
+CREATE VIEW uses_f AS SELECT twice(id) AS d, 'é' AS e FROM parent;
+DELIMITER //
+CREATE DEFINER=known@localhost TRIGGER t2 BEFORE INSERT ON parent FOR EACH ROW BEGIN SET NEW.code = CONCAT(NEW.code, ';'); END//
+CREATE TRIGGER t1 BEFORE INSERT ON parent FOR EACH ROW PRECEDES t2 SET @x = 'DEFINER=`a`@`b`'//
+SET sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT'//
+CREATE PROCEDURE quotes(IN "a b" INT) COMMENT 'c' SELECT 'x' || "a b" AS "col" FROM "parent"//
+SET sql_mode = 'NO_BACKSLASH_ESCAPES'//
+CREATE FUNCTION backslash() RETURNS TEXT CHARSET utf8mb4 NO SQL RETURN '\'//
+SET sql_mode = ORACLE//
+CREATE PACKAGE pack AS FUNCTION one RETURN INT; END//
+CREATE PACKAGE BODY pack AS FUNCTION one RETURN INT AS BEGIN RETURN 1; END; END//
+SET sql_mode = ''//
+SET NAMES latin1//
+CREATE PROCEDURE old_client() SELECT 1//
+SET NAMES utf8mb4, time_zone = '+02:00'//
+CREATE EVENT tick ON SCHEDULE EVERY 1 MINUTE STARTS '2030-06-01 00:00:00' ON COMPLETION PRESERVE ENABLE COMMENT 'tick' DO INSERT INTO isam VALUES (9, 'PRESERVE ENABLE')//
+CREATE EVENT off_one ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01 00:00:00' DISABLE DO SELECT 1//
+"#;
+
+/// The dump tool's text, without rows' order and without what names the database.
+fn dump(server: &Server, database: &str) -> String {
+    let out = std::process::Command::new("mariadb-dump")
+        .args(["--no-defaults", "--skip-comments", "--routines", "--triggers", "--events", "--order-by-primary", "--skip-extended-insert"])
+        .arg(format!("--socket={}", server.socket().display()))
+        .arg(database)
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).replace(database, "db").replace("`nobody here`@`%`", "`root`@`localhost`")
+}
+
+fn filled(server: &Server) -> String {
+    let from = server.database("objects", &OBJECTS.replace("CREATE VIEW a_first", "CREATE VIEW z_last AS SELECT id FROM parent; CREATE VIEW a_first"));
+    server.sql("", "CREATE USER IF NOT EXISTS known@localhost");
+    server.sql(&from, "CREATE FUNCTION twice(x INT) RETURNS INT DETERMINISTIC RETURN 2 * x");
+    server.sql(&from, LATE);
+    from
+}
+
+#[tokio::test]
+async fn every_object_arrives() {
+    let server = Server::shared();
+    let (from, to) = (filled(&server), server.fresh("objects_to"));
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), Vec::new());
+    let view = source.snapshot().await.unwrap();
+    let migration: MigrationId = "schema".parse().unwrap();
+    let target = MariaTarget::new("db".parse().unwrap(), server.settings(&to), &migration);
+    target.prepare(view.schema()).await.unwrap();
+    for table in &view.schema().tables {
+        let chunk = view.read(&table.name, &KeyRange::default(), u64::MAX).await.unwrap();
+        target.apply(&[chunk]).await.unwrap();
+    }
+    target.finish(view.schema()).await.unwrap();
+    let built = target.reread_schema().await.unwrap();
+    assert_eq!(built.before_load, view.schema().before_load);
+    assert_eq!(built.after_load, view.schema().after_load);
+    assert_eq!(built.structure(), view.schema().structure());
+    let build = server.sql("", &format!("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE '{to}\\_\\_handover%'"));
+    let enabled = format!("SELECT COUNT(*) FROM information_schema.events WHERE status = 'ENABLED' AND event_schema = '{}'", build.trim());
+    assert_eq!(server.sql("", &enabled).trim(), "0", "an event may fire before it is published");
+    target.publish().await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+    let (there, here) = (dump(&server, &from), dump(&server, &to));
+    for (a, b) in there.lines().zip(here.lines()) {
+        assert_eq!(a, b);
+    }
+    assert_eq!(there.lines().count(), here.lines().count());
+    let counters = "SELECT auto_increment FROM information_schema.tables WHERE table_name = 'parent' AND table_schema = DATABASE(); SELECT next_not_cached_value FROM numbers; SHOW CREATE DATABASE `db`";
+    let counters = |name: &str| server.sql(name, &counters.replace("`db`", &format!("`{name}`"))).replace(name, "db");
+    assert_eq!(counters(&from), counters(&to));
+    server.sql(&to, "INSERT INTO Child (g) VALUES (POINT(1,1)); INSERT INTO parent (code) VALUES ('n'); CALL quotes(1)");
+    assert_eq!(server.sql(&to, "SELECT id, code FROM parent ORDER BY id DESC LIMIT 1"), "4711\tn;\n");
+    target.undo().await.unwrap();
+    let left = format!("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name LIKE '{to}%'");
+    assert_eq!(server.sql("", &left).trim(), "0");
+}
+
+#[tokio::test]
+async fn a_finish_that_was_interrupted_goes_on() {
+    let server = Server::shared();
+    let (from, to) = (filled(&server), server.fresh("objects_to"));
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), Vec::new());
+    let view = source.snapshot().await.unwrap();
+    let migration: MigrationId = "schema".parse().unwrap();
+    let target = || MariaTarget::new("db".parse().unwrap(), server.settings(&to), &migration);
+    target().prepare(view.schema()).await.unwrap();
+    let whole = view.schema();
+    for upto in 0..whole.after_load.len() {
+        let mut part = whole.clone();
+        part.after_load.truncate(upto);
+        part.after_load.retain(|ddl| ddl.kind != "view" || ddl.name == "z_last");
+        target().finish(&part).await.unwrap();
+    }
+    target().finish(whole).await.unwrap();
+    assert_eq!(target().reread_schema().await.unwrap().structure(), whole.structure());
+    target().undo().await.unwrap();
+}
+
+#[tokio::test]
+async fn excluded_tables_stay_away_and_wrong_names_are_told() {
+    let server = Server::shared();
+    let from = server.database("excluded", "CREATE TABLE a (id INT PRIMARY KEY); CREATE TABLE b (id INT PRIMARY KEY)");
+    let source = |exclude: &str| MariaDatabase::new("db".parse().unwrap(), server.settings(&from), vec![exclude.to_owned()]);
+    let facts = source("b").facts().await.unwrap();
+    assert_eq!(facts.tables.len(), 1);
+    let failure = source("c").facts().await.unwrap_err();
+    assert!(failure.to_string().contains("the table c"), "{failure}");
+}

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::Result;
 use crate::inventory::DatabaseFacts;
-use crate::rows::{KeyRange, RowsChunk, Schema, SnapshotId, TableName};
+use crate::rows::{Key, KeyRange, RowsChunk, Schema, SnapshotId, TableName};
 
 /// A database on this host, to be read.
 #[async_trait]
@@ -33,6 +33,13 @@ pub trait DatabaseSnapshot: Send + Sync {
     /// The chunk's own range starts at `range.after`; it ends at its last row's key, or at `range.until` when there
     /// are no further rows in the range. A range is therefore read whole when the chunk's `until` equals `range.until`.
     async fn read(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk>;
+
+    /// Keys that cut a table into about `parts` ranges of similar size, in key order; none when it is not worth it. Estimates will
+    /// do: any cuts are correct.
+    async fn split(&self, table: &TableName, parts: usize) -> Result<Vec<Key>> {
+        let _ = (table, parts);
+        Ok(Vec::new())
+    }
 }
 
 /// A database on this host, to be filled. It is built beside the final place and not visible there until `publish`.

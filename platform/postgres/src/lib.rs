@@ -1,0 +1,11 @@
+//! PostgreSQL: databases read from one snapshot, and built beside their final place.
+//!
+//! Rows travel in the text form of `COPY`, in the database's own encoding; schemas as the statements of `pg_dump`.
+
+mod connect;
+mod error;
+mod settings;
+mod sql;
+mod tls;
+
+pub use settings::{BadSettings, Settings};

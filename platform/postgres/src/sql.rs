@@ -14,7 +14,9 @@ pub fn quote(name: &str) -> String {
             '\\' => out.push_str("\\\\"),
             c if c.is_ascii() => out.push(c),
             // Writing to a string cannot fail.
-            c => drop(write!(out, "\\+{:06x}", u32::from(c))),
+            c => {
+                let _ = write!(out, "\\+{:06x}", u32::from(c));
+            }
         }
     }
     out.push('"');
@@ -38,7 +40,7 @@ pub fn literal_bytes(bytes: &[u8], encoding: &str) -> String {
             let mut hex = String::with_capacity(bytes.len() * 2);
             for byte in bytes {
                 // Writing to a string cannot fail.
-                drop(write!(hex, "{byte:02x}"));
+                let _ = write!(hex, "{byte:02x}");
             }
             format!("pg_catalog.convert_from('\\x{hex}'::pg_catalog.bytea, {})", literal(encoding))
         }

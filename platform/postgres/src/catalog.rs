@@ -15,7 +15,7 @@ use crate::Settings;
 use crate::connect::Conn;
 use crate::dump::{self, OWN_SCHEMA, Scope};
 use crate::error::failed;
-use crate::sql::literal;
+use crate::sql::{literal, quote};
 use crate::toc::{Entry, Section};
 
 /// Name of the hidden key of tables without a key of their own: a row's place in the source's snapshot.
@@ -144,6 +144,21 @@ impl Reader<'_> {
         let mut listed: Vec<Listed> = self.rows(&sql).await?.iter().map(|row| listed(row)).collect();
         listed.extend(self.large_objects().await?);
         Ok(listed)
+    }
+
+    /// Keeps others from altering or dropping tables while the connection's transaction lasts. Writers do not notice.
+    pub async fn lock_tables(&self) -> Result<()> {
+        let names: Vec<String> = self
+            .tables()
+            .await?
+            .iter()
+            .filter(|t| t.name.schema != "pg_catalog" && !self.exclude.contains(&t.name.to_string()))
+            .map(|t| format!("ONLY {}.{}", quote(&t.name.schema), quote(&t.name.name)))
+            .collect();
+        for batch in names.chunks(500) {
+            self.rows(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", batch.join(", "))).await?;
+        }
+        Ok(())
     }
 
     /// Large objects are two tables of the system, if there are any.

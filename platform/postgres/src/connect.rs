@@ -24,7 +24,7 @@ const SESSION: &str = "SET search_path = ''; SET standard_conforming_strings = o
     SET statement_timeout = 0; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = 0; \
     SET row_security = off; SET synchronize_seqscans = off; SET synchronous_commit = on; \
     SET quote_all_identifiers = off; SET check_function_bodies = off; \
-    SET default_transaction_read_only = off; SET client_min_messages = warning; SET jit = off";
+    SET default_transaction_read_only = off; SET client_min_messages = warning; SET jit = off; SET max_parallel_workers_per_gather = 0";
 
 /// A connection; dropping it ends the session at the server.
 pub struct Conn {

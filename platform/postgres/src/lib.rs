@@ -4,11 +4,17 @@
 
 mod catalog;
 mod connect;
+mod database;
 mod dump;
 mod error;
+mod read;
 mod settings;
+mod shape;
 mod sql;
+mod target;
 mod tls;
 mod toc;
 
+pub use database::PostgresDatabase;
 pub use settings::{BadSettings, Settings};
+pub use target::PostgresTarget;

@@ -48,11 +48,13 @@ impl Reader<'_> {
     /// order that `ORDER BY` and row comparisons have by themselves: default operators, the columns' own collations, one
     /// direction. Columns whose order depends on the server's numbering of objects are no keys.
     pub async fn key_candidates(&self) -> Result<BTreeMap<String, Vec<Candidate>>> {
-        let default = "CASE WHEN d.datlocprovider = 'c' THEN d.datcollate ELSE d.daticulocale END";
-        let (default, version) = if self.conn.text("SHOW server_version_num").await.ok().flatten() < Some("150000".to_owned()) {
+        let (default, version) = if self.value("SHOW server_version_num").await?.as_str() < "150000" {
             ("d.datcollate", "pg_catalog.pg_collation_actual_version(100)")
         } else {
-            (default, "pg_catalog.pg_database_collation_actual_version(d.oid)")
+            (
+                "CASE WHEN d.datlocprovider = 'c' THEN d.datcollate ELSE d.daticulocale END",
+                "pg_catalog.pg_database_collation_actual_version(d.oid)",
+            )
         };
         let sql = format!(
             "SELECT i.indrelid, i.indexrelid, a.attnum, \
@@ -97,6 +99,26 @@ impl Reader<'_> {
             out.entry(table).or_default().push(candidate);
         }
         Ok(out)
+    }
+
+    /// The version of a collation, or of the database's own locale; empty where it has none or is not there.
+    pub async fn collation_version(&self, name: &str) -> Result<String> {
+        let own = if self.value("SHOW server_version_num").await?.as_str() < "150000" {
+            "SELECT pg_catalog.pg_collation_actual_version(100) FROM pg_catalog.pg_database d \
+             WHERE d.datname = pg_catalog.current_database() AND d.datcollate"
+        } else {
+            "SELECT pg_catalog.pg_database_collation_actual_version(d.oid) FROM pg_catalog.pg_database d \
+             WHERE d.datname = pg_catalog.current_database() AND coalesce(d.daticulocale, d.datcollate)"
+        };
+        let name = crate::sql::literal(name);
+        let own = self.value(&format!("{own} = {name}")).await?;
+        if !own.is_empty() {
+            return Ok(own);
+        }
+        self.value(&format!(
+            "SELECT coalesce(pg_catalog.pg_collation_actual_version(oid), '') FROM pg_catalog.pg_collation WHERE collname = {name}"
+        ))
+        .await
     }
 
     /// Notes, for the target, that a key's order depends on a collation, or that it is byte order instead.

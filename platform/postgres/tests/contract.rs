@@ -104,12 +104,12 @@ DELETE FROM log WHERE ctid = (SELECT min(ctid) FROM log);
 DELETE FROM log WHERE at = (SELECT max(at) FROM log);
 INSERT INTO log VALUES (now(), 'new');
 DELETE FROM part WHERE (region, id) = (SELECT region, id FROM part WHERE id > 60 ORDER BY 1, 2 LIMIT 1);
-INSERT INTO part SELECT 'c', max(id) + 1 FROM part WHERE false;
+INSERT INTO part SELECT max(id) + 1, 'c' FROM part;
 UPDATE part SET v = v || 'x' WHERE id = 201;
-INSERT INTO parent (v) VALUES ('more');
+INSERT INTO parent (v) SELECT 'more' || count(*) || max(id) FROM ONLY parent;
 DELETE FROM parent WHERE id = (SELECT max(id) FROM ONLY parent WHERE v LIKE 'p7%');
 UPDATE parent SET v = v || 'u' WHERE id = 50;
-INSERT INTO parent (v) VALUES ('less');
+INSERT INTO parent (v) SELECT 'less' || count(*) || max(id) FROM ONLY parent;
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

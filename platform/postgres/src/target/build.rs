@@ -123,7 +123,7 @@ impl Builder<'_> {
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
              FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT IF EXISTS ' || pg_catalog.quote_ident(conname) || ' CASCADE' \
-             FROM pg_catalog.pg_constraint WHERE contype IN ('u', 'x') AND conparentid = 0 AND connamespace <> {0}::pg_catalog.regnamespace \
+             FROM pg_catalog.pg_constraint WHERE contype IN ('u', 'x') AND oid > 16383 AND conparentid = 0 AND connamespace <> {0}::pg_catalog.regnamespace \
              UNION ALL SELECT 'DROP INDEX IF EXISTS ' || i.indexrelid::pg_catalog.regclass || ' CASCADE' FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              WHERE i.indisunique AND NOT i.indisprimary AND c.oid > 16383 AND NOT c.relispartition AND c.relnamespace <> {0}::pg_catalog.regnamespace \

@@ -20,9 +20,12 @@ use crate::toc::{Entry, Section};
 
 /// Name of the hidden key of tables without a key of their own: a row's place in the source's snapshot.
 pub const PLACE: &str = "ctid";
-/// Large objects: their numbers, and their pages.
-pub const LARGE_OBJECTS: [(&str, &str); 2] =
-    [("pg_largeobject_metadata", "oid"), ("pg_largeobject", "loid, pageno, data")];
+/// Large objects: their numbers, and their pages;
+/// with how many columns are their key.
+const LARGE_OBJECTS: [(&str, u32, &[&str]); 2] = [
+    ("pg_largeobject_metadata", 1, &["oid", "lomowner"]),
+    ("pg_largeobject", 2, &["loid", "pageno", "data"]),
+];
 
 /// What a schema is read through.
 pub struct Reader<'a> {
@@ -260,10 +263,10 @@ fn listed(row: &[Option<String>]) -> Listed {
 
 /// Large objects travel by their numbers and pages; who owns them is told by role numbers, which mean nothing elsewhere.
 fn system_columns(spec: &mut TableSpec) {
-    let names = LARGE_OBJECTS.iter().find(|(name, _)| *name == spec.name.name).map_or("", |(_, names)| names);
-    let names: Vec<&str> = names.split(", ").collect();
-    spec.columns.retain(|column| names.contains(&column.name.as_str()));
-    spec.key = TableKey::Columns((0..spec.columns.len().min(2) as u32).collect());
+    for (_, key, names) in LARGE_OBJECTS.iter().filter(|(name, ..)| *name == spec.name.name) {
+        spec.columns.retain(|column| names.contains(&column.name.as_str()));
+        spec.key = TableKey::Columns((0..*key).collect());
+    }
 }
 
 /// Entries that are no objects of the schema, or travel as its state.

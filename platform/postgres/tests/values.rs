@@ -149,7 +149,7 @@ async fn keys_of_every_order() {
         ("text", "md5(n::text) || chr(n % 200 + 33)"), ("timestamptz", "'2020-01-01'::timestamptz + n * interval '1 s'"),
         ("numeric", "n / 3.0"), ("uuid", "md5(n::text)::uuid"), ("bytea", "decode(md5(n::text), 'hex')"),
         ("char(40)", "md5(n::text)"), ("float8", "sqrt(n)"), ("inet", "'10.0.0.0'::inet + n"), ("interval", "n * interval '1 s'"),
-        ("integer[]", "ARRAY[n % 7, n]"), ("jsonb", "to_jsonb(n)"), ("varchar(40) COLLATE \"C.UTF-8\"", "md5(n::text)"),
+        ("integer[]", "ARRAY[n % 7, n]"), ("jsonb", "to_jsonb(n)"), ("varchar(40) COLLATE \"C.utf8\"", "md5(n::text)"),
     ];
     for (at, (kind, value)) in kinds.iter().enumerate() {
         server.sql(&source, &format!(

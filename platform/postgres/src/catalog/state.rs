@@ -80,7 +80,8 @@ impl Reader<'_> {
 
     async fn sequences(&self, state: &mut BTreeMap<String, String>) -> Result<()> {
         let sql = format!(
-            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c \
+            "SELECT n.nspname, c.relname, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) \
+             FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> {} ORDER BY 1, 2",
             literal(OWN_SCHEMA)
@@ -91,7 +92,8 @@ impl Reader<'_> {
                 .iter()
                 .map(|row| {
                     let name = format!("{}.{}", quote(&field(row, 0)), quote(&field(row, 1)));
-                    format!("SELECT {}, last_value, is_called FROM {name}", literal(&name))
+                    let known = literal(&field(row, 2));
+                    format!("SELECT {known}, last_value, is_called FROM {name}")
                 })
                 .collect();
             for row in self.rows(&parts.join(" UNION ALL ")).await? {

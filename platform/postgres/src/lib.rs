@@ -7,6 +7,7 @@ mod connect;
 mod database;
 mod dump;
 mod error;
+mod privileges;
 mod read;
 mod settings;
 mod shape;
@@ -16,5 +17,6 @@ mod tls;
 mod toc;
 
 pub use database::PostgresDatabase;
+pub use privileges::{Side, privileges};
 pub use settings::{BadSettings, Settings};
 pub use target::PostgresTarget;

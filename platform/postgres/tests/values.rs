@@ -8,11 +8,11 @@ use support::{Server, migrate};
 async fn same(server: &Server, source: &str) -> String {
     let target = server.name("copy");
     migrate(server, source, &target).await;
-    let (there, here) = (server.dump(source, &["--inserts"]), server.dump(&target, &["--inserts"]));
+    let (there, here) = (server.sorted_dump(source), server.sorted_dump(&target));
     if there != here {
-        let (there, here) = (String::from_utf8_lossy(&there), String::from_utf8_lossy(&here));
-        let differing = there.lines().zip(here.lines()).find(|(a, b)| a != b);
-        panic!("the dumps differ: {differing:?}, {} and {} bytes", there.len(), here.len());
+        let differing = there.iter().zip(&here).find(|(a, b)| a != b);
+        let shown = differing.map(|(a, b)| (a.escape_ascii().to_string(), b.escape_ascii().to_string()));
+        panic!("the dumps differ: {shown:?}, {} and {} lines", there.len(), here.len());
     }
     target
 }

@@ -62,7 +62,7 @@ impl Reader<'_> {
              WHEN k.coll NOT IN (0, 100) AND co.collcollate IS DISTINCT FROM 'C' AND co.collcollate IS DISTINCT FROM 'POSIX' \
              THEN co.collname || ' ' || coalesce(pg_catalog.pg_collation_actual_version(co.oid), '') END, \
              o.opcdefault AND k.coll = a.attcollation AND a.attnotnull \
-             AND k.option & 1 = i.indoption[0] & 1 AND t.typname !~ '^reg' AND bt.typname !~ '^reg' \
+             AND k.option & 1 = i.indoption[0] & 1 AND t.typname !~ '^reg' AND coalesce(bt.typname, '') !~ '^reg' \
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'btree' \
              JOIN pg_catalog.pg_class r ON r.oid = i.indrelid AND r.relkind = 'r' \

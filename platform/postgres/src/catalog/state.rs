@@ -37,9 +37,7 @@ impl Reader<'_> {
                    WHERE s.setrole = 0 AND d.datname = pg_catalog.current_database()";
         for row in self.rows(sql).await? {
             let setting = field(&row, 0);
-            if let Some((name, value)) = setting.split_once('=')
-                && !name.starts_with("handover.")
-            {
+            if let Some((name, value)) = setting.split_once('=') {
                 out.insert(format!("set/{name}"), value.to_owned());
             }
         }

@@ -110,8 +110,8 @@ impl Builder<'_> {
         self.run(&sql, "the schema cannot be kept").await
     }
 
-    /// Drops what a former `finish` made that would get in the way of loading: triggers, foreign keys, rules, and what
-    /// forbids equal values that are on their way to each other's rows. The primary keys stay.
+    /// Drops what a former `finish` made that would get in the way of loading: triggers, foreign keys, rules,
+    /// conditions that not all rows meet, and what forbids equal values that are on their way to each other's rows. The primary keys stay.
     async fn clear_the_way(&self, schema: &Schema) -> Result<()> {
         let sql = format!(
             "SELECT 'DROP EVENT TRIGGER ' || pg_catalog.quote_ident(evtname) FROM pg_catalog.pg_event_trigger \
@@ -122,6 +122,10 @@ impl Builder<'_> {
              WHERE rulename <> '_RETURN' AND c.relkind IN ('r', 'p') AND c.oid > 16383 \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
              FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 \
+             UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
+             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0 AND coninhcount = 0 \
+             UNION ALL SELECT 'ALTER DOMAIN ' || contypid::pg_catalog.regtype || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
+             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND contypid <> 0 \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT IF EXISTS ' || pg_catalog.quote_ident(conname) || ' CASCADE' \
              FROM pg_catalog.pg_constraint WHERE contype IN ('u', 'x') AND oid > 16383 AND conparentid = 0 AND connamespace <> {0}::pg_catalog.regnamespace \
              UNION ALL SELECT 'DROP INDEX IF EXISTS ' || i.indexrelid::pg_catalog.regclass || ' CASCADE' FROM pg_catalog.pg_index i \
@@ -136,7 +140,7 @@ impl Builder<'_> {
             return Ok(());
         }
         // All in one, with the notes: what is dropped is made again by `finish`, comments with it.
-        let kinds = ["event trigger", "trigger", "rule", "fk constraint", "comment"].map(literal).join(", ");
+        let kinds = ["event trigger", "trigger", "rule", "fk constraint", "check constraint", "comment"].map(literal).join(", ");
         let mut script = format!("BEGIN; DELETE FROM handover_state.made WHERE kind IN ({kinds});");
         for ddl in &schema.after_load {
             let text = ddl.sql.to_ascii_uppercase();

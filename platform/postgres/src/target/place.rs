@@ -2,7 +2,7 @@
 //!
 //! Beside the final `shop` there may be `shop__handover_<id>`, which is being built, `…_undo`, which stood there before, and
 //! `…_old`, which is about to be dropped. Names change in transactions, so that every moment is one of these states; marks
-//! (settings of the databases, `handover.*`) go with a database when its name changes.
+//! (the last line of a database's comment) go with it when its name changes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +24,8 @@ const LONGEST: usize = 63;
 /// How often, and how long after each other, other sessions are ended before a database's name is changed.
 const TRIES: u32 = 40;
 const BETWEEN: Duration = Duration::from_millis(50);
+/// What stands between a database's own comment and the marks.
+const MARK: &str = "\nhandover: ";
 /// Settings that load code into every session.
 const DANGEROUS: [&str; 3] = ["session_preload_libraries", "local_preload_libraries", "role"];
 /// Settings whose value is a list of names.
@@ -71,22 +73,20 @@ impl Place {
 
     /// The marks of a database; `None` when there is no such database.
     async fn marks(&self, admin: &Conn, database: &str) -> Result<Option<Marks>> {
+        let Some(comment) = self.comment(admin, database).await? else { return Ok(None) };
+        let marks = comment.rsplit_once(MARK).map_or("", |(_, marks)| marks);
+        let pairs = marks.split(' ').filter_map(|pair| pair.split_once('='));
+        Ok(Some(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
+    }
+
+    /// The comment of a database, marks and all; `None` when there is no such database.
+    async fn comment(&self, admin: &Conn, database: &str) -> Result<Option<String>> {
         let sql = format!(
-            "SELECT unnest(coalesce(s.setconfig, '{{\"\"}}')) FROM pg_catalog.pg_database d \
-             LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0 \
-             WHERE d.datname = {}",
+            "SELECT coalesce(pg_catalog.shobj_description(oid, 'pg_database'), '') \
+             FROM pg_catalog.pg_database WHERE datname = {}",
             literal(database)
         );
-        let rows = admin.rows(&sql).await.map_err(self.failed("the server cannot be asked"))?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let settings = rows.into_iter().flatten().flatten();
-        let split = |setting: String| {
-            let (name, value) = setting.split_once('=')?;
-            Some((name.strip_prefix("handover.")?.to_owned(), value.to_owned()))
-        };
-        Ok(Some(settings.filter_map(split).collect()))
+        admin.text(&sql).await.map_err(self.failed("the server cannot be asked"))
     }
 
     /// Whether a database exists and is this migration's.
@@ -102,7 +102,18 @@ impl Place {
     }
 
     async fn mark(&self, admin: &Conn, database: &str, name: &str, value: &str) -> Result<()> {
-        let sql = format!("ALTER DATABASE {} SET handover.{name} = {}", quote(database), literal(value));
+        let mut marks = self.marks(admin, database).await?.unwrap_or_default();
+        marks.insert(name.to_owned(), value.to_owned());
+        self.set_marks(admin, database, &marks).await
+    }
+
+    async fn set_marks(&self, admin: &Conn, database: &str, marks: &Marks) -> Result<()> {
+        let comment = self.comment(admin, database).await?.unwrap_or_default();
+        let own = comment.rsplit_once(MARK).map_or(comment.as_str(), |(own, _)| own);
+        let pairs: Vec<String> = marks.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let text = if pairs.is_empty() { own.to_owned() } else { format!("{own}{MARK}{}", pairs.join(" ")) };
+        let text = if text.is_empty() { "NULL".to_owned() } else { literal(&text) };
+        let sql = format!("COMMENT ON DATABASE {} IS {text}", quote(database));
         admin.batch_execute(&sql).await.map_err(self.failed("a database cannot be marked"))
     }
 
@@ -127,6 +138,11 @@ impl Place {
         if !partial.is_some_and(|marks| marks.contains_key("ready")) {
             self.drop(&admin, &self.partial).await?;
             self.create(&admin, schema).await?;
+            if let Some(comment) = schema.state.get("database/comment") {
+                let own = comment.split(MARK).next().unwrap_or_default();
+                let sql = format!("COMMENT ON DATABASE {} IS {}", quote(&self.partial), literal(own));
+                admin.batch_execute(&sql).await.map_err(self.failed("a database cannot be marked"))?;
+            }
             self.mark(&admin, &self.partial, "migration", &self.migration.to_string()).await?;
             self.set(&admin, schema).await?;
             self.mark(&admin, &self.partial, "ready", "yes").await?;
@@ -290,11 +306,7 @@ impl Place {
     /// Takes the marks off the published database.
     pub async fn unmark(&self) -> Result<()> {
         let admin = self.admin().await?;
-        for name in ["continues", "ready", "migration"] {
-            let sql = format!("ALTER DATABASE {} RESET handover.{name}", quote(&self.settings.database));
-            admin.batch_execute(&sql).await.map_err(self.failed("a mark cannot be taken off"))?;
-        }
-        Ok(())
+        self.set_marks(&admin, &self.settings.database, &Marks::new()).await
     }
 }
 

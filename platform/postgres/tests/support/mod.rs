@@ -116,7 +116,7 @@ impl Server {
         let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap().unwrap();
-        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{}: {sql}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
@@ -131,6 +131,14 @@ impl Server {
         // Each run has random words of its own in these lines.
         let random = |line: &&[u8]| line.starts_with(b"\\restrict") || line.starts_with(b"\\unrestrict");
         text.split_inclusive(|b| *b == b'\n').filter(|line| !random(line)).flatten().copied().collect()
+    }
+
+    /// All of a database, its lines sorted: for rows that lie in another order.
+    pub fn sorted_dump(&self, database: &str) -> Vec<Vec<u8>> {
+        let text = self.dump(database, &["--inserts"]);
+        let mut lines: Vec<Vec<u8>> = text.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
     }
 
     /// A new database's name.
@@ -192,4 +200,23 @@ pub async fn migrate(server: &Server, from: &str, to: &str) -> (std::sync::Arc<d
     target.finish(view.schema()).await.unwrap();
     target.publish().await.unwrap();
     (view, target)
+}
+
+/// As [`migrate`], holding one chunk at a time.
+pub async fn migrate_streaming(server: &Server, from: &str, to: &str) {
+    let view = source(server, from).snapshot().await.unwrap();
+    let target = target(server, to);
+    target.prepare(view.schema()).await.unwrap();
+    for table in &view.schema().tables {
+        let mut range = KeyRange::default();
+        loop {
+            let chunk = view.read(&table.name, &range, 2 << 20).await.unwrap();
+            range.after.clone_from(&chunk.header.range.until);
+            target.apply(&[chunk]).await.unwrap();
+            if range.after.is_none() {
+                break;
+            }
+        }
+    }
+    target.finish(view.schema()).await.unwrap();
 }

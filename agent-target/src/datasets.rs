@@ -1,17 +1,15 @@
 //! What the target's manifest declares: where datasets land, and what stands there.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory, TreeFacts};
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
-use handover_engine::ports::{DatabaseTarget, Result, TreeReader};
+use handover_engine::ports::{Result, TreeReader};
 use handover_engine::time::Clock;
-use handover_platform::manifest::{DatabaseSection, FilesSection, Manifest};
-use handover_platform::source::{inventory, unreadable};
-use handover_platform::sqlite::SqliteTarget;
+use handover_platform::manifest::{FilesSection, Manifest};
+use handover_platform::source::{inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
 
 /// The target's datasets.
@@ -21,11 +19,6 @@ pub struct LocalDatasets {
 
 fn filter(section: &FilesSection) -> Result<Filter> {
     Filter::new(&section.include, &section.exclude)
-}
-
-fn database(section: &DatabaseSection, migration: &MigrationId) -> SqliteTarget {
-    let path = section.sqlite_path().unwrap_or_else(|| Path::new("")).to_owned();
-    SqliteTarget::new(section.name.clone(), path, migration)
 }
 
 impl LocalDatasets {
@@ -39,7 +32,7 @@ impl LocalDatasets {
     pub fn of(&self, migration: &MigrationId) -> Result<HashMap<DatasetName, TargetDataset>> {
         let mut out = HashMap::new();
         for section in &self.manifest.database {
-            let target = Arc::new(database(section, migration));
+            let target = place(section)?.target(section.name.clone(), migration);
             out.insert(section.name.clone(), TargetDataset::Database(target));
         }
         for section in &self.manifest.files {
@@ -58,9 +51,10 @@ impl LocalDatasets {
         })?;
         let mut datasets = Vec::new();
         for section in &self.manifest.database {
-            let location = section.sqlite_path().unwrap_or_else(|| Path::new("")).display().to_string();
-            let empty = DatabaseFacts { engine: "sqlite".to_owned(), location, ..DatabaseFacts::default() };
-            let facts = match database(section, &nobody).occupied().await {
+            let place = place(section)?;
+            let (engine, location) = (place.engine().to_owned(), place.location());
+            let empty = DatabaseFacts { engine, location, ..DatabaseFacts::default() };
+            let facts = match place.target(section.name.clone(), &nobody).occupied().await {
                 Ok(facts) => DatasetFacts::Database(facts.unwrap_or(empty)),
                 Err(failure) => unreadable("database", &failure),
             };

@@ -2,6 +2,7 @@
 
 pub mod contract;
 pub mod daemon;
+pub mod database;
 pub mod host;
 pub mod manifest;
 pub mod source;

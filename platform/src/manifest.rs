@@ -8,6 +8,8 @@ use handover_engine::inventory::ApplianceFacts;
 use handover_engine::name::DatasetName;
 use serde::Deserialize;
 
+use crate::database::Place;
+
 /// A manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +77,7 @@ impl Role {
 pub struct DatabaseSection {
     /// The dataset's name.
     pub name: DatasetName,
-    /// Where it is: `sqlite:/absolute/path`.
+    /// Where it is: `sqlite:/absolute/path`, `mariadb://…` or `postgres://…`.
     pub url: String,
     /// Tables that are left out, with their indexes and triggers.
     #[serde(default)]
@@ -161,15 +163,8 @@ impl Manifest {
             if !names.insert(&database.name) {
                 return refuse("the name is used twice".to_owned());
             }
-            match database.sqlite_path() {
-                Some(path) if path.is_absolute() => {}
-                Some(_) => return refuse("`url`: write the path absolutely: sqlite:/var/lib/…".to_owned()),
-                None => {
-                    return refuse(format!(
-                        "`url = \"{}\"`: write sqlite:/absolute/path",
-                        database.shown_url()
-                    ));
-                }
+            if let Err(problem) = database.place() {
+                return refuse(format!("`url = \"{}\"`: {problem}", database.shown_url()));
             }
         }
         for files in &self.files {
@@ -193,9 +188,9 @@ impl Manifest {
 }
 
 impl DatabaseSection {
-    /// The path of an SQLite database.
-    pub fn sqlite_path(&self) -> Option<&Path> {
-        self.url.strip_prefix("sqlite:").map(Path::new)
+    /// Where it is.
+    pub fn place(&self) -> Result<Place, String> {
+        Place::parse(&self.url)
     }
 
     /// The url without credentials, for messages.
@@ -235,7 +230,7 @@ mod tests {
     #[test]
     fn a_good_one_is_read() {
         let manifest = read(GOOD).unwrap();
-        assert_eq!(manifest.database[0].sqlite_path(), Some(Path::new("/var/lib/mail/main.db")));
+        assert_eq!(manifest.database[0].place().unwrap().location(), "/var/lib/mail/main.db");
         assert_eq!(manifest.facts().role, "ha-master");
     }
 

@@ -21,8 +21,8 @@ use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFi
 use tokio::sync::mpsc;
 
 use self::leases::Leases;
-use crate::manifest::Manifest;
-use crate::sqlite::SqliteDatabase;
+use crate::database::Place;
+use crate::manifest::{DatabaseSection, Manifest};
 use crate::tree::{FileTree, Filter};
 
 /// A table of more than this is cut into parts of about this size, which are copied side by side…
@@ -60,10 +60,9 @@ impl LocalSource {
         crate::sqlite::remove_stale_copies(&scratch)?;
         let mut datasets = Vec::new();
         for section in &manifest.database {
-            let path = section.sqlite_path().unwrap_or_else(|| std::path::Path::new("")).to_owned();
             let (name, exclude) = (section.name.clone(), section.exclude.clone());
-            let database = SqliteDatabase::new(name.clone(), path, exclude, scratch.clone());
-            datasets.push((name, Readable::Database(Arc::new(database))));
+            let database = place(section)?.database(name.clone(), exclude, scratch.clone());
+            datasets.push((name, Readable::Database(database)));
         }
         for section in &manifest.files {
             let filter = Filter::new(&section.include, &section.exclude)?;
@@ -98,6 +97,11 @@ impl LocalSource {
             _ => Err(Self::unknown(name)),
         }
     }
+}
+
+/// Where a database is; a manifest that was read has been checked for it.
+pub fn place(section: &DatabaseSection) -> Result<Place> {
+    section.place().map_err(|problem| Failure::operator(format!("dataset {}", section.name), problem))
 }
 
 async fn facts(readable: &Readable) -> DatasetFacts {

@@ -159,7 +159,13 @@ fn spawn(data: &Path, options: &[String]) -> Child {
 fn client(socket: &Path, database: &str, statements: &str) -> Result<String, String> {
     use std::io::Write;
     let mut child = Command::new("mariadb")
-        .args(["--no-defaults", "--batch", "--skip-column-names", "--default-character-set=utf8mb4", "--binary-mode"])
+        .args([
+            "--no-defaults",
+            "--batch",
+            "--skip-column-names",
+            "--default-character-set=utf8mb4",
+            "--binary-mode",
+        ])
         .arg(format!("--socket={}", socket.display()))
         .args(if database.is_empty() { None } else { Some(database) })
         .stdin(Stdio::piped())

@@ -1,0 +1,22 @@
+//! PostgreSQL: databases read from one snapshot, and built beside their final place.
+//!
+//! Rows travel in the text form of `COPY`, in the database's own encoding; schemas as the statements of `pg_dump`.
+
+mod catalog;
+mod connect;
+mod database;
+mod dump;
+mod error;
+mod privileges;
+mod read;
+mod settings;
+mod shape;
+mod sql;
+mod target;
+mod tls;
+mod toc;
+
+pub use database::PostgresDatabase;
+pub use privileges::{Side, privileges};
+pub use settings::{BadSettings, Settings};
+pub use target::PostgresTarget;

@@ -1,0 +1,327 @@
+//! Making the schema's objects: each once, in its own transaction, remembered in the database itself.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use handover_engine::digest::Digest;
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::rows::{Ddl, Schema, TableKey};
+use tokio_postgres::error::SqlState;
+
+use super::load::places;
+use crate::connect::Conn;
+use crate::dump::OWN_SCHEMA;
+use crate::error::failed;
+use crate::shape::Shape;
+use crate::sql::{literal, quote, refused, statements};
+
+/// Indexes that are built at a time.
+const BUILDERS: usize = 2;
+/// How often a statement that met a deadlock is tried.
+const TRIES: u32 = 4;
+/// Tables of our own: what has been made, and the schema.
+const OWN_TABLES: &str = "CREATE SCHEMA IF NOT EXISTS handover_state; \
+    CREATE TABLE IF NOT EXISTS handover_state.made (digest text PRIMARY KEY, kind text NOT NULL); \
+    CREATE TABLE IF NOT EXISTS handover_state.schema (one boolean PRIMARY KEY DEFAULT true, json text NOT NULL)";
+
+/// Who builds: names for messages, and more connections to the same database.
+pub struct Builder<'a> {
+    /// What failures name.
+    pub item: String,
+    /// The session that does what must be done in order.
+    pub conn: &'a Conn,
+    /// Opens another session.
+    pub open: &'a (dyn Fn() -> futures::future::BoxFuture<'a, Result<Conn>> + Send + Sync),
+}
+
+fn digest(ddl: &Ddl) -> String {
+    Digest::of(format!("{}\0{}\0{}", ddl.kind, ddl.name, ddl.sql).as_bytes()).to_string()
+}
+
+/// A failure unless every statement of the schema is one that a schema may hold.
+pub fn guard(item: &str, schema: &Schema) -> Result<()> {
+    for ddl in schema.before_load.iter().chain(&schema.after_load) {
+        if let Some(why) = statements(&ddl.sql).into_iter().find_map(refused) {
+            return Err(Failure::operator(
+                format!("{item}, {} {}", ddl.kind, ddl.name),
+                "it is not made here",
+            )
+            .because(Why(why))
+            .hint("drop it at the source, or make it at the target by hand"));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Why(String);
+
+impl Builder<'_> {
+    fn failed<'a>(&'a self, what: &'a str) -> impl Fn(tokio_postgres::Error) -> Failure + 'a {
+        move |error| failed(&self.item, what, &error)
+    }
+
+    async fn run(&self, sql: &str, what: &str) -> Result<()> {
+        self.conn.batch_execute(sql).await.map_err(self.failed(what))
+    }
+
+    async fn list(&self, sql: &str) -> Result<Vec<Vec<String>>> {
+        let rows = self.conn.rows(sql).await.map_err(self.failed("its catalog cannot be read"))?;
+        Ok(rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect())
+    }
+
+    async fn made(&self) -> Result<BTreeSet<String>> {
+        let rows = self.list("SELECT digest FROM handover_state.made").await?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    async fn pending<'d>(&self, all: &'d [Ddl]) -> Result<Vec<&'d Ddl>> {
+        let made = self.made().await?;
+        Ok(all.iter().filter(|ddl| !made.contains(&digest(ddl))).collect())
+    }
+
+    async fn make(&self, conn: &Conn, ddl: &Ddl) -> Result<()> {
+        make(conn, ddl).await.map_err(|error| {
+            failed(format!("{}, {} {}", self.item, ddl.kind, ddl.name), "it cannot be made", &error)
+                .hint(hint(ddl, &error))
+        })
+    }
+
+    /// The first half, and our own tables.
+    pub async fn first_half(&self, schema: &Schema) -> Result<()> {
+        self.run(OWN_TABLES, "our own tables cannot be made").await?;
+        if schema.settings.contains_key("public") {
+            self.run("DROP SCHEMA IF EXISTS public", "the schema public cannot be dropped").await?;
+        }
+        self.clear_the_way(schema).await?;
+        for ddl in self.pending(&schema.before_load).await? {
+            self.make(self.conn, ddl).await?;
+        }
+        for table in schema.tables.iter().filter(|table| matches!(table.key, TableKey::Hidden(_))) {
+            let places = places(&table.name);
+            let sql = format!("CREATE TABLE IF NOT EXISTS {places} (place tid NOT NULL, at tid NOT NULL)");
+            self.run(&sql, "our own tables cannot be made").await?;
+        }
+        let json = serde_json::to_string(schema)
+            .map_err(|e| Failure::permanent(&self.item, "the schema cannot be kept").because(e))?;
+        let sql = format!(
+            "INSERT INTO handover_state.schema (json) VALUES ({}) ON CONFLICT (one) DO UPDATE SET json = excluded.json",
+            literal(&json)
+        );
+        self.run(&sql, "the schema cannot be kept").await
+    }
+
+    /// Drops what a former `finish` made that would get in the way of loading: triggers, foreign keys, rules,
+    /// conditions that not all rows meet, and what forbids equal values that are on their way to each other's rows. The primary keys stay.
+    async fn clear_the_way(&self, schema: &Schema) -> Result<()> {
+        let sql = format!(
+            "SELECT 'DROP EVENT TRIGGER ' || pg_catalog.quote_ident(evtname) FROM pg_catalog.pg_event_trigger \
+             UNION ALL SELECT 'DROP TRIGGER ' || pg_catalog.quote_ident(tgname) || ' ON ' || tgrelid::pg_catalog.regclass \
+             FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0 \
+             UNION ALL SELECT 'DROP RULE ' || pg_catalog.quote_ident(rulename) || ' ON ' || ev_class::pg_catalog.regclass \
+             FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = ev_class \
+             WHERE rulename <> '_RETURN' AND c.relkind IN ('r', 'p') AND c.oid > 16383 \
+             UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
+             FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 \
+             UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
+             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0 AND coninhcount = 0 \
+             UNION ALL SELECT 'ALTER DOMAIN ' || contypid::pg_catalog.regtype || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
+             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND contypid <> 0 \
+             UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT IF EXISTS ' || pg_catalog.quote_ident(conname) || ' CASCADE' \
+             FROM pg_catalog.pg_constraint WHERE contype IN ('u', 'x') AND oid > 16383 AND conparentid = 0 AND connamespace <> {0}::pg_catalog.regnamespace \
+             UNION ALL SELECT 'DROP INDEX IF EXISTS ' || i.indexrelid::pg_catalog.regclass || ' CASCADE' FROM pg_catalog.pg_index i \
+             JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
+             WHERE i.indisunique AND NOT i.indisprimary AND c.oid > 16383 AND NOT c.relispartition AND c.relnamespace <> {0}::pg_catalog.regnamespace \
+             AND c.relnamespace::pg_catalog.regnamespace::text NOT LIKE 'pg_toast%' \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid)",
+            literal(OWN_SCHEMA)
+        );
+        let drops = self.list(&sql).await?;
+        if drops.is_empty() {
+            return Ok(());
+        }
+        // All in one, with the notes: what is dropped is made again by `finish`, comments with it.
+        let kinds = ["event trigger", "trigger", "rule", "fk constraint", "check constraint", "comment"]
+            .map(literal)
+            .join(", ");
+        let mut script = format!("BEGIN; DELETE FROM handover_state.made WHERE kind IN ({kinds});");
+        for ddl in &schema.after_load {
+            let text = ddl.sql.to_ascii_uppercase();
+            let unique = (ddl.kind == "constraint" && !text.contains("PRIMARY KEY"))
+                || (ddl.kind == "index" && text.contains("CREATE UNIQUE INDEX"))
+                || ddl.kind == "index attach"
+                || ddl.kind == "table attach";
+            if unique {
+                script +=
+                    &format!("DELETE FROM handover_state.made WHERE digest = {};", literal(&digest(ddl)));
+            }
+        }
+        for drop in drops {
+            script += &drop.join("");
+            script.push(';');
+        }
+        script += "COMMIT";
+        let done = self.run(&script, "what is in the way of loading cannot be dropped").await;
+        if done.is_err() {
+            let _ = self.conn.batch_execute("ROLLBACK").await;
+        }
+        done
+    }
+
+    /// Tables that have rows get the index of their key now: their ranges are going to be looked at. Returns the tables
+    /// that are empty.
+    pub async fn index_filled(&self, schema: &Schema) -> Result<Vec<usize>> {
+        let mut empty = Vec::new();
+        for (at, table) in schema.tables.iter().enumerate() {
+            let shape =
+                Shape::of(schema, &table.name).map_err(|e| Failure::permanent(&self.item, e.to_string()))?;
+            let filled = self.list(&format!("SELECT 1 FROM ONLY {} LIMIT 1", shape.table)).await?;
+            if filled.is_empty() {
+                empty.push(at);
+                continue;
+            }
+            if shape.hidden {
+                self.index_places(schema).await?;
+                continue;
+            }
+            if table.name.schema == "pg_catalog" {
+                continue;
+            }
+            let own = |ddl: &&Ddl| {
+                ddl.kind == "constraint"
+                    && ddl.name.starts_with(&format!("{} ", table.name))
+                    && ddl.sql.contains(" PRIMARY KEY ")
+            };
+            match schema.after_load.iter().find(own) {
+                Some(key) if !self.pending(std::slice::from_ref(key)).await?.is_empty() => {
+                    self.make(self.conn, key).await?;
+                }
+                Some(_) => {}
+                None => {
+                    let id = Digest::of(table.name.to_string().as_bytes()).short();
+                    let sql = format!(
+                        "CREATE INDEX IF NOT EXISTS handover_key_{id} ON {} ({})",
+                        shape.table,
+                        shape.order()
+                    );
+                    self.run(&sql, "an index for the load cannot be made").await?;
+                }
+            }
+        }
+        Ok(empty)
+    }
+
+    async fn index_places(&self, schema: &Schema) -> Result<()> {
+        for table in schema.tables.iter().filter(|table| matches!(table.key, TableKey::Hidden(_))) {
+            let places = places(&table.name);
+            let index = places.rsplit_once('.').map_or(places.as_str(), |(_, name)| name);
+            let sql = format!("CREATE UNIQUE INDEX IF NOT EXISTS {index}_place ON {places} (place)");
+            self.run(&sql, "our own tables cannot be indexed").await?;
+        }
+        Ok(())
+    }
+
+    /// The second half: indexes side by side, then everything else in its order.
+    pub async fn second_half(&self, schema: &Schema) -> Result<()> {
+        self.index_places(schema).await?;
+        self.drop_helpers(schema).await?;
+        let pending = self.pending(&schema.after_load).await?;
+        let is_index = |ddl: &&Ddl| matches!(ddl.kind.as_str(), "index" | "constraint");
+        let (indexes, others): (Vec<&Ddl>, Vec<&Ddl>) = pending.into_iter().partition(is_index);
+        self.side_by_side(schema, indexes).await?;
+        let is_reference = |ddl: &&Ddl| ddl.kind == "fk constraint";
+        let late = |ddl: &&Ddl| matches!(ddl.kind.as_str(), "event trigger" | "comment" | "security label");
+        let (references, others): (Vec<&Ddl>, Vec<&Ddl>) = others.into_iter().partition(is_reference);
+        let (late, others): (Vec<&Ddl>, Vec<&Ddl>) = others.into_iter().partition(late);
+        for ddl in others {
+            self.make(self.conn, ddl).await?;
+        }
+        self.side_by_side(schema, references).await?;
+        for ddl in late {
+            self.make(self.conn, ddl).await?;
+        }
+        Ok(())
+    }
+
+    async fn drop_helpers(&self, schema: &Schema) -> Result<()> {
+        for table in &schema.tables {
+            let id = Digest::of(table.name.to_string().as_bytes()).short();
+            if matches!(table.key, TableKey::Columns(_)) && table.name.schema != "pg_catalog" {
+                let sql = format!("DROP INDEX IF EXISTS {}.handover_key_{id}", quote(&table.name.schema));
+                self.run(&sql, "an index for the load cannot be dropped").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes objects that do not need each other in several sessions; those of the largest tables first.
+    async fn side_by_side(&self, schema: &Schema, mut ddls: Vec<&Ddl>) -> Result<()> {
+        let size = |ddl: &Ddl| {
+            let of = |name: &str| ddl.name.starts_with(name) || ddl.sql.contains(name);
+            schema.tables.iter().filter(|t| of(&t.name.to_string())).map(|t| t.estimated_bytes).max()
+        };
+        ddls.sort_by_key(|ddl| std::cmp::Reverse(size(ddl)));
+        let builders = BUILDERS.min(ddls.len());
+        let queue = Arc::new(Mutex::new(ddls.into_iter().collect::<VecDeque<_>>()));
+        let work = (0..builders).map(|_| async {
+            let conn = (self.open)().await?;
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                let Some(ddl) = next else { return Ok::<(), Failure>(()) };
+                self.make(&conn, ddl).await?;
+            }
+        });
+        futures::future::try_join_all(work).await.map(drop)
+    }
+}
+
+/// Makes one object and remembers it, in one transaction. One that lost a deadlock is tried again.
+async fn make(conn: &Conn, ddl: &Ddl) -> std::result::Result<(), tokio_postgres::Error> {
+    let note = format!(
+        "INSERT INTO handover_state.made VALUES ({}, {}) ON CONFLICT DO NOTHING",
+        literal(&digest(ddl)),
+        literal(&ddl.kind)
+    );
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // Statement by statement, so that none can end the transaction around them.
+        let mut done = conn.batch_execute("BEGIN").await;
+        for statement in statements(&ddl.sql) {
+            if done.is_ok() {
+                done = conn.batch_execute(statement).await;
+            }
+        }
+        if done.is_ok() {
+            done = conn.batch_execute(&format!("{note}; COMMIT")).await;
+        }
+        let Err(error) = done else { return Ok(()) };
+        let _ = conn.batch_execute("ROLLBACK").await;
+        let again = error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) && tries < TRIES;
+        if !again {
+            return Err(error);
+        }
+    }
+}
+
+/// What helps when an object cannot be made.
+fn hint(ddl: &Ddl, error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else { return "it is tried again".to_owned() };
+    let code = db.code();
+    if ddl.kind == "extension" {
+        format!(
+            "install the package with the extension {} at the target; it may also need a superuser, or CREATE EXTENSION by hand in template1",
+            ddl.name
+        )
+    } else if *code == SqlState::INSUFFICIENT_PRIVILEGE {
+        "grant it to the role of `url`: the preflight shows the statements".to_owned()
+    } else if *code == SqlState::UNDEFINED_OBJECT && db.message().contains("collation") {
+        "install the locale at the target (dpkg-reconfigure locales), run pg_import_system_collations, then resume".to_owned()
+    } else if *code == SqlState::DISK_FULL {
+        "free space on the file system of the server's data directory, then resume".to_owned()
+    } else {
+        "compare the two servers' versions and extensions, then resume".to_owned()
+    }
+}

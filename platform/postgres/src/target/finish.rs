@@ -1,0 +1,95 @@
+//! What changes with the rows, after the second half of the schema: positions of sequences, materialized views, owners,
+//! grants, statistics.
+
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::rows::Schema;
+use tokio_postgres::error::SqlState;
+
+use crate::Settings;
+use crate::connect::Conn;
+use crate::error::{describe, failed};
+use crate::sql::{literal, quote, refused, statements};
+
+/// Sequences that are set with one statement.
+const TOGETHER: usize = 200;
+
+/// Sets everything. Idempotent.
+pub async fn state(item: &str, conn: &Conn, settings: &Settings, schema: &Schema) -> Result<()> {
+    sequences(item, conn, schema).await?;
+    for (_, view) in with_prefix(schema, "refresh/") {
+        let sql = format!("REFRESH MATERIALIZED VIEW {view}");
+        run(item, conn, &sql, &format!("the materialized view {view} cannot be filled")).await?;
+    }
+    if settings.owners {
+        owners(item, conn, schema).await?;
+    }
+    run(item, conn, "ANALYZE", "statistics cannot be made").await
+}
+
+fn with_prefix<'a>(schema: &'a Schema, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    schema.state.iter().filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value.as_str())))
+}
+
+async fn run(item: &str, conn: &Conn, sql: &str, what: &str) -> Result<()> {
+    if let Some(why) = statements(sql).into_iter().filter(|s| *s != "ANALYZE").find_map(refused) {
+        return Err(Failure::permanent(item, format!("{what}: {why}")));
+    }
+    conn.batch_execute(sql).await.map_err(|e| failed(item, what, &e))
+}
+
+async fn sequences(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
+    let mut calls = Vec::new();
+    for (name, position) in with_prefix(schema, "sequence/") {
+        let parts =
+            position.split_once(' ').and_then(|(n, called)| Some((n.parse::<i64>().ok()?, called == "t")));
+        let (last, called) =
+            parts.ok_or_else(|| Failure::permanent(item, "the position of a sequence is malformed"))?;
+        calls.push(format!("pg_catalog.setval({}, {last}, {called})", literal(name)));
+    }
+    for batch in calls.chunks(TOGETHER) {
+        let sql = format!("SELECT {}", batch.join(", "));
+        conn.batch_execute(&sql).await.map_err(|e| failed(item, "sequences cannot be set", &e))?;
+    }
+    Ok(())
+}
+
+/// Gives objects their owners and grants, as far as the roles exist here and we may. What is left out is logged.
+async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
+    let sql = "SELECT rolname FROM pg_catalog.pg_roles \
+               WHERE rolname <> current_user AND pg_catalog.pg_has_role(current_user, oid, 'MEMBER')";
+    let rows = conn.rows(sql).await.map_err(|e| failed(item, "roles cannot be looked at", &e))?;
+    let roles: Vec<String> = rows.into_iter().flatten().flatten().collect();
+    let mut missing = std::collections::BTreeSet::new();
+    for (what, role) in with_prefix(schema, "owner/") {
+        if !roles.iter().any(|known| known == role) {
+            missing.insert(role);
+            continue;
+        }
+        attempt(item, conn, &format!("ALTER {what} OWNER TO {}", quote(role))).await?;
+    }
+    for (_, grant) in with_prefix(schema, "grant/") {
+        attempt(item, conn, grant).await?;
+    }
+    if !missing.is_empty() {
+        tracing::info!(item, roles = ?missing, "objects of these roles stay with the loading role");
+    }
+    Ok(())
+}
+
+/// Runs what may fail for want of a role or a privilege.
+async fn attempt(item: &str, conn: &Conn, sql: &str) -> Result<()> {
+    for statement in statements(sql) {
+        if let Some(why) = refused(statement) {
+            tracing::warn!(item, why, "a grant is left out");
+            continue;
+        }
+        let Err(error) = conn.batch_execute(statement).await else { continue };
+        let passable = [SqlState::UNDEFINED_OBJECT, SqlState::INSUFFICIENT_PRIVILEGE];
+        if !error.code().is_some_and(|code| passable.contains(code)) {
+            return Err(failed(item, "owners and grants cannot be set", &error));
+        }
+        tracing::warn!(item, error = describe(&error), "an owner or grant is left out");
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! Every type with its extremes arrives byte for byte, as the engine's own tools tell it.
+
+mod support;
+
+use support::{Server, migrate};
+
+/// The two databases' rows and schema, by pg_dump.
+async fn same(server: &Server, source: &str) -> String {
+    let target = server.name("copy");
+    migrate(server, source, &target).await;
+    let (there, here) = (server.sorted_dump(source), server.sorted_dump(&target));
+    if there != here {
+        let differing = there.iter().zip(&here).find(|(a, b)| a != b);
+        let shown = differing.map(|(a, b)| (a.escape_ascii().to_string(), b.escape_ascii().to_string()));
+        panic!("the dumps differ: {shown:?}, {} and {} lines", there.len(), here.len());
+    }
+    target
+}
+
+const TYPES: &str = r#"
+CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION ltree;
+CREATE TYPE mood AS ENUM ('sad', 'it''s "ok"', 'happy');
+CREATE DOMAIN positive AS integer CHECK (VALUE > 0);
+CREATE TYPE pair AS (a integer, b text);
+CREATE TYPE floats AS RANGE (subtype = float8);
+CREATE TABLE numbers (id integer PRIMARY KEY, s smallint, i integer, b bigint, n numeric, f real, d double precision, m money, p positive);
+INSERT INTO numbers VALUES
+ (-2147483648, -32768, -2147483648, -9223372036854775808, 'NaN', 'NaN', 'NaN', '-92233720368547758.08', 1),
+ (0, 0, 0, 0, '-Infinity', '-0', '-0', 0, 2147483647),
+ (1, 32767, 2147483647, 9223372036854775807, 'Infinity', 'Infinity', '-Infinity', '92233720368547758.07', NULL),
+ (2, 1, 1, 1, repeat('9', 1000)::numeric + ('0.' || repeat('1', 900))::numeric, 1.4e-45, 4.9e-324, '$1,234.56', 7),
+ (2147483647, NULL, NULL, NULL, '0.0000', 3.4028235e38, 1.7976931348623157e308, NULL, NULL);
+INSERT INTO numbers (id, n, f, d) VALUES (3, '1.10', 0.1, 0.1), (4, '1e130000', 1::real / 3, 1::float8 / 3);
+CREATE TABLE texts (id integer PRIMARY KEY, t text, v varchar(10), c char(5), q "char", n name, ci citext, x xml);
+INSERT INTO texts VALUES
+ (1, '', '', '', '', '', '', ''), (2, E'\t\n\r\b\f\x0b\\\x01\x7f', E'\\N', E'a ', E'\x01', 'n', 'MiXed', '<a b="c">&amp;</a>'),
+ (3, repeat('ü€😀', 5000), '😀', 'ü', '\377', 'naïve', 'É', 'text <only/>'), (4, NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+ (5, E'\\.', E'\\.', E'\\.', '.', '\.', '\.', NULL), (6, E'line\nline\r\nline', ' ', '     ', ' ', ' ', ' ', NULL);
+CREATE TABLE bytes (id integer PRIMARY KEY, b bytea, bi bit(9), vb bit varying, u uuid, j json, jb jsonb, jp jsonpath);
+INSERT INTO bytes VALUES (1, '', B'000000001', B'', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '{"a" : 1, "a":2}', '{"b":[1,null,"\u00e9\\"]}', '$.a[*] ? (@ > 1)'),
+ (2, (SELECT string_agg(decode(lpad(to_hex(n), 2, '0'), 'hex'), '') FROM generate_series(0, 255) n), B'101010101', repeat('10', 500)::bit varying, NULL, 'null', 'null', NULL);
+CREATE TABLE times (id integer PRIMARY KEY, d date, t time, tz time with time zone, ts timestamp, tstz timestamptz, i interval, t0 timestamptz(0));
+INSERT INTO times VALUES
+ (1, 'infinity', '24:00', '23:59:59.999999-15:59', 'infinity', '-infinity', '178000000 years', now()),
+ (2, '-infinity', '00:00', '00:00+15:59', '-infinity', 'infinity', '-178000000 years -1 mon +1 day -00:00:00.000001', NULL),
+ (3, '4714-11-24 BC', '12:34:56.123456', '12:00:00.1-03:30', '4714-11-24 00:00:00 BC', '4714-11-24 00:00:00+00 BC', '1 year -1 mon +2 days -3:04:05.6', NULL),
+ (4, '5874897-12-31', NULL, NULL, '294276-12-31 23:59:59.999999', '294276-12-31 23:59:59.999999+00', '0', NULL),
+ (5, '0001-01-01 BC', NULL, NULL, '1582-10-10', '2020-03-29 02:30:00 Europe/Berlin', '999999:59:59.999999', NULL);
+CREATE TABLE nets (id integer PRIMARY KEY, i inet, c cidr, m macaddr, m8 macaddr8, v tsvector, q tsquery, l ltree);
+INSERT INTO nets VALUES (1, '::ffff:1.2.3.4/96', '::/0', '08:00:2b:01:02:03', '08:00:2b:01:02:03:04:05', $$'it''s':1A,2B a\b:3 'sp ace'$$, $$'a b' & !c:*AB | (d <-> e)$$, 'a.b.c'),
+ (2, '0.0.0.0', '10.0.0.0/8', NULL, NULL, '', '', '');
+CREATE TABLE shapes (id integer PRIMARY KEY, p point, l line, s lseg, b box, pa path, po polygon, c circle);
+INSERT INTO shapes VALUES (1, '(NaN,-Infinity)', '{0.1,-2,3e300}', '((0.1,0.2),(1e-300,3))', '((1,2),(3,4))', '[(1,2),(3,4)]', '((1,2),(3,4),(0.30000000000000004,6))', '<(1,2),3>'),
+ (2, '(1e308,-0)', NULL, NULL, NULL, '((1,2),(3,4))', NULL, NULL);
+CREATE TABLE many (id integer PRIMARY KEY, ia integer[], ta text[], na numeric[][], r int4range, tr tstzrange, mr int8multirange, fr floats, pr pair, par pair[], mo mood, moa mood[], h hstore, pd positive[]);
+INSERT INTO many VALUES
+ (1, '{}', '{NULL,"NULL","",",","{","\"","\\",x,"a b"}', '{{1,NaN},{Infinity,NULL}}', 'empty', '(,infinity]', '{}', '[-Infinity,NaN]', ROW(1, 'a,"b\'), ARRAY[ROW(NULL, ''), NULL]::pair[], 'it''s "ok"', '{happy,NULL}', '"a b"=>"c\"d\\", e=>NULL', '{1}'),
+ (2, '[-2:0]={1,NULL,3}', NULL, NULL, '[1,5)', '["2020-01-01 00:00:00+00",)', '{[1,2],[5,7)}', NULL, ROW(NULL, NULL), NULL, 'sad', '{}', '', NULL);
+CREATE TABLE ids (id oid PRIMARY KEY, c regclass, t regtype, p regproc, x xid, s pg_lsn, v int2vector, o oidvector, ti tid);
+INSERT INTO ids VALUES (4294967295, 'numbers', 'mood', 'now', '4294967295', 'FFFFFFFF/FFFFFFFF', '1 2 -3', '1 2', '(4294967295,65535)');
+"#;
+
+#[tokio::test]
+async fn all_types_with_extremes() {
+    let server = Server::shared();
+    let source = server.create("types", "");
+    server.sql(&source, TYPES);
+    same(&server, &source).await;
+}
+
+#[tokio::test]
+async fn whatever_the_defaults_of_sessions_are() {
+    let server = Server::shared();
+    let source = server.create("defaults", "");
+    server.sql(&source, TYPES);
+    for setting in [
+        "DateStyle = 'SQL, DMY'",
+        "IntervalStyle = 'iso_8601'",
+        "extra_float_digits = -15",
+        "TimeZone = 'Asia/Kathmandu'",
+        "bytea_output = 'escape'",
+        "client_encoding = 'LATIN1'",
+        "search_path = public, pg_catalog",
+        "statement_timeout = '1ms'",
+        "xmloption = document",
+        "array_nulls = off",
+        "default_transaction_isolation = serializable",
+        "standard_conforming_strings = off",
+        "lock_timeout = '1ms'",
+    ] {
+        if !setting.starts_with("statement_timeout") {
+            server.sql(&source, &format!("ALTER DATABASE {source} SET {setting}"));
+        }
+    }
+    let target = server.name("copy");
+    let (view, made) = migrate(&server, &source, &target).await;
+    for table in ["numbers", "bytes", "times", "many", "shapes", "texts"] {
+        let sql = format!(
+            "SET extra_float_digits = 1; SET bytea_output = hex; SET TimeZone = 'UTC'; SET client_encoding = 'UTF8'; \
+             SELECT md5(string_agg(t::text, '|' ORDER BY id)) FROM {table} t"
+        );
+        assert_eq!(server.sql(&source, &sql), server.sql(&target, &sql), "{table}");
+    }
+    use handover_engine::ports::DatabaseTarget;
+    assert_eq!(made.reread_schema().await.unwrap().structure(), view.schema().structure());
+}
+
+#[tokio::test]
+async fn other_encodings_and_bytes_as_they_are() {
+    let server = Server::shared();
+    for (encoding, values) in [
+        ("LATIN1", r"E'\xe9', E'\xff\xa0'"),
+        ("EUC_JP", r"E'\xa4\xa2', E'\xc6\xfc\xcb\xdc'"),
+        ("SQL_ASCII", r"E'\xff\xfe\x80', E'caf\xe9'"),
+        ("WIN1251", r"E'\xcf\xf0', E'\xb9'"),
+    ] {
+        let options = format!("ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
+        let source = server.create("encoded", &options);
+        let sql = format!(
+            "SET client_encoding = '{encoding}'; CREATE TABLE t (k text PRIMARY KEY, v text); \
+             INSERT INTO t VALUES ({values}); CREATE TABLE many (k text PRIMARY KEY); \
+             INSERT INTO many SELECT k || n FROM t, generate_series(1, 50000) n"
+        );
+        server.sql(&source, &sql);
+        let target = same(&server, &source).await;
+        let hex = "SELECT encode(k::bytea, 'hex') || encode(v::bytea, 'hex') FROM t";
+        if encoding == "SQL_ASCII" {
+            let hex = hex.replace("k::bytea", "textsend(k)").replace("v::bytea", "textsend(v)");
+            assert_eq!(server.sql(&source, &hex), server.sql(&target, &hex));
+        }
+    }
+}
+
+#[tokio::test]
+async fn large_objects_and_odd_tables() {
+    let server = Server::shared();
+    let source = server.create("odd", "");
+    server.sql(
+        &source,
+        "SELECT lo_from_bytea(4711, decode(repeat('00ff', 5000), 'hex')); SELECT lo_create(4712); \
+         CREATE TABLE empty_of_columns (); INSERT INTO empty_of_columns DEFAULT VALUES; INSERT INTO empty_of_columns DEFAULT VALUES; \
+         CREATE TABLE always (id integer GENERATED ALWAYS AS IDENTITY, v text); INSERT INTO always (v) SELECT 'x' FROM generate_series(1, 9); \
+         CREATE TABLE dropped (a integer, b integer, c text); ALTER TABLE dropped DROP COLUMN b; INSERT INTO dropped VALUES (1, 'c'); \
+         CREATE UNLOGGED TABLE unlogged (a integer PRIMARY KEY); INSERT INTO unlogged VALUES (1); \
+         CREATE TABLE generated (a integer, b integer GENERATED ALWAYS AS (a + 1) STORED PRIMARY KEY); INSERT INTO generated VALUES (1), (2)",
+    );
+    let target = same(&server, &source).await;
+    let sizes = "SELECT oid, length(lo_get(oid)), md5(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY 1";
+    assert_eq!(server.sql(&source, sizes), server.sql(&target, sizes));
+    assert!(server.sql(&target, sizes).contains("4712|0"));
+}
+
+#[tokio::test]
+async fn keys_of_every_order() {
+    let server = Server::shared();
+    let source = server.create("keys", "");
+    let kinds = [
+        ("text", "md5(n::text) || chr(n % 200 + 33)"),
+        ("timestamptz", "'2020-01-01'::timestamptz + n * interval '1 s'"),
+        ("numeric", "n / 3.0"),
+        ("uuid", "md5(n::text)::uuid"),
+        ("bytea", "decode(md5(n::text), 'hex')"),
+        ("char(40)", "md5(n::text)"),
+        ("float8", "sqrt(n)"),
+        ("inet", "'10.0.0.0'::inet + n"),
+        ("interval", "n * interval '1 s'"),
+        ("integer[]", "ARRAY[n % 7, n]"),
+        ("jsonb", "to_jsonb(n)"),
+        ("varchar(40) COLLATE \"C.utf8\"", "md5(n::text)"),
+    ];
+    for (at, (kind, value)) in kinds.iter().enumerate() {
+        server.sql(&source, &format!(
+            "CREATE TABLE k{at} (v integer, k {kind} PRIMARY KEY); INSERT INTO k{at} SELECT n, {value} FROM generate_series(1, 2000) n"
+        ));
+    }
+    use handover_engine::ports::{Database, DatabaseTarget};
+    let view = support::source(&server, &source).snapshot().await.unwrap();
+    let target = support::target(&server, &server.name("copy"));
+    target.prepare(view.schema()).await.unwrap();
+    let mut chunks = support::all_chunks(&*view, 5_000).await;
+    chunks.reverse();
+    for _ in 0..2 {
+        for batch in chunks.chunks(9) {
+            target.apply(batch).await.unwrap();
+        }
+    }
+    target.finish(view.schema()).await.unwrap();
+    for chunk in &chunks {
+        let again = target.reread(&chunk.header.table, &chunk.header.range).await.unwrap();
+        assert!(again.header == chunk.header, "{:?}", chunk.header);
+    }
+}

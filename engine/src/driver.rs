@@ -402,7 +402,11 @@ impl Driver {
                 }
             }
             Message::Note { item, text } => records.push(Record::Event(Event::Note { item, text })),
-            Message::LeftOut(item) => outcome.leave_out(item),
+            Message::LeftOut(item) => {
+                outcome.leave_out(item);
+                // Else a crash would forget it, once the step that left it out is done.
+                records.push(Record::Outcome(outcome.clone()));
+            }
             Message::Differs(difference) => outcome.differs(difference),
             Message::Verified(dataset, verified) => {
                 outcome.verified.insert(dataset, verified);

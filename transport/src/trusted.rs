@@ -38,10 +38,11 @@ impl<S> Trusted<S> {
     fn check(&mut self) -> std::io::Result<()> {
         self.standing.check().map_err(|error| {
             tracing::warn!(peer = %self.peer, %error, "a connection ends: its peer is no longer trusted");
-            // As any lost connection: the peer may have another certificate by now, and only a handshake will tell.
+            // As any lost connection, and told as one (a word about certificates would be taken for a refusal): the peer may
+            // have another certificate by now, and only a handshake will tell.
             std::io::Error::new(
                 std::io::ErrorKind::ConnectionAborted,
-                "the certificate it was made with is not trusted any more",
+                "the peer has to introduce itself anew",
             )
         })
     }

@@ -102,7 +102,15 @@ struct Window {
 impl Pass {
     async fn walk(&self, jobs: mpsc::Sender<Job>) -> Result<Late> {
         let Work { source, holdings, migration, .. } = &self.work;
+        let target = self.target.clone();
+        // What this host's manifest excludes is none of this copy's business.
+        let admitted = move |entry: &Entry| {
+            entry.path.is_root() || target.admits(&entry.path, entry.kind == EntryKind::Directory)
+        };
         let scan = source.trees.scan(&self.dataset).await?;
+        let scan = scan
+            .map_ok(move |batch: Vec<Entry>| batch.into_iter().filter(&admitted).collect::<Vec<_>>())
+            .boxed();
         let mut merge = Merge::new(scan, holdings.index(migration, &self.dataset), self.target.scan());
         let mut late = Late::default();
         let mut total = Amount::default();

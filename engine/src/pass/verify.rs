@@ -8,6 +8,7 @@ use super::database::cover;
 use super::merge::Sorted;
 use super::{Message, Work};
 use crate::failure::Failure;
+use crate::journal::Record;
 use crate::name::DatasetName;
 use crate::plan::StepKind;
 use crate::ports::{DatabaseTarget, Result, TreeTarget};
@@ -154,6 +155,10 @@ impl Verifier {
             };
             let (from, to) = (shown(&held.range.after, "the start"), shown(&held.range.until, "the end"));
             let item = format!("table {table}, keys after {from} to {to}");
+            // The next pass asks for it again, whatever the source says of its digest.
+            let (dataset, table) = (self.dataset.clone(), table.clone());
+            let chunk = held.clone();
+            self.work.desk.record(vec![Record::Doubted { dataset, table, chunk }]).await?;
             self.differs(item, "its rows are not the source's").await?;
         }
         Ok(Amount { rows: held.rows, files: 0, bytes: held.bytes })
@@ -167,6 +172,9 @@ impl Verifier {
                 let blocks = self.work.holdings.blocks(&self.work.migration, &self.dataset, path).await?;
                 if !target.reread(&file, &blocks).await? {
                     self.differs(path.to_string(), "its contents are not the source's").await?;
+                    // Out of the index, so that the next pass asks for it again.
+                    let (dataset, paths) = (self.dataset.clone(), vec![path.clone()]);
+                    self.work.desk.record(vec![Record::Gone { dataset, paths }]).await?;
                 }
                 let bytes = file.source.size().unwrap_or(0);
                 self.got_on(Amount { rows: 0, files: 1, bytes }).await

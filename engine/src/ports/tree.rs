@@ -48,6 +48,10 @@ pub enum TreeOp {
 /// only when whole. What stood there before the migration is kept for `undo` when it is replaced or removed.
 #[async_trait]
 pub trait TreeTarget: Send + Sync {
+    /// Whether this host's manifest lets something stand at the path. What it does not is left out of the copy, and refused
+    /// by the methods that write.
+    fn admits(&self, path: &RelPath, is_directory: bool) -> bool;
+
     /// Makes the root and the staging area. The first call of a migration records what is there, for `undo`; later calls
     /// find that record and keep it. Idempotent.
     async fn prepare(&self) -> Result<()>;

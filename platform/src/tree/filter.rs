@@ -47,6 +47,19 @@ impl Filter {
         !self.hides(path) && (is_directory || self.takes(path))
     }
 
+    /// True when a thing of this dataset may stand at the path, and nothing on the way to it is hidden: for paths that a
+    /// peer names.
+    pub fn admits(&self, path: &RelPath, is_directory: bool) -> bool {
+        let mut above = path.split().map(|(parent, _)| parent);
+        while let Some(parent) = above {
+            if !parent.is_root() && self.hides(&parent) {
+                return false;
+            }
+            above = parent.split().map(|(parent, _)| parent);
+        }
+        self.lets_through(path, is_directory)
+    }
+
     /// True when a thing that is no directory belongs to the dataset. (Directories belong when they are not hidden.)
     pub fn takes(&self, path: &RelPath) -> bool {
         self.include.as_ref().is_none_or(|include| include.is_match(as_path(path)))

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::cut::{self, Matcher};
-use super::pack::{self, is_gone};
+use super::pack;
 use super::root::Root;
 
 /// Bytes read at once.
@@ -45,13 +45,18 @@ enum Stop {
     Unheard,
 }
 
+/// Says that there is no such file.
+pub fn say_gone(request: &FileRequest, to: &To) {
+    end(&nothing(request), request.offset, SegmentEnd::Gone, to);
+}
+
 /// Sends the segments of a file. An error is a failure to be sent; `Ok(())` also when nobody listens any more.
 pub fn read(root: &Root, request: &FileRequest, to: &To) -> Result<()> {
     let failed = |errno| root.failed(&request.path, "cannot be read")(errno);
-    let gone = || end(&nothing(request), request.offset, SegmentEnd::Gone, to);
+    let gone = || say_gone(request, to);
     let fd = match root.file(&request.path) {
         Ok(fd) => fd,
-        Err(errno) if is_gone(errno) => {
+        Err(errno) if pack::is_gone(errno) => {
             gone();
             return Ok(());
         }

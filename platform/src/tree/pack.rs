@@ -11,6 +11,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
+use super::filter::Filter;
 use super::meta;
 use super::root::Root;
 
@@ -21,10 +22,14 @@ const TRIES: usize = 3;
 const MOST_BYTES: usize = 2 * PACK_BYTES as usize;
 
 /// Reads the files of a pack.
-pub fn read(root: &Root, items: &[PackItem]) -> Result<PackChunk> {
+pub fn read(root: &Root, filter: &Filter, items: &[PackItem]) -> Result<PackChunk> {
     let mut data = Vec::new();
     let mut files = Vec::with_capacity(items.len());
     for item in items {
+        if !filter.admits(&item.path, false) {
+            files.push(PackedFile::Gone { path: item.path.clone() });
+            continue;
+        }
         let file = one(root, item, &mut data);
         files.push(file.map_err(root.failed(&item.path, "cannot be read"))?);
     }

@@ -78,14 +78,22 @@ impl TreeReader for Reader {
 
     async fn pack(&self, files: Vec<PackItem>) -> Result<PackChunk> {
         let this = self.clone();
-        blocking(&self.dataset, move || pack::read(&this.open()?, &files)).await
+        blocking(&self.dataset, move || pack::read(&this.open()?, &this.filter, &files)).await
     }
 
     fn file(&self, request: FileRequest) -> Answers<Segment> {
         let this = self.clone();
         let (to, segments) = mpsc::channel(2);
         tokio::task::spawn_blocking(move || {
-            if let Err(failure) = this.open().and_then(|root| large::read(&root, &request, &to)) {
+            let read = |root: Root| {
+                if this.filter.admits(&request.path, false) {
+                    large::read(&root, &request, &to)
+                } else {
+                    large::say_gone(&request, &to);
+                    Ok(())
+                }
+            };
+            if let Err(failure) = this.open().and_then(read) {
                 // Nobody may be listening any more.
                 let _ = to.blocking_send(Err(failure));
             }

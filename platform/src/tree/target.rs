@@ -14,6 +14,7 @@ use handover_engine::failure::Failure;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{Answers, Result, TreeOp, TreeTarget};
 use handover_engine::tree::{Block, Entry, IndexEntry, PackChunk, RelPath, Segment, Stamp};
+use tokio::sync::RwLock;
 
 use super::assemble::Assembly;
 use super::before::Before;
@@ -38,12 +39,16 @@ struct Shared {
     before: Mutex<Option<Arc<Before>>>,
     /// Large files in the making.
     assemblies: Mutex<HashMap<RelPath, Assembly>>,
+    /// Held for reading by all that changes something, for writing by what needs the tree for itself: work that a caller no
+    /// longer waits for goes on to its end, and must not meet an undo.
+    gate: Arc<RwLock<()>>,
 }
 
 impl Target {
     pub(super) fn new(dataset: DatasetName, path: PathBuf, filter: Filter, migration: MigrationId) -> Self {
         let (filter, before, assemblies) = (Arc::new(filter), Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { dataset, path, filter, migration, before, assemblies }) }
+        let gate = Arc::default();
+        Self { shared: Arc::new(Shared { dataset, path, filter, migration, before, assemblies, gate }) }
     }
 
     async fn run<T: Send + 'static>(
@@ -51,7 +56,26 @@ impl Target {
         work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let shared = self.shared.clone();
-        blocking(&self.shared.dataset, move || work(&shared)).await
+        let gate = shared.gate.clone().read_owned().await;
+        blocking(&self.shared.dataset, move || {
+            let _gate = gate;
+            work(&shared)
+        })
+        .await
+    }
+
+    /// As `run`, when all that was begun before has ended, and before anything else begins.
+    async fn run_alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = self.shared.clone();
+        let gate = shared.gate.clone().write_owned().await;
+        blocking(&self.shared.dataset, move || {
+            let _gate = gate;
+            work(&shared)
+        })
+        .await
     }
 }
 
@@ -62,6 +86,16 @@ impl Shared {
 
     fn assemblies(&self) -> MutexGuard<'_, HashMap<RelPath, Assembly>> {
         self.assemblies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses what this host's manifest does not name, whatever the peer sends.
+    fn refuse_excluded(&self, path: &RelPath, is_directory: bool) -> Result<()> {
+        if self.filter.admits(path, is_directory) {
+            return Ok(());
+        }
+        let item = format!("{}, {path}", self.dataset);
+        Err(Failure::permanent(item, "this host's manifest excludes it")
+            .hint("correct `include` and `exclude` in the target's appliance.toml, or those of the source"))
     }
 
     fn before(&self, root: &Root) -> Result<Arc<Before>> {
@@ -108,8 +142,12 @@ impl Shared {
 
 #[async_trait]
 impl TreeTarget for Target {
+    fn admits(&self, path: &RelPath, is_directory: bool) -> bool {
+        self.shared.filter.admits(path, is_directory)
+    }
+
     async fn prepare(&self) -> Result<()> {
-        self.run(Shared::prepare).await
+        self.run_alone(Shared::prepare).await
     }
 
     async fn is_prepared(&self) -> Result<bool> {
@@ -171,14 +209,14 @@ impl TreeTarget for Target {
 
     async fn discard_staged(&self, keep: &[RelPath]) -> Result<()> {
         let keep = keep.to_vec();
-        self.run(move |shared| shared.discard_staged(&keep)).await
+        self.run_alone(move |shared| shared.discard_staged(&keep)).await
     }
 
     async fn undo(&self) -> Result<()> {
-        self.run(Shared::undo).await
+        self.run_alone(Shared::undo).await
     }
 
     async fn forget(&self) -> Result<()> {
-        self.run(Shared::forget).await
+        self.run_alone(Shared::forget).await
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use handover_engine::failure::Class;
 use handover_engine::ports::{TreeOp, TreeReader, TreeTarget};
-use handover_engine::tree::{Entry, EntryKind, PackItem, PackedFile};
+use handover_engine::tree::{Entry, EntryKind, PackChunk, PackItem, PackedFile};
+use handover_platform::tree::Filter;
 
 use super::support::*;
 
@@ -198,4 +199,32 @@ async fn mount_points_are_not_entered_nor_emptied() {
     pair.target().change(&[TreeOp::Remove(path("dir"))]).await.unwrap();
     pair.target().undo().await.unwrap();
     assert_eq!(fs::read_to_string(inside.join("precious")).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn neither_side_goes_beyond_its_own_manifest() {
+    let mut pair = Pair::new();
+    fs::write(pair.source.join("secret.key"), "secret").unwrap();
+    fs::create_dir(pair.source.join("private")).unwrap();
+    fs::write(pair.source.join("private/f"), "secret").unwrap();
+    fs::write(pair.source.join("f"), "open").unwrap();
+    pair.copy().await.unwrap();
+    pair.filter = Filter::new(&[], &["*.key".to_owned(), "private".to_owned()]).unwrap();
+    let (reader, target) = (pair.reader(), pair.target());
+    let items = ["secret.key", "private/f", "f"].map(|name| PackItem { path: path(name), held: None });
+    let pack = reader.pack(items.to_vec()).await.unwrap();
+    assert!(matches!(
+        &pack.files[..],
+        [PackedFile::Gone { .. }, PackedFile::Gone { .. }, PackedFile::Contents { .. }]
+    ));
+    let PackedFile::Contents { entry, len, digest } = &pack.files[2] else { unreachable!() };
+    for bad in ["secret.key", "private/f", ".handover/before", ".handover/undo/x"] {
+        let entry = Entry { path: path(bad), ..entry.clone() };
+        let files = vec![PackedFile::Contents { entry: entry.clone(), len: *len, digest: *digest }];
+        let refused = target.stage(PackChunk { files, data: pack.data.clone() }).await.unwrap_err();
+        assert!(refused.to_string().contains(bad) && refused.to_string().contains("manifest"), "{refused}");
+        target.land(std::slice::from_ref(&entry)).await.unwrap_err();
+        target.change(&[TreeOp::Make(entry.clone())]).await.unwrap_err();
+        assert!(!target.admits(&entry.path, false));
+    }
 }

@@ -39,6 +39,10 @@ fn mismatch(path: &RelPath) -> Failure {
 
 #[async_trait]
 impl TreeTarget for GroundPort {
+    fn admits(&self, _: &RelPath, _: bool) -> bool {
+        true
+    }
+
     async fn prepare(&self) -> Result<()> {
         self.change_one("prepare tree", |ground, _| {
             ground.before.get_or_insert_with(|| ground.tree.clone());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use handover_engine::tree::{Block, IndexEntry, PackChunk, PackedFile, RelPath, Segment, SegmentEnd};
+use handover_engine::tree::{Block, IndexEntry, PackChunk, PackedFile, RelPath, Segment, SegmentEnd, Stamp};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -32,6 +32,7 @@ impl Shared {
             .ok_or_else(|| Failure::permanent(self.dataset.to_string(), "a pack's lengths do not add up"))?;
         for (file, bytes) in contents {
             let PackedFile::Contents { entry, .. } = file else { continue };
+            self.refuse_excluded(&entry.path, false)?;
             let write = || -> Result<(), Errno> {
                 let file = staging.create(&entry.path)?;
                 file.write_all_at(&bytes, 0).map_err(|e| errno(&e))?;
@@ -45,6 +46,7 @@ impl Shared {
     pub(super) fn write(&self, segment: &Segment, blocks: &[Block]) -> Result<Vec<Block>> {
         let root = self.root()?;
         let path = &segment.entry.path;
+        self.refuse_excluded(path, false)?;
         let staging = Staging::open(&root)?;
         let failure = |trouble| self.trouble(&root, path, "cannot be written", trouble);
         let held = self.assemblies().remove(path);
@@ -82,9 +84,11 @@ impl Shared {
             return Ok(Assembly::new(basis));
         }
         if let Some(counted) = staging.counted(path).filter(|counted| counted.end >= segment.offset) {
-            let Some(basis) = basis.filter(|basis| basis.stamp() == counted.basis) else {
+            let Some(basis) = basis.filter(|basis| is_same(basis.stamp(), counted.basis)) else {
                 return Err(self.trouble(root, path, "", Trouble::Basis));
             };
+            // What an interrupted attempt to write it as a whole has left.
+            staging.discard_whole(path).map_err(&failed)?;
             let patch = counted.patch.map(|ranges| Ok(Patch::resumed(staging.patch(path)?, ranges)));
             let patch = patch.transpose().map_err(&failed)?;
             return Ok(Assembly::counted_so_far(basis, segment.offset, patch));
@@ -134,6 +138,11 @@ impl Shared {
         let right = regular.and_then(|regular| Ok(regular && read_again(File::from(fd), file, blocks)?));
         right.map_err(root.failed(path, "cannot be read"))
     }
+}
+
+/// The same file with the same contents: the time of its last change of state may differ.
+fn is_same(a: Stamp, b: Stamp) -> bool {
+    (a.size, a.mtime, a.inode) == (b.size, b.mtime, b.inode)
 }
 
 /// Where an assembly puts what it stages.

@@ -36,6 +36,7 @@ impl Shared {
             directories: Vec::new(),
         };
         for entry in files {
+            self.refuse_excluded(&entry.path, false)?;
             if let Some(mut assembly) = self.assemblies().remove(&entry.path) {
                 let is_counted = assembly.counted().is_some();
                 let staged = if is_counted {
@@ -68,6 +69,15 @@ impl Shared {
         let mut parents = Parents::new(&root);
         let mut change = Change { root: &root, before: &before, staging: &staging, shared: self };
         for op in ops {
+            let (path, is_directory) = match op {
+                TreeOp::Make(entry) | TreeOp::Settle(entry) => {
+                    (&entry.path, entry.kind == EntryKind::Directory)
+                }
+                TreeOp::Link { path, .. } => (path, false),
+                // What is removed was scanned here, or is in the journal.
+                TreeOp::Remove(path) => (path, true),
+            };
+            self.refuse_excluded(path, is_directory)?;
             let (path, done) = match op {
                 TreeOp::Make(entry) => (&entry.path, change.make(&mut parents, entry)),
                 TreeOp::Link { path, to } => (path, change.link(&mut parents, path, to)),

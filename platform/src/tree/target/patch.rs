@@ -60,7 +60,10 @@ pub fn put(
         // Not the file that it was compared with.
         return Err(Errno::STALE);
     }
-    patch.reserve(&file)?;
+    let reserved = patch.reserve(&file);
+    // Making room counts as a change; the file must still be known as the basis when there is none.
+    meta::set_time(file.as_fd(), counted.basis.mtime)?;
+    reserved?;
     drop(file);
     begin(staging, &redo)?;
     hide(staging, &parent, name, &redo)?;
@@ -113,27 +116,32 @@ pub fn recover(root: &Root, staging: &Staging) -> Result<()> {
         let Some(redo) = redo else { continue };
         let path = &redo.entry.path;
         let what = "was being changed when the agent stopped, and that cannot be carried on";
-        resume(root, staging, &redo).map_err(root.failed(path, what))?;
-        root.sync_all()?;
-        forget(staging, path).map_err(root.failed(path, "cannot be settled"))?;
+        let failed = root.failed(path, what);
+        if resume(root, staging, &redo).map_err(&failed)? {
+            root.sync_all()?;
+            forget(staging, path).map_err(&failed)?;
+        } else {
+            // Not begun, or finished but for this record: what is counted of the file may still be needed.
+            staging.drop(name).map_err(&failed)?;
+        }
     }
     Ok(())
 }
 
-fn resume(root: &Root, staging: &Staging, redo: &Redo) -> Result<(), Errno> {
+/// False when nothing was hidden.
+fn resume(root: &Root, staging: &Staging, redo: &Redo) -> Result<bool, Errno> {
     let path = &redo.entry.path;
     let hidden = name_of(HIDDEN, path);
     match openat(staging, &hidden, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
         Ok(_) => {}
-        // Not begun, or finished.
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(false),
         Err(errno) => return Err(errno),
     }
     let patch = Patch::resumed(staging.patch(path)?, redo.ranges.clone());
     carry_out(staging, redo, &patch)?;
     let mut parents = Parents::new(root);
     let (parent, name) = parents.of(path)?;
-    show(staging, parent, &name, redo)
+    show(staging, parent, &name, redo).map(|()| true)
 }
 
 #[cfg(test)]
@@ -189,9 +197,31 @@ mod tests {
             recover(&root, &staging).unwrap();
             let expected = if steps < 2 { OLD } else { NEW };
             assert_eq!(fs::read(&file).unwrap(), expected, "after {steps} steps");
+            assert_eq!(
+                staging.patch(&redo.entry.path).is_ok(),
+                steps < 2 || steps == 4,
+                "after {steps} steps"
+            );
             recover(&root, &staging).unwrap();
             assert!(staging.names().unwrap().iter().all(|name| !is_hidden(name.to_str().unwrap())));
         }
+    }
+
+    #[test]
+    fn making_room_leaves_the_basis_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, staging, mut redo) = tree(dir.path());
+        let path = redo.entry.path.clone();
+        let look = || meta::stamp(&fstat(root.file(&path).unwrap()).unwrap());
+        let basis = look();
+        // Beyond what any file system holds: the second range finds no room.
+        redo.ranges.push(Range { start: 1 << 62, len: 1 << 62 });
+        let counted = Counted { end: NEW.len() as u64, basis, patch: Some(redo.ranges.clone()) };
+        let directory = File::open(dir.path().join("d")).unwrap();
+        put(&staging, &directory, c"f", &redo.entry, counted).unwrap_err();
+        let after = look();
+        assert_eq!((after.size, after.mtime), (basis.size, basis.mtime));
+        assert_eq!(fs::read(dir.path().join("d/f")).unwrap(), OLD);
     }
 
     #[test]

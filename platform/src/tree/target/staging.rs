@@ -117,6 +117,11 @@ impl Staging {
         self.forget_counted(path)
     }
 
+    /// Drops what is staged of a file as a whole.
+    pub fn discard_whole(&self, path: &RelPath) -> Result<(), Errno> {
+        self.drop(&staged_name(path))
+    }
+
     /// Remembers, durably, how much of a file is as it stands here.
     pub fn remember_counted(&self, path: &RelPath, counted: &Counted) -> std::io::Result<()> {
         self.record(&counted_name(path), counted)

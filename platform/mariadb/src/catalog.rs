@@ -1,7 +1,7 @@
 //! What a database is made of, as its server tells.
 
-pub mod create;
 mod columns;
+pub mod create;
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,7 +108,8 @@ pub async fn read(session: &mut Session, database: &str, exclude: &[String]) -> 
                 .hint(format!("make it, correct `url`, or: GRANT SELECT ON {}.* TO the account", quote(database))),
             false => failure,
         })?;
-    let settings = BTreeMap::from([("character_set".to_owned(), head.text(1)), ("collation".to_owned(), head.text(2))]);
+    let settings =
+        BTreeMap::from([("character_set".to_owned(), head.text(1)), ("collation".to_owned(), head.text(2))]);
     let listed = list(session, database).await?;
     if let Some(missing) = exclude.iter().find(|name| !listed.iter().any(|table| table.name == **name)) {
         return Err(Failure::operator(
@@ -168,7 +169,8 @@ impl Reading {
     }
 
     async fn table(&mut self, session: &mut Session, database: &str, table: Listed) -> Result<()> {
-        let statement = session.record(WHAT, &format!("SHOW CREATE TABLE {}", quote(&table.name))).await?.text(1);
+        let statement =
+            session.record(WHAT, &format!("SHOW CREATE TABLE {}", quote(&table.name))).await?.text(1);
         let statement =
             without_positions(&statement).replace(&format!("nextval({}.", quote(database)), "nextval(");
         let (columns, key, index) = self.columns.of(&table.name);
@@ -187,7 +189,11 @@ impl Reading {
             name: format!("{}.{name}", table.name),
             sql: format!("{alter}{what}"),
         };
-        schema.before_load.push(Ddl { kind: "table".to_owned(), name: table.name.clone(), sql: parts.before });
+        schema.before_load.push(Ddl {
+            kind: "table".to_owned(),
+            name: table.name.clone(),
+            sql: parts.before,
+        });
         schema.after_load.extend(parts.indexes.into_iter().map(|index| ddl("index", index)));
         self.foreign_keys.extend(parts.foreign_keys.into_iter().map(|key| ddl("foreign key", key)));
         if let Some(next) = parts.auto_increment {
@@ -200,10 +206,16 @@ impl Reading {
             ));
         }
         if table.versioned {
-            notes.push(format!("table {} is system-versioned: its current rows move, its history does not", table.name));
+            notes.push(format!(
+                "table {} is system-versioned: its current rows move, its history does not",
+                table.name
+            ));
         }
         if key == TableKey::Position {
-            notes.push(format!("table {} has no primary key or unique key without NULLs: it is read in one sweep", table.name));
+            notes.push(format!(
+                "table {} has no primary key or unique key without NULLs: it is read in one sweep",
+                table.name
+            ));
         }
         schema.tables.push(TableSpec {
             name: TableName::plain(&table.name),

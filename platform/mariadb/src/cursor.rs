@@ -80,7 +80,8 @@ async fn serve(mut session: Session, plan: Plan, mut asks: mpsc::Receiver<Ask>) 
     let opened = session.conn().query_iter(plan.query.as_str()).await;
     let failure = match opened {
         Ok(result) => {
-            let mut reading = Reading { result, position: 0, pending: None, plan: &plan, after: plan.range.after.clone() };
+            let mut reading =
+                Reading { result, position: 0, pending: None, plan: &plan, after: plan.range.after.clone() };
             let mut failure = reading.begin().await.err();
             while failure.is_none() {
                 let Some(Ask { budget, reply }) = ask.take() else { break };
@@ -133,10 +134,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     async fn begin(&mut self) -> std::result::Result<(), Error> {
-        if self.plan.shape.is_by_position() {
-            if let Some(key) = &self.plan.range.after {
-                self.position = self.plan.shape.position(&key.0).map_err(Error::Failure)?;
-            }
+        if let (true, Some(key)) = (self.plan.shape.is_by_position(), &self.plan.range.after) {
+            self.position = self.plan.shape.position(&key.0).map_err(Error::Failure)?;
         }
         self.pending = self.result.next().await?;
         Ok(())
@@ -160,7 +159,8 @@ impl Reading<'_> {
                 key = self.key(&block[at..block.len() - 1]);
             }
         }
-        let until = if self.pending.is_some() { Some(Key(Bytes::from(key))) } else { self.plan.range.until.clone() };
+        let until =
+            if self.pending.is_some() { Some(Key(Bytes::from(key))) } else { self.plan.range.until.clone() };
         let after = std::mem::replace(&mut self.after, until.clone());
         let header = RowsHeader {
             table: self.plan.table.clone(),
@@ -179,7 +179,8 @@ impl Reading<'_> {
             return self.position.to_string().into_bytes();
         }
         let values: Vec<&[u8]> = text::values(row).collect();
-        let parts: Vec<&[u8]> = self.plan.shape.key().iter().filter_map(|n| values.get(*n).copied()).collect();
+        let parts: Vec<&[u8]> =
+            self.plan.shape.key().iter().filter_map(|n| values.get(*n).copied()).collect();
         parts.join(&b'\t')
     }
 }
@@ -211,7 +212,8 @@ fn print(block: &mut Vec<u8>, row: &Row) {
 pub async fn read_whole(session: &mut Session, plan: &Plan) -> Result<RowsChunk> {
     let done = async {
         let result = session.conn().query_iter(plan.query.as_str()).await?;
-        let mut reading = Reading { result, position: 0, pending: None, plan, after: plan.range.after.clone() };
+        let mut reading =
+            Reading { result, position: 0, pending: None, plan, after: plan.range.after.clone() };
         reading.begin().await?;
         reading.chunk(u64::MAX).await
     };

@@ -16,9 +16,9 @@ pub fn failed(item: &str, what: &str, error: Error) -> Failure {
             let text = without_values(error.code, &error.message);
             Failure::new(class, item, what).because(Told(format!("{text} (error {})", error.code))).hint(hint)
         }
-        Error::Io(IoError::Io(error)) => {
-            Failure::transient(item, what).because(error).hint("check that the server runs and can be reached")
-        }
+        Error::Io(IoError::Io(error)) => Failure::transient(item, what)
+            .because(error)
+            .hint("check that the server runs and can be reached"),
         Error::Io(IoError::Tls(error)) => Failure::operator(item, what)
             .because(Told(format!("TLS: {error}")))
             .hint("check `ca` and that the server's certificate names this host"),
@@ -54,7 +54,9 @@ fn classify(code: u16) -> (Class, &'static str) {
     use Class::{NeedsOperator, Transient};
     match code {
         1205 | 1213 | 1020 | 3572 | 3058 => (Transient, "another transaction stood in the way"),
-        1040 | 1203 | 1226 => (Transient, "raise max_connections or the account's limit, or lower `connections` in `url`"),
+        1040 | 1203 | 1226 => {
+            (Transient, "raise max_connections or the account's limit, or lower `connections` in `url`")
+        }
         1053 | 1077 | 1079 | 1158..=1161 | 2006 | 2013 | 1927 | 1184 | 1152 => {
             (Transient, "check that the server runs and can be reached")
         }
@@ -62,10 +64,13 @@ fn classify(code: u16) -> (Class, &'static str) {
         1021 | 1114 | 1026 | 1030 | 3 | 28 | 1041 | 1037 | 1038 => {
             (NeedsOperator, "free space at the server's disk or memory, then resume")
         }
-        1045 | 1698 | 1524 | 1862 | 1820 | 4151 => {
-            (NeedsOperator, "check user and password in `url` (or its password_file), and that the account may come from this host")
+        1045 | 1698 | 1524 | 1862 | 1820 | 4151 => (
+            NeedsOperator,
+            "check user and password in `url` (or its password_file), and that the account may come from this host",
+        ),
+        1130 | 1129 => {
+            (NeedsOperator, "let the account come from this host, or run FLUSH HOSTS at the server")
         }
-        1130 | 1129 => (NeedsOperator, "let the account come from this host, or run FLUSH HOSTS at the server"),
         1044 | 1142 | 1143 | 1227 | 1370 | 1419 | 1347 | 1410 => {
             (NeedsOperator, "grant what the preflight names (docs/mariadb.md lists it), then resume")
         }
@@ -95,7 +100,8 @@ fn classify(code: u16) -> (Class, &'static str) {
 
 /// The message without quoted values where these may be row data.
 fn without_values(code: u16, message: &str) -> String {
-    let clean: String = message.chars().map(|c| if c.is_control() || c == '\u{fffd}' { '?' } else { c }).collect();
+    let clean: String =
+        message.chars().map(|c| if c.is_control() || c == '\u{fffd}' { '?' } else { c }).collect();
     match code {
         1062 | 1586 => match clean.rfind(" for key ") {
             Some(at) => format!("duplicate entry{}", &clean[at..]),

@@ -28,7 +28,13 @@ pub async fn way(session: &mut Session) -> Result<Way> {
 }
 
 /// Makes a chunk's range hold exactly its rows. To be called inside a transaction.
-pub async fn apply(session: &mut Session, database: &str, shape: &Shape, way: Way, chunk: &RowsChunk) -> Result<()> {
+pub async fn apply(
+    session: &mut Session,
+    database: &str,
+    shape: &Shape,
+    way: Way,
+    chunk: &RowsChunk,
+) -> Result<()> {
     let range = &chunk.header.range;
     let failed = |session: &Session, error| session.failed(Some(shape.name()), WHAT, error);
     // Most ranges are empty before: asking is cheaper than deleting.
@@ -47,7 +53,13 @@ pub async fn apply(session: &mut Session, database: &str, shape: &Shape, way: Wa
     }
 }
 
-async fn load(session: &mut Session, database: &str, shape: &Shape, chunk: &RowsChunk, before: u64) -> Result<()> {
+async fn load(
+    session: &mut Session,
+    database: &str,
+    shape: &Shape,
+    chunk: &RowsChunk,
+    before: u64,
+) -> Result<()> {
     if shape.is_by_position() {
         session.run(WHAT, &format!("SET @handover_pos = {before}")).await?;
     }

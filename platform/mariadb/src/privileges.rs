@@ -31,7 +31,9 @@ async fn grants(session: &mut Session) -> Result<(Vec<String>, String)> {
 /// A grant on this database, or on all of them, names the privilege.
 fn has(grants: &[String], database: Option<&str>, privilege: &str) -> bool {
     grants.iter().any(|grant| {
-        let Some((what, rest)) = grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")) else { return false };
+        let Some((what, rest)) = grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")) else {
+            return false;
+        };
         let is_here = rest.starts_with("*.* ")
             || database.is_some_and(|database| {
                 let escaped = database.replace('_', "\\_").replace('%', "\\%");
@@ -59,22 +61,32 @@ pub async fn source_privileges(dataset: &DatasetName, settings: &Settings) -> Re
             out.push(Finding { required: true, what: format!("{privilege} is missing: {loss}"), fix });
         }
     }
-    let has_routines = has(&grants, Some("mysql"), "SELECT") || session.try_record("SELECT 1 FROM mysql.proc LIMIT 1").await.is_ok();
+    let has_routines = has(&grants, Some("mysql"), "SELECT")
+        || session.try_record("SELECT 1 FROM mysql.proc LIMIT 1").await.is_ok();
     if !has_routines {
         let fix = format!("GRANT SELECT ON mysql.proc TO {account}");
         out.push(Finding { required: true, what: "routines of others cannot be read".to_owned(), fix });
     }
     if !has(&grants, None, "RELOAD") {
-        let what = "RELOAD is missing: on a busy server without a binary log, one connection reads all".to_owned();
+        let what =
+            "RELOAD is missing: on a busy server without a binary log, one connection reads all".to_owned();
         out.push(Finding { required: false, what, fix: format!("GRANT RELOAD ON *.* TO {account}") });
     }
     if !has(&grants, None, "BINLOG MONITOR") {
         let what = "BINLOG MONITOR is missing: changes cannot be followed".to_owned();
-        out.push(Finding { required: false, what, fix: format!("GRANT BINLOG MONITOR, REPLICATION SLAVE ON *.* TO {account}") });
+        out.push(Finding {
+            required: false,
+            what,
+            fix: format!("GRANT BINLOG MONITOR, REPLICATION SLAVE ON *.* TO {account}"),
+        });
     }
     if !has(&grants, Some(database), "LOCK TABLES") {
         let what = "LOCK TABLES is missing: tables without transactions cannot be read".to_owned();
-        out.push(Finding { required: false, what, fix: format!("GRANT LOCK TABLES ON {}.* TO {account}", quote(database)) });
+        out.push(Finding {
+            required: false,
+            what,
+            fix: format!("GRANT LOCK TABLES ON {}.* TO {account}", quote(database)),
+        });
     }
     Ok(out)
 }
@@ -87,19 +99,32 @@ pub async fn target_privileges(dataset: &DatasetName, settings: &Settings) -> Re
     let mut out = Vec::new();
     let escaped = database.replace('_', "\\_").replace('%', "\\%");
     let aside = format!("{escaped}\\_\\_handover\\_%");
-    let on = |name: &str| grants.iter().any(|grant| grant.starts_with(&format!("GRANT ALL PRIVILEGES ON {}.* ", quote(name))));
+    let on = |name: &str| {
+        grants.iter().any(|grant| grant.starts_with(&format!("GRANT ALL PRIVILEGES ON {}.* ", quote(name))))
+    };
     let everywhere = has(&grants, None, "CREATE") && has(&grants, None, "DROP");
     if !everywhere && !on(database) && !on(&escaped) {
         let what = "the final database may not be filled".to_owned();
-        out.push(Finding { required: true, what, fix: format!("GRANT ALL ON {}.* TO {account}", quote(&escaped)) });
+        out.push(Finding {
+            required: true,
+            what,
+            fix: format!("GRANT ALL ON {}.* TO {account}", quote(&escaped)),
+        });
     }
     if !everywhere && !on(&aside) {
         let what = "databases beside the final one may not be made".to_owned();
-        out.push(Finding { required: true, what, fix: format!("GRANT ALL ON {}.* TO {account}", quote(&aside)) });
+        out.push(Finding {
+            required: true,
+            what,
+            fix: format!("GRANT ALL ON {}.* TO {account}", quote(&aside)),
+        });
     }
     if !has(&grants, None, "SET USER") && !has(&grants, None, "SUPER") {
-        let what = "SET USER is missing: views, routines, triggers and events get this account as their definer".to_owned();
-        let fix = format!("GRANT SET USER ON *.* TO {account}; GRANT SELECT ON mysql.global_priv TO {account}");
+        let what =
+            "SET USER is missing: views, routines, triggers and events get this account as their definer"
+                .to_owned();
+        let fix =
+            format!("GRANT SET USER ON *.* TO {account}; GRANT SELECT ON mysql.global_priv TO {account}");
         out.push(Finding { required: false, what, fix });
     }
     let what = "the server cannot be asked";
@@ -111,7 +136,12 @@ pub async fn target_privileges(dataset: &DatasetName, settings: &Settings) -> Re
             out.push(Finding { required, what: what.to_owned(), fix: fix.to_owned() });
         }
     };
-    set(row.text(0) != "1", false, "local_infile is off: loading takes about twice as long", "SET GLOBAL local_infile = 1");
+    set(
+        row.text(0) != "1",
+        false,
+        "local_infile is off: loading takes about twice as long",
+        "SET GLOBAL local_infile = 1",
+    );
     set(
         row.text(1) != "1",
         false,

@@ -98,7 +98,11 @@ impl Session {
         let mut session = Self { conn, item };
         session.reset(role).await?;
         // Not every server has these; none of them changes what is read.
-        for limit in ["max_statement_time = 0", "idle_transaction_timeout = 0", "idle_readonly_transaction_timeout = 0"] {
+        for limit in [
+            "max_statement_time = 0",
+            "idle_transaction_timeout = 0",
+            "idle_readonly_transaction_timeout = 0",
+        ] {
             let _ = session.conn.query_drop(format!("SET {limit}")).await;
         }
         if role == Role::Loader {
@@ -189,7 +193,10 @@ impl Session {
     }
 
     /// Like [`Self::record`], with the server's error number where it refuses.
-    pub async fn try_record(&mut self, query: &str) -> std::result::Result<Option<Record>, mysql_async::Error> {
+    pub async fn try_record(
+        &mut self,
+        query: &str,
+    ) -> std::result::Result<Option<Record>, mysql_async::Error> {
         let row: Option<Row> = self.conn.query_first(query).await?;
         Ok(row.map(record))
     }

@@ -202,11 +202,16 @@ mod tests {
 
     #[test]
     fn reads_urls() {
-        let s = Settings::parse("mariadb://rt:p%40s%3Aw@db.example:3307/rt5?tls=required&ca=/etc/ca.pem").unwrap();
-        assert_eq!((s.user.as_str(), s.host.as_str(), s.port, s.database.as_str()), ("rt", "db.example", 3307, "rt5"));
+        let s = Settings::parse("mariadb://rt:p%40s%3Aw@db.example:3307/rt5?tls=required&ca=/etc/ca.pem")
+            .unwrap();
+        assert_eq!(
+            (s.user.as_str(), s.host.as_str(), s.port, s.database.as_str()),
+            ("rt", "db.example", 3307, "rt5")
+        );
         assert_eq!(s.password().unwrap().as_deref(), Some("p@s:w"));
         assert!(s.tls && s.ca == Some("/etc/ca.pem".into()));
-        let s = Settings::parse("mysql://root@/app?socket=/run/mysqld/mysqld.sock&connections=2&binlog=off").unwrap();
+        let s = Settings::parse("mysql://root@/app?socket=/run/mysqld/mysqld.sock&connections=2&binlog=off")
+            .unwrap();
         assert_eq!(s.server(), "/run/mysqld/mysqld.sock");
         assert!(s.connections == 2 && !s.binlog);
         assert_eq!(Settings::parse("mysql://u@[::1]:33/d").unwrap().server(), "::1:33");

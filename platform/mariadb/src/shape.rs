@@ -31,15 +31,20 @@ enum Kind {
 }
 
 fn kind(declared: &str) -> Kind {
-    let word: String = declared.chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
+    let word: String =
+        declared.chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     match word.as_str() {
-        "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" | "decimal" | "double" | "real" => Kind::Number,
+        "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" | "decimal" | "double"
+        | "real" => Kind::Number,
         "float" => Kind::Float,
         "bit" | "enum" | "set" => Kind::Bits,
         "date" | "time" | "datetime" | "timestamp" | "year" => Kind::Plain,
         "inet4" | "inet6" | "uuid" => Kind::Ascii,
-        _ => match declared.rsplit_once(" CHARACTER SET ").and_then(|(_, rest)| rest.split_once(" COLLATE ")) {
-            Some((charset, collation)) => Kind::Text { charset: charset.to_owned(), collation: collation.to_owned() },
+        _ => match declared.rsplit_once(" CHARACTER SET ").and_then(|(_, rest)| rest.split_once(" COLLATE "))
+        {
+            Some((charset, collation)) => {
+                Kind::Text { charset: charset.to_owned(), collation: collation.to_owned() }
+            }
             None => Kind::Bytes,
         },
     }
@@ -48,7 +53,9 @@ fn kind(declared: &str) -> Kind {
 /// A column's type as it travels in a schema: with its character set and collation where it has one.
 pub fn declared(column_type: &str, charset: Option<&str>, collation: Option<&str>) -> String {
     match (charset, collation) {
-        (Some(charset), Some(collation)) => format!("{column_type} CHARACTER SET {charset} COLLATE {collation}"),
+        (Some(charset), Some(collation)) => {
+            format!("{column_type} CHARACTER SET {charset} COLLATE {collation}")
+        }
         _ => column_type.to_owned(),
     }
 }
@@ -92,7 +99,8 @@ impl Kind {
 
 fn number(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
-    let is_number = text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) && text.parse::<f64>().is_ok();
+    let is_number =
+        text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) && text.parse::<f64>().is_ok();
     is_number.then(|| text.to_owned())
 }
 
@@ -165,7 +173,13 @@ impl Shape {
             let mut term = String::new();
             for (at, value) in values.iter().enumerate().take(end + 1) {
                 let column = &self.columns[self.key[at]].0;
-                let operator = if at < end { "=" } else if at + 1 == values.len() { last } else { strict };
+                let operator = if at < end {
+                    "="
+                } else if at + 1 == values.len() {
+                    last
+                } else {
+                    strict
+                };
                 let _ = write!(term, "{}{column} {operator} {value}", if at > 0 { " AND " } else { "" });
             }
             alternatives.push(term);
@@ -288,7 +302,9 @@ impl Shape {
                 out.push_str("NULL");
             } else {
                 let value = text::unescape(value).map_err(|e| malformed(&self.name, e))?;
-                out.push_str(&kind.stored(&value).ok_or_else(|| malformed(&self.name, "a number that is none"))?);
+                out.push_str(
+                    &kind.stored(&value).ok_or_else(|| malformed(&self.name, "a number that is none"))?,
+                );
             }
             width += 1;
         }

@@ -186,7 +186,9 @@ impl DatabaseTarget for MariaTarget {
         let mut attempt = 1;
         loop {
             match self.try_apply(chunks).await {
-                Err(failure) if failure.is_transient() && attempt < ATTEMPTS && is_conflict(&failure) => attempt += 1,
+                Err(failure) if failure.is_transient() && attempt < ATTEMPTS && is_conflict(&failure) => {
+                    attempt += 1;
+                }
                 other => return other,
             }
         }

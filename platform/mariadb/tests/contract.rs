@@ -61,7 +61,14 @@ impl Subject for Maria {
             return None;
         }
         let out = std::process::Command::new("mariadb-dump")
-            .args(["--no-defaults", "--skip-comments", "--routines", "--triggers", "--events", "--skip-dump-date"])
+            .args([
+                "--no-defaults",
+                "--skip-comments",
+                "--routines",
+                "--triggers",
+                "--events",
+                "--skip-dump-date",
+            ])
             .args(["--order-by-primary", "--databases"])
             .arg(format!("--socket={}", self.server.socket().display()))
             .arg(&self.to)
@@ -136,6 +143,7 @@ INSERT INTO parts SELECT MAX(id) + 1, '1999-01-01' FROM parts;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn awkward_tables_keep_the_contract() {
-    let make = AWKWARD.replace("CREATE VIEW a_view", "CREATE VIEW z_view AS SELECT a FROM nokey; CREATE VIEW a_view");
+    let make = AWKWARD
+        .replace("CREATE VIEW a_view", "CREATE VIEW z_view AS SELECT a FROM nokey; CREATE VIEW a_view");
     database_contract(|| Maria::new(&make, AWKWARD_CHANGE)).await.unwrap();
 }

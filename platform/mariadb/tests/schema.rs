@@ -13,7 +13,7 @@ CREATE SEQUENCE numbers START WITH 100 INCREMENT BY 5 MAXVALUE 1000 CACHE 3 CYCL
 SELECT NEXTVAL(numbers); SELECT NEXTVAL(numbers);
 CREATE TABLE parent (id BIGINT UNSIGNED AUTO_INCREMENT, code VARCHAR(9) NOT NULL COMMENT 'it''s, a (comment)', other BIGINT UNSIGNED,
   PRIMARY KEY (id), UNIQUE KEY code (code), KEY other (other), KEY pre (code(3), id DESC) COMMENT 'two', KEY ign (id, code) IGNORED,
-  CONSTRAINT positive CHECK (id >= 0 AND code <> 'a,)b')) AUTO_INCREMENT=4711 COMMENT='x AUTO_INCREMENT=3';
+  CONSTRAINT positive CHECK (other >= 0 AND code <> 'a,)b')) AUTO_INCREMENT=4711 COMMENT='x AUTO_INCREMENT=3';
 CREATE TABLE Child (a INT NOT NULL DEFAULT NEXTVAL(numbers), n INT NOT NULL AUTO_INCREMENT, pid BIGINT UNSIGNED, t TEXT DEFAULT (CONCAT('x', 'y')), g POINT NOT NULL,
   long_text TEXT, PRIMARY KEY (a), KEY n (n), FULLTEXT KEY ft (t), FULLTEXT KEY ft2 (t, long_text), SPATIAL KEY g (g), UNIQUE KEY hashed (long_text),
   CONSTRAINT `f 1` FOREIGN KEY (pid) REFERENCES parent (id) ON DELETE CASCADE ON UPDATE SET NULL);
@@ -54,17 +54,33 @@ CREATE EVENT off_one ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01 00:00:00' DISABL
 /// The dump tool's text, without rows' order and without what names the database.
 fn dump(server: &Server, database: &str) -> String {
     let out = std::process::Command::new("mariadb-dump")
-        .args(["--no-defaults", "--skip-comments", "--routines", "--triggers", "--events", "--order-by-primary", "--skip-extended-insert"])
+        .args([
+            "--no-defaults",
+            "--skip-comments",
+            "--routines",
+            "--triggers",
+            "--events",
+            "--order-by-primary",
+            "--skip-extended-insert",
+        ])
         .arg(format!("--socket={}", server.socket().display()))
         .arg(database)
         .output()
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).replace(database, "db").replace("`nobody here`@`%`", "`root`@`localhost`")
+    String::from_utf8_lossy(&out.stdout)
+        .replace(database, "db")
+        .replace("`nobody here`@`%`", "`root`@`localhost`")
 }
 
 fn filled(server: &Server) -> String {
-    let from = server.database("objects", &OBJECTS.replace("CREATE VIEW a_first", "CREATE VIEW z_last AS SELECT id FROM parent; CREATE VIEW a_first"));
+    let from = server.database(
+        "objects",
+        &OBJECTS.replace(
+            "CREATE VIEW a_first",
+            "CREATE VIEW z_last AS SELECT id FROM parent; CREATE VIEW a_first",
+        ),
+    );
     server.sql("", "CREATE USER IF NOT EXISTS known@localhost");
     server.sql(&from, "CREATE FUNCTION twice(x INT) RETURNS INT DETERMINISTIC RETURN 2 * x");
     server.sql(&from, LATE);
@@ -89,8 +105,16 @@ async fn every_object_arrives() {
     assert_eq!(built.before_load, view.schema().before_load);
     assert_eq!(built.after_load, view.schema().after_load);
     assert_eq!(built.structure(), view.schema().structure());
-    let build = server.sql("", &format!("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE '{to}\\_\\_handover%'"));
-    let enabled = format!("SELECT COUNT(*) FROM information_schema.events WHERE status = 'ENABLED' AND event_schema = '{}'", build.trim());
+    let build = server.sql(
+        "",
+        &format!(
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE '{to}\\_\\_handover%'"
+        ),
+    );
+    let enabled = format!(
+        "SELECT COUNT(*) FROM information_schema.events WHERE status = 'ENABLED' AND event_schema = '{}'",
+        build.trim()
+    );
     assert_eq!(server.sql("", &enabled).trim(), "0", "an event may fire before it is published");
     target.publish().await.unwrap();
     assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
@@ -100,9 +124,14 @@ async fn every_object_arrives() {
     }
     assert_eq!(there.lines().count(), here.lines().count());
     let counters = "SELECT auto_increment FROM information_schema.tables WHERE table_name = 'parent' AND table_schema = DATABASE(); SELECT next_not_cached_value FROM numbers; SHOW CREATE DATABASE `db`";
-    let counters = |name: &str| server.sql(name, &counters.replace("`db`", &format!("`{name}`"))).replace(name, "db");
+    let counters =
+        |name: &str| server.sql(name, &counters.replace("`db`", &format!("`{name}`"))).replace(name, "db");
     assert_eq!(counters(&from), counters(&to));
-    server.sql(&to, "INSERT INTO Child (g) VALUES (POINT(1,1)); INSERT INTO parent (code) VALUES ('n'); CALL quotes(1)");
+    server.sql("", &format!("GRANT ALL ON `{to}`.* TO known@localhost"));
+    server.sql(
+        &to,
+        "INSERT INTO Child (g) VALUES (POINT(1,1)); INSERT INTO parent (code) VALUES ('n'); CALL quotes(1)",
+    );
     assert_eq!(server.sql(&to, "SELECT id, code FROM parent ORDER BY id DESC LIMIT 1"), "4711\tn;\n");
     target.undo().await.unwrap();
     let left = format!("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name LIKE '{to}%'");
@@ -133,8 +162,11 @@ async fn a_finish_that_was_interrupted_goes_on() {
 #[tokio::test]
 async fn excluded_tables_stay_away_and_wrong_names_are_told() {
     let server = Server::shared();
-    let from = server.database("excluded", "CREATE TABLE a (id INT PRIMARY KEY); CREATE TABLE b (id INT PRIMARY KEY)");
-    let source = |exclude: &str| MariaDatabase::new("db".parse().unwrap(), server.settings(&from), vec![exclude.to_owned()]);
+    let from = server
+        .database("excluded", "CREATE TABLE a (id INT PRIMARY KEY); CREATE TABLE b (id INT PRIMARY KEY)");
+    let source = |exclude: &str| {
+        MariaDatabase::new("db".parse().unwrap(), server.settings(&from), vec![exclude.to_owned()])
+    };
     let facts = source("b").facts().await.unwrap();
     assert_eq!(facts.tables.len(), 1);
     let failure = source("c").facts().await.unwrap_err();

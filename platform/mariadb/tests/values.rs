@@ -113,5 +113,8 @@ async fn a_row_larger_than_packets_arrives() {
     );
     let to = server.fresh("large_to");
     carry(&server, &from, server.settings(&to)).await;
-    assert_eq!(server.sql(&from, "CHECKSUM TABLE t").split('\t').nth(1), server.sql(&to, "CHECKSUM TABLE t").split('\t').nth(1));
+    assert_eq!(
+        server.sql(&from, "CHECKSUM TABLE t").split('\t').nth(1),
+        server.sql(&to, "CHECKSUM TABLE t").split('\t').nth(1)
+    );
 }

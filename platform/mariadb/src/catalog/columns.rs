@@ -50,7 +50,8 @@ pub async fn read(session: &mut Session, database: &str) -> Result<Columns> {
         }
         if let Some(index) = of_table.last_mut() {
             let is_whole = row.maybe(3).is_none() && row.text(4) != "YES";
-            index.usable &= is_whole && row.text(5) == "BTREE" && row.text(6) == "A" && row.text(2) != POSITION;
+            index.usable &=
+                is_whole && row.text(5) == "BTREE" && row.text(6) == "A" && row.text(2) != POSITION;
             index.columns.push(row.text(2));
         }
     }

@@ -41,11 +41,8 @@ fn scan(text: &str, mut see: impl FnMut(usize, char, &str) -> bool) {
     while let Some((at, c)) = chars.next() {
         match (quoted, c) {
             (None, '`' | '\'' | '"') => quoted = Some(c),
-            (None, _) => {
-                if !see(at, c, &text[at..]) {
-                    return;
-                }
-            }
+            (None, _) if !see(at, c, &text[at..]) => return,
+            (None, _) => {}
             (Some('\'' | '"'), '\\') => {
                 chars.next();
             }
@@ -210,7 +207,8 @@ pub fn without_definer(statement: &str) -> (String, Option<String>) {
 
 /// Puts a definer into a statement without one, behind CREATE and what belongs before it.
 pub fn with_definer(statement: &str, account: &str) -> String {
-    let words = ["AGGREGATE ", "SQL SECURITY ", "VIEW ", "PROCEDURE ", "FUNCTION ", "TRIGGER ", "EVENT ", "PACKAGE "];
+    let words =
+        ["AGGREGATE ", "SQL SECURITY ", "VIEW ", "PROCEDURE ", "FUNCTION ", "TRIGGER ", "EVENT ", "PACKAGE "];
     let mut at = None;
     scan(statement, |here, _, rest| {
         if words.iter().any(|word| rest.starts_with(word)) {
@@ -237,8 +235,14 @@ mod tests {
         assert_eq!(parts.indexes[0], ("u,1".to_owned(), "ADD UNIQUE KEY `u,1` (`b``c`(3))".to_owned()));
         assert_eq!(parts.indexes[1].0, "k");
         assert_eq!(parts.foreign_keys[0].0, "f");
-        assert!(parts.before.ends_with(") ENGINE=InnoDB DEFAULT CHARSET=latin1 COMMENT='a AUTO_INCREMENT=5)'"));
-        assert!(parts.before.contains("CONSTRAINT `c` CHECK") && !parts.before.contains("KEY `k`"), "{}", parts.before);
+        assert!(
+            parts.before.ends_with(") ENGINE=InnoDB DEFAULT CHARSET=latin1 COMMENT='a AUTO_INCREMENT=5)'")
+        );
+        assert!(
+            parts.before.contains("CONSTRAINT `c` CHECK") && !parts.before.contains("KEY `k`"),
+            "{}",
+            parts.before
+        );
     }
 
     #[test]
@@ -252,8 +256,16 @@ mod tests {
     #[test]
     fn moves_definers() {
         for (full, bare, account) in [
-            ("CREATE ALGORITHM=MERGE DEFINER=`a``b`@`%` SQL SECURITY INVOKER VIEW `v` AS select 1", "CREATE ALGORITHM=MERGE SQL SECURITY INVOKER VIEW `v` AS select 1", "`a``b`@`%`"),
-            ("CREATE DEFINER=`r` PROCEDURE `p`() select 'DEFINER='", "CREATE PROCEDURE `p`() select 'DEFINER='", "`r`"),
+            (
+                "CREATE ALGORITHM=MERGE DEFINER=`a``b`@`%` SQL SECURITY INVOKER VIEW `v` AS select 1",
+                "CREATE ALGORITHM=MERGE SQL SECURITY INVOKER VIEW `v` AS select 1",
+                "`a``b`@`%`",
+            ),
+            (
+                "CREATE DEFINER=`r` PROCEDURE `p`() select 'DEFINER='",
+                "CREATE PROCEDURE `p`() select 'DEFINER='",
+                "`r`",
+            ),
         ] {
             assert_eq!(without_definer(full), (bare.to_owned(), Some(account.to_owned())));
             assert_eq!(with_definer(bare, account), full);

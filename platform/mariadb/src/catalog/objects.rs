@@ -57,12 +57,21 @@ struct Columns {
     time_zone: Option<usize>,
 }
 
-async fn add(session: &mut Session, catalog: &mut Catalog, kind: &str, name: &str, at: &Columns) -> Result<()> {
+async fn add(
+    session: &mut Session,
+    catalog: &mut Catalog,
+    kind: &str,
+    name: &str,
+    at: &Columns,
+) -> Result<()> {
     let query = format!("SHOW CREATE {} {}", kind.to_ascii_uppercase(), quote(name));
     let row: Record = session.record(WHAT, &query).await?;
     let Some(statement) = row.maybe(at.statement) else {
-        return Err(Failure::operator(format!("{}, {kind} {name}", session.item()), "its text may not be read")
-            .hint("GRANT SELECT ON mysql.proc TO the account"));
+        return Err(Failure::operator(
+            format!("{}, {kind} {name}", session.item()),
+            "its text may not be read",
+        )
+        .hint("GRANT SELECT ON mysql.proc TO the account"));
     };
     let (statement, definer) = without_definer(&statement);
     let late = Late {
@@ -104,7 +113,9 @@ pub async fn read(session: &mut Session, database: &str, catalog: &mut Catalog) 
         let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
         add(session, catalog, "trigger", &row.text(0), &at).await?;
     }
-    let query = format!("SELECT event_name FROM information_schema.events WHERE event_schema = {here} ORDER BY event_name");
+    let query = format!(
+        "SELECT event_name FROM information_schema.events WHERE event_schema = {here} ORDER BY event_name"
+    );
     for row in names(session, &query).await? {
         let at = Columns { statement: 3, sql_mode: Some(1), charset: 4, time_zone: Some(2) };
         add(session, catalog, "event", &row.text(0), &at).await?;
@@ -114,7 +125,9 @@ pub async fn read(session: &mut Session, database: &str, catalog: &mut Catalog) 
 
 /// Views, each behind those that it names.
 async fn views(session: &mut Session, here: &str, catalog: &mut Catalog) -> Result<()> {
-    let query = format!("SELECT table_name FROM information_schema.views WHERE table_schema = {here} ORDER BY table_name");
+    let query = format!(
+        "SELECT table_name FROM information_schema.views WHERE table_schema = {here} ORDER BY table_name"
+    );
     let names: Vec<String> = names(session, &query).await?.iter().map(|row| row.text(0)).collect();
     let from = catalog.schema.after_load.len();
     for name in &names {

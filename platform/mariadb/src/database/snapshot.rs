@@ -117,7 +117,8 @@ async fn log_position(lock: &mut Session) -> Result<Option<(String, u64)>> {
 /// The binary log's position that a transaction's view was taken at.
 async fn snapshot_position(session: &mut Session) -> Result<Option<(String, u64)>> {
     let rows = session.records(WHAT, "SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
-    let value = |name: &str| rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name)).map(|row| row.text(1));
+    let value =
+        |name: &str| rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name)).map(|row| row.text(1));
     let (file, offset) = (value("binlog_snapshot_file"), value("binlog_snapshot_position"));
     Ok(file.filter(|f| !f.is_empty()).zip(offset.and_then(|o| o.parse().ok())))
 }
@@ -177,8 +178,11 @@ impl Snapshot {
     }
 
     fn gone(&self) -> Failure {
-        Failure::transient(format!("{}, {}", self.dataset, self.settings.database), "the snapshot was lost with its connections")
-            .hint("check that the server runs; a new snapshot is taken when the migration is resumed")
+        Failure::transient(
+            format!("{}, {}", self.dataset, self.settings.database),
+            "the snapshot was lost with its connections",
+        )
+        .hint("check that the server runs; a new snapshot is taken when the migration is resumed")
     }
 
     async fn cursor(&self, table: &TableName, range: &KeyRange) -> Result<Cursor> {
@@ -250,12 +254,16 @@ impl DatabaseSnapshot for Snapshot {
     async fn split(&self, table: &TableName, parts: usize) -> Result<Vec<Key>> {
         let Some(spec) = self.catalog.schema.table(table) else { return Ok(Vec::new()) };
         let TableKey::Columns(key) = &spec.key else { return Ok(Vec::new()) };
-        if parts < 2 || spec.estimated_bytes < WORTH_SPLITTING || key.len() != 1 || !self.transactional(table) {
+        if parts < 2 || spec.estimated_bytes < WORTH_SPLITTING || key.len() != 1 || !self.transactional(table)
+        {
             return Ok(Vec::new());
         }
         let column = &spec.columns[key[0] as usize];
         let is_integer = ["int", "bigint", "smallint", "mediumint", "tinyint"].iter().any(|word| {
-            column.declared.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic()))
+            column
+                .declared
+                .strip_prefix(word)
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic()))
         });
         if !is_integer {
             return Ok(Vec::new());
@@ -274,7 +282,9 @@ impl DatabaseSnapshot for Snapshot {
         if high - low < count * 1000 {
             return Ok(Vec::new());
         }
-        Ok((1..count).map(|n| Key((low + (high - low) * n / count).to_string().into_bytes().into())).collect())
+        Ok((1..count)
+            .map(|n| Key((low + (high - low) * n / count).to_string().into_bytes().into()))
+            .collect())
     }
 }
 

@@ -40,7 +40,10 @@ pub async fn prepare(session: &mut Session, names: &Names, state: &State, schema
 /// Runs one statement of the source's schema. Nothing but one CREATE.
 async fn create(session: &mut Session, ddl: &Ddl) -> Result<()> {
     if !ddl.sql.starts_with("CREATE TABLE ") && !ddl.sql.starts_with("CREATE SEQUENCE ") {
-        return Err(Failure::permanent(session.item().to_owned(), format!("{} {}: its definition makes something else", ddl.kind, ddl.name)));
+        return Err(Failure::permanent(
+            session.item().to_owned(),
+            format!("{} {}: its definition makes something else", ddl.kind, ddl.name),
+        ));
     }
     session.run_one(&format!("{} {} cannot be made", ddl.kind, ddl.name), &ddl.sql).await
 }
@@ -57,9 +60,17 @@ async fn positioned(session: &mut Session, database: &str) -> Result<BTreeSet<St
 async fn add_positions(session: &mut Session, names: &Names, table: &TableSpec) -> Result<()> {
     let (name, what) = (&table.name.name, "cannot be given positions");
     let full = qualified(&names.build, name);
-    session.run_on(name, what, &format!("ALTER TABLE {full} ADD COLUMN {POSITION} BIGINT UNSIGNED NOT NULL DEFAULT 0")).await?;
+    session
+        .run_on(
+            name,
+            what,
+            &format!("ALTER TABLE {full} ADD COLUMN {POSITION} BIGINT UNSIGNED NOT NULL DEFAULT 0"),
+        )
+        .await?;
     session.run(what, "SET @handover_pos = 0").await?;
-    session.run_on(name, what, &format!("UPDATE {full} SET {POSITION} = (@handover_pos := @handover_pos + 1)")).await?;
+    session
+        .run_on(name, what, &format!("UPDATE {full} SET {POSITION} = (@handover_pos := @handover_pos + 1)"))
+        .await?;
     session.run_on(name, what, &format!("ALTER TABLE {full} ADD UNIQUE KEY {POSITION} ({POSITION})")).await
 }
 
@@ -97,7 +108,13 @@ pub async fn discard(session: &mut Session, names: &Names) -> Result<()> {
     late::drop_all(session, &names.build, None).await?;
     for table in place::tables(session, &names.build).await? {
         // Sequences answer to DROP TABLE too.
-        session.run_on(&table, "cannot be dropped", &format!("DROP TABLE IF EXISTS {}", qualified(&names.build, &table))).await?;
+        session
+            .run_on(
+                &table,
+                "cannot be dropped",
+                &format!("DROP TABLE IF EXISTS {}", qualified(&names.build, &table)),
+            )
+            .await?;
     }
     place::unmark(session, names).await
 }
@@ -124,13 +141,18 @@ pub async fn finish(sessions: &mut [Session], names: &Names, schema: &Schema) ->
 }
 
 /// What is still to be altered, by table; the largest table last, where work is taken from.
-async fn alterations(session: &mut Session, names: &Names, schema: &Schema) -> Result<Vec<(String, Vec<String>)>> {
+async fn alterations(
+    session: &mut Session,
+    names: &Names,
+    schema: &Schema,
+) -> Result<Vec<(String, Vec<String>)>> {
     let query = format!(
         "SELECT DISTINCT table_name, index_name FROM information_schema.statistics WHERE table_schema = {}",
         sql::text(&names.build)
     );
     let there = session.records("indexes cannot be listed", &query).await?;
-    let there: BTreeSet<String> = there.iter().map(|row| format!("{}.{}", row.text(0), row.text(1))).collect();
+    let there: BTreeSet<String> =
+        there.iter().map(|row| format!("{}.{}", row.text(0), row.text(1))).collect();
     let positioned = positioned(session, &names.build).await?;
     let mut out = Vec::new();
     for table in &schema.tables {
@@ -146,7 +168,9 @@ async fn alterations(session: &mut Session, names: &Names, schema: &Schema) -> R
         }
         let head = format!("ALTER TABLE {quoted} ");
         for ddl in schema.after_load.iter().filter(|ddl| ddl.kind == "index" && !there.contains(&ddl.name)) {
-            let Some(part) = ddl.sql.strip_prefix(&head).filter(|part| part.starts_with("ADD ")) else { continue };
+            let Some(part) = ddl.sql.strip_prefix(&head).filter(|part| part.starts_with("ADD ")) else {
+                continue;
+            };
             if part.starts_with("ADD FULLTEXT") {
                 statements.push(ddl.sql.clone());
             } else {
@@ -177,8 +201,10 @@ async fn foreign_keys(session: &mut Session, names: &Names, schema: &Schema) -> 
         sql::text(&names.build)
     );
     let there = session.records("foreign keys cannot be listed", &query).await?;
-    let there: BTreeSet<String> = there.iter().map(|row| format!("{}.{}", row.text(0), row.text(1))).collect();
-    for ddl in schema.after_load.iter().filter(|ddl| ddl.kind == "foreign key" && !there.contains(&ddl.name)) {
+    let there: BTreeSet<String> =
+        there.iter().map(|row| format!("{}.{}", row.text(0), row.text(1))).collect();
+    for ddl in schema.after_load.iter().filter(|ddl| ddl.kind == "foreign key" && !there.contains(&ddl.name))
+    {
         if !ddl.sql.starts_with("ALTER TABLE ") {
             continue;
         }

@@ -54,8 +54,17 @@ pub async fn drop_all(session: &mut Session, database: &str, only: Option<&str>)
         if only.is_some_and(|only| only != kind) {
             continue;
         }
-        let statement = format!("DROP {} IF EXISTS {}.{}", kind.to_ascii_uppercase(), quote(database), quote(&name));
+        let statement =
+            format!("DROP {} IF EXISTS {}.{}", kind.to_ascii_uppercase(), quote(database), quote(&name));
+        let is_package = kind.starts_with("package");
+        if is_package {
+            // The word is known to this mode only.
+            session.run("cannot be dropped", "SET sql_mode = ORACLE").await?;
+        }
         session.run("cannot be dropped", &statement).await?;
+        if is_package {
+            session.reset(Role::Loader).await?;
+        }
     }
     Ok(())
 }
@@ -64,7 +73,8 @@ pub async fn drop_all(session: &mut Session, database: &str, only: Option<&str>)
 pub async fn make_all(session: &mut Session, database: &str, schema: &Schema, stage: Stage) -> Result<()> {
     let there = present(session, database).await?;
     let is_missing = |ddl: &&Ddl| {
-        is_late(ddl) && !there.iter().any(|(kind, name)| *kind == ddl.kind && name.eq_ignore_ascii_case(&ddl.name))
+        is_late(ddl)
+            && !there.iter().any(|(kind, name)| *kind == ddl.kind && name.eq_ignore_ascii_case(&ddl.name))
     };
     let mut waiting: Vec<&Ddl> = schema.after_load.iter().filter(is_missing).collect();
     session.enter(database).await?;
@@ -90,16 +100,21 @@ pub async fn make_all(session: &mut Session, database: &str, schema: &Schema, st
 
 async fn make(session: &mut Session, ddl: &Ddl, definer: Option<&String>, stage: Stage) -> Result<()> {
     let what = format!("{} {} cannot be made", ddl.kind, ddl.name);
-    let late = parse_late(&ddl.sql).filter(|late| late.statement.starts_with("CREATE ")).ok_or_else(|| {
-        Failure::permanent(session.item().to_owned(), format!("{what}: its definition is malformed"))
-    })?;
+    let late =
+        parse_late(&ddl.sql).filter(|late| late.statement.starts_with("CREATE ")).ok_or_else(|| {
+            Failure::permanent(session.item().to_owned(), format!("{what}: its definition is malformed"))
+        })?;
     let mut done = Err(Failure::permanent(session.item().to_owned(), what.clone()));
     let known = match definer {
         Some(account) if is_known(session, account).await => Some(account),
         _ => None,
     };
     if definer.is_some() && known.is_none() {
-        tracing::info!(kind = ddl.kind, name = ddl.name, "its definer is not known here: the connecting account takes its place");
+        tracing::info!(
+            kind = ddl.kind,
+            name = ddl.name,
+            "its definer is not known here: the connecting account takes its place"
+        );
     }
     // Another's name in it takes a privilege of its own; without that, it is the connecting account's.
     for account in [known, None] {
@@ -111,7 +126,8 @@ async fn make(session: &mut Session, ddl: &Ddl, definer: Option<&String>, stage:
             statement = with_definer(&statement, account);
         }
         done = run(session, &what, &late, &statement).await;
-        let is_denied = done.as_ref().is_err_and(|f| f.causes.iter().any(|cause| cause.contains("(error 1227)")));
+        let is_denied =
+            done.as_ref().is_err_and(|f| f.causes.iter().any(|cause| cause.contains("(error 1227)")));
         if account.is_none() || !is_denied {
             break;
         }
@@ -121,7 +137,8 @@ async fn make(session: &mut Session, ddl: &Ddl, definer: Option<&String>, stage:
 }
 
 async fn run(session: &mut Session, what: &str, late: &Late, statement: &str) -> Result<()> {
-    let zone = late.time_zone.as_ref().map_or(String::new(), |zone| format!(", time_zone = {}", sql::text(zone)));
+    let zone =
+        late.time_zone.as_ref().map_or(String::new(), |zone| format!(", time_zone = {}", sql::text(zone)));
     let immediate = sql::immediate(statement);
     let setting = format!(
         "SET character_set_client = {}, collation_connection = {}, sql_mode = {}{zone}",
@@ -135,7 +152,8 @@ async fn run(session: &mut Session, what: &str, late: &Late, statement: &str) ->
 
 /// The account exists at this server. Where that may not be asked for, it does not.
 async fn is_known(session: &mut Session, account: &str) -> bool {
-    let parts: Vec<String> = account.split("`@`").map(|part| part.trim_matches('`').replace("``", "`")).collect();
+    let parts: Vec<String> =
+        account.split("`@`").map(|part| part.trim_matches('`').replace("``", "`")).collect();
     let (user, host) = (&parts[0], parts.get(1).map_or("", String::as_str));
     let query = format!(
         "SELECT 1 FROM mysql.global_priv WHERE user = {} AND host = {}",

@@ -131,8 +131,9 @@ pub async fn state(session: &mut Session, names: &Names) -> Result<Option<State>
 
 /// Writes the state; durable when it returns.
 pub async fn write(session: &mut Session, names: &Names, state: &State) -> Result<()> {
-    let text = serde_json::to_vec(state)
-        .map_err(|e| Failure::permanent(session.item().to_owned(), "the state cannot be written").because(e))?;
+    let text = serde_json::to_vec(state).map_err(|e| {
+        Failure::permanent(session.item().to_owned(), "the state cannot be written").because(e)
+    })?;
     let table = qualified(&names.build, STATES);
     // A schema of thousands of tables may be larger than a statement: it goes in pieces.
     session.run(WHAT, "START TRANSACTION").await?;
@@ -162,16 +163,29 @@ pub async fn unmark(session: &mut Session, names: &Names) -> Result<()> {
 }
 
 /// Makes the database that is built, with its state; refuses while another migration has one.
-pub async fn begin(session: &mut Session, names: &Names, migration: &MigrationId, schema: &Schema) -> Result<State> {
+pub async fn begin(
+    session: &mut Session,
+    names: &Names,
+    migration: &MigrationId,
+    schema: &Schema,
+) -> Result<State> {
     if let Some(state) = state(session, names).await? {
         return Ok(state);
     }
     let pattern = names.prefix.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%") + "%";
-    let query = format!("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE {}", sql::text(&pattern));
+    let query = format!(
+        "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE {}",
+        sql::text(&pattern)
+    );
     let others = session.records(WHAT, &query).await?;
     if let Some(other) = others.iter().map(|row| row.text(0)).find(|name| !name.starts_with(&names.build)) {
-        return Err(Failure::operator(session.item().to_owned(), format!("the database {other} belongs to another migration"))
-            .hint("abort or finalize that migration; if it is gone for good, drop that database (docs/mariadb.md)"));
+        return Err(Failure::operator(
+            session.item().to_owned(),
+            format!("the database {other} belongs to another migration"),
+        )
+        .hint(
+            "abort or finalize that migration; if it is gone for good, drop that database (docs/mariadb.md)",
+        ));
     }
     let build = quote(&names.build);
     session.run_unless("cannot be prepared", &format!("CREATE DATABASE {build}"), &[1007]).await?;
@@ -231,7 +245,10 @@ mod tests {
         let migration: MigrationId = "m1".parse().unwrap();
         let names = Names::new("rt5", &migration);
         assert!(names.build.starts_with("rt5__handover_") && names.build.len() == 22, "{names:?}");
-        let (one, other) = (Names::new(&"ä".repeat(64), &migration), Names::new(&format!("{}b", "ä".repeat(63)), &migration));
+        let (one, other) = (
+            Names::new(&"ä".repeat(64), &migration),
+            Names::new(&format!("{}b", "ä".repeat(63)), &migration),
+        );
         assert!(one.kept.chars().count() <= 64 && one.build != other.build);
     }
 }

@@ -145,9 +145,9 @@ async fn a_server_that_dies_is_waited_for() {
     let first = view.read(&table, &KeyRange::default(), 1000).await.unwrap();
     let target = target(server.settings(&to));
     target.prepare(view.schema()).await.unwrap();
-    target.apply(&[first.clone()]).await.unwrap();
+    target.apply(std::slice::from_ref(&first)).await.unwrap();
     server.kill();
-    let failure = target.apply(&[first.clone()]).await.unwrap_err();
+    let failure = target.apply(std::slice::from_ref(&first)).await.unwrap_err();
     check(&failure, Class::Transient, &["runs"]);
     let rest = KeyRange { after: first.header.range.until.clone(), until: None };
     let failure = view.read(&table, &rest, u64::MAX).await.err();
@@ -171,7 +171,7 @@ async fn locks_readonly_and_duplicates() {
     let chunk = view.read(&TableName::plain("t"), &KeyRange::default(), u64::MAX).await.unwrap();
     let target = target(server.settings(&to));
     target.prepare(view.schema()).await.unwrap();
-    target.apply(&[chunk.clone()]).await.unwrap();
+    target.apply(std::slice::from_ref(&chunk)).await.unwrap();
     let build = server
         .sql("", "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'locks_to%'");
     let lock = format!("BEGIN; SELECT COUNT(*) FROM `{}`.t FOR UPDATE; DO SLEEP(7)", build.trim());
@@ -188,11 +188,11 @@ async fn locks_readonly_and_duplicates() {
     while server.sql("", waiting).trim() == "0" {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    let failure = target.apply(&[chunk.clone()]).await.unwrap_err();
+    let failure = target.apply(std::slice::from_ref(&chunk)).await.unwrap_err();
     check(&failure, Class::Transient, &["table t", "Lock wait"]);
     holder.join().unwrap().unwrap();
-    target.apply(&[chunk.clone()]).await.unwrap();
-    server.sql(&format!("{}", build.trim()), "ALTER TABLE t DROP COLUMN v, ADD COLUMN v VARCHAR(3)");
+    target.apply(std::slice::from_ref(&chunk)).await.unwrap();
+    server.sql(build.trim(), "ALTER TABLE t DROP COLUMN v, ADD COLUMN v VARCHAR(3)");
     let failure = target.apply(&[chunk]).await.unwrap_err();
     check(&failure, Class::NeedsOperator, &["table t", "changes values"]);
     server.sql("", "SET GLOBAL max_connections = 10");

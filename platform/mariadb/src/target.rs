@@ -263,7 +263,7 @@ impl DatabaseTarget for MariaTarget {
     }
 }
 
-/// Another transaction stood in the way: worth another try at once.
+/// Two transactions stood in each other's way: worth another try at once. A lock that was waited for in vain is not.
 fn is_conflict(failure: &Failure) -> bool {
-    failure.causes.iter().any(|cause| cause.contains("(error 1213)") || cause.contains("(error 1205)"))
+    failure.causes.iter().any(|cause| cause.contains("(error 1213)"))
 }

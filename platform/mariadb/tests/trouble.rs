@@ -174,7 +174,7 @@ async fn locks_readonly_and_duplicates() {
     target.apply(std::slice::from_ref(&chunk)).await.unwrap();
     let build = server
         .sql("", "SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'locks_to%'");
-    let lock = format!("BEGIN; SELECT COUNT(*) FROM `{}`.t FOR UPDATE; DO SLEEP(7)", build.trim());
+    let lock = format!("BEGIN; SELECT COUNT(*) FROM `{}`.t FOR UPDATE; DO SLEEP(60)", build.trim());
     let holder = std::thread::spawn({
         let socket = server.socket();
         move || {
@@ -184,12 +184,14 @@ async fn locks_readonly_and_duplicates() {
                 .output()
         }
     });
-    let waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx";
+    let waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_rows_locked > 0";
     while server.sql("", waiting).trim() == "0" {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     let failure = target.apply(std::slice::from_ref(&chunk)).await.unwrap_err();
     check(&failure, Class::Transient, &["table t", "Lock wait"]);
+    let sleeper = "SELECT id FROM information_schema.processlist WHERE info LIKE 'DO SLEEP%'";
+    server.sql("", &format!("KILL {}", server.sql("", sleeper).trim()));
     holder.join().unwrap().unwrap();
     target.apply(std::slice::from_ref(&chunk)).await.unwrap();
     server.sql(build.trim(), "ALTER TABLE t DROP COLUMN v, ADD COLUMN v VARCHAR(3)");

@@ -228,3 +228,31 @@ async fn another_migrations_place_is_not_touched() {
 fn check_refused(failure: &Failure) {
     assert!(failure.to_string().contains("1064"), "a second statement was run: {failure}");
 }
+
+#[tokio::test]
+async fn a_stale_row_elsewhere_gives_way() {
+    let server = Server::shared();
+    let db = server.database(
+        "stale",
+        "CREATE TABLE t (id INT PRIMARY KEY, v INT); INSERT INTO t VALUES (1, 10), (5, 50)",
+    );
+    let to = server.fresh("stale_to");
+    let view = source(server.settings(&db)).snapshot().await.unwrap();
+    let table = TableName::plain("t");
+    let whole = view.read(&table, &KeyRange::default(), u64::MAX).await.unwrap();
+    let target = target(server.settings(&to));
+    target.prepare(view.schema()).await.unwrap();
+    target.apply(&[whole]).await.unwrap();
+    let build = server.sql(
+        "",
+        &format!("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE '{to}%'"),
+    );
+    server.sql(build.trim(), "ALTER TABLE t ADD UNIQUE KEY v (v)");
+    server.sql(&db, "DELETE FROM t WHERE id = 5; INSERT INTO t VALUES (2, 50)");
+    let view = source(server.settings(&db)).snapshot().await.unwrap();
+    let key = |key: &'static str| Some(handover_engine::rows::Key(key.into()));
+    let range = KeyRange { after: None, until: key("3") };
+    let part = view.read(&table, &range, u64::MAX).await.unwrap();
+    target.apply(&[part]).await.unwrap();
+    assert_eq!(server.sql(build.trim(), "SELECT id, v FROM t ORDER BY id"), "1\t10\n2\t50\n");
+}

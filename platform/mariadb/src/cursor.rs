@@ -134,10 +134,8 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     async fn begin(&mut self) -> std::result::Result<(), Error> {
-        if self.plan.shape.is_by_position() {
-            if let Some(key) = &self.plan.range.after {
-                self.position = self.plan.shape.position(&key.0).map_err(Error::Failure)?;
-            }
+        if let (true, Some(key)) = (self.plan.shape.is_by_position(), &self.plan.range.after) {
+            self.position = self.plan.shape.position(&key.0).map_err(Error::Failure)?;
         }
         self.pending = self.result.next().await?;
         Ok(())

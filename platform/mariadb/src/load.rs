@@ -5,7 +5,7 @@ use handover_engine::ports::Result;
 use handover_engine::rows::{RowsChunk, text};
 
 use crate::cursor::{self, Plan};
-use crate::session::Session;
+use crate::session::{Loaded, Session};
 use crate::shape::Shape;
 
 const WHAT: &str = "rows cannot be written";
@@ -53,6 +53,20 @@ pub async fn apply(
     }
 }
 
+async fn load_once(
+    session: &mut Session,
+    database: &str,
+    shape: &Shape,
+    chunk: &RowsChunk,
+    before: u64,
+    replace: bool,
+) -> Result<Loaded> {
+    if shape.is_by_position() {
+        session.run(WHAT, &format!("SET @handover_pos = {before}")).await?;
+    }
+    session.load(shape.name(), &shape.load(database, replace), chunk.block.clone()).await
+}
+
 async fn load(
     session: &mut Session,
     database: &str,
@@ -60,10 +74,11 @@ async fn load(
     chunk: &RowsChunk,
     before: u64,
 ) -> Result<()> {
-    if shape.is_by_position() {
-        session.run(WHAT, &format!("SET @handover_pos = {before}")).await?;
+    let mut loaded = load_once(session, database, shape, chunk, before, false).await?;
+    if loaded.rows < chunk.header.rows {
+        // A row elsewhere with the same unique value is stale, and its own chunk will bring it up to date.
+        loaded = load_once(session, database, shape, chunk, before, true).await?;
     }
-    let loaded = session.load(shape.name(), &shape.load(database), chunk.block.clone()).await?;
     if loaded.rows < chunk.header.rows {
         return Err(Failure::permanent(
             format!("{}, table {}", session.item(), shape.name()),

@@ -250,8 +250,8 @@ impl Shape {
         Ok(format!("DELETE FROM {table}{}", self.condition(range)?))
     }
 
-    /// Loads a text block.
-    pub fn load(&self, database: &str) -> String {
+    /// Loads a text block; rows whose unique values are there already are left out, or take the others' place.
+    pub fn load(&self, database: &str, replace: bool) -> String {
         let (mut targets, mut sets) = (Vec::new(), Vec::new());
         for (at, (name, kind)) in self.columns.iter().enumerate() {
             let variable = format!("@h{at}");
@@ -267,9 +267,9 @@ impl Shape {
             sets.push(format!("{POSITION} = (@handover_pos := @handover_pos + 1)"));
         }
         let sets = if sets.is_empty() { String::new() } else { format!(" SET {}", sets.join(", ")) };
-        // A row elsewhere with the same unique value is stale, and its own chunk will bring it up to date.
+        let word = if replace { "REPLACE" } else { "IGNORE" };
         format!(
-            "LOAD DATA LOCAL INFILE 'rows' REPLACE INTO TABLE {}.{} CHARACTER SET binary \
+            "LOAD DATA LOCAL INFILE 'rows' {word} INTO TABLE {}.{} CHARACTER SET binary \
              FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({}){sets}",
             quote(database),
             quote(&self.name),

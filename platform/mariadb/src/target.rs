@@ -187,7 +187,7 @@ impl DatabaseTarget for MariaTarget {
         loop {
             match self.try_apply(chunks).await {
                 Err(failure) if failure.is_transient() && attempt < ATTEMPTS && is_conflict(&failure) => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 other => return other,
             }
@@ -263,7 +263,7 @@ impl DatabaseTarget for MariaTarget {
     }
 }
 
-/// Another transaction stood in the way: worth another try at once.
+/// Two transactions stood in each other's way: worth another try at once. A lock that was waited for in vain is not.
 fn is_conflict(failure: &Failure) -> bool {
-    failure.causes.iter().any(|cause| cause.contains("(error 1213)") || cause.contains("(error 1205)"))
+    failure.causes.iter().any(|cause| cause.contains("(error 1213)"))
 }

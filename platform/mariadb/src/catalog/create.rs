@@ -41,11 +41,8 @@ fn scan(text: &str, mut see: impl FnMut(usize, char, &str) -> bool) {
     while let Some((at, c)) = chars.next() {
         match (quoted, c) {
             (None, '`' | '\'' | '"') => quoted = Some(c),
-            (None, _) => {
-                if !see(at, c, &text[at..]) {
-                    return;
-                }
-            }
+            (None, _) if !see(at, c, &text[at..]) => return,
+            (None, _) => {}
             (Some('\'' | '"'), '\\') => {
                 chars.next();
             }

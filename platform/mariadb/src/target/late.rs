@@ -56,7 +56,15 @@ pub async fn drop_all(session: &mut Session, database: &str, only: Option<&str>)
         }
         let statement =
             format!("DROP {} IF EXISTS {}.{}", kind.to_ascii_uppercase(), quote(database), quote(&name));
+        let is_package = kind.starts_with("package");
+        if is_package {
+            // The word is known to this mode only.
+            session.run("cannot be dropped", "SET sql_mode = ORACLE").await?;
+        }
         session.run("cannot be dropped", &statement).await?;
+        if is_package {
+            session.reset(Role::Loader).await?;
+        }
     }
     Ok(())
 }

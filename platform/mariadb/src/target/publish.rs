@@ -107,10 +107,9 @@ async fn defaults(session: &mut Session, names: &Names, from: &str, to: &str) ->
 
 /// Takes everything back.
 pub async fn undo(session: &mut Session, names: &Names, state: Option<State>) -> Result<()> {
-    if let Some((state, before)) = state.as_ref().and_then(|state| Some((state, state.before.as_ref()?))) {
-        if state.publishing || state.published {
-            restore(session, names, state, before).await?;
-        }
+    let published = state.as_ref().filter(|state| state.publishing || state.published);
+    if let Some((state, before)) = published.and_then(|state| Some((state, state.before.as_ref()?))) {
+        restore(session, names, state, before).await?;
     }
     // The state goes last: without it there is nothing to undo.
     for database in [&names.gone, &names.kept, &names.build] {

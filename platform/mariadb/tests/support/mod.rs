@@ -48,6 +48,7 @@ impl Server {
             .args(["--no-defaults", "--auth-root-authentication-method=socket", "--skip-test-db"])
             .args(user())
             .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", data.display()))
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -144,6 +145,7 @@ fn spawn(data: &Path, options: &[String]) -> Child {
         .arg("--no-defaults")
         .args(user())
         .args([format!("--datadir={d}"), format!("--socket={d}/s.sock"), format!("--pid-file={d}/pid")])
+        .arg(format!("--tmpdir={d}"))
         .args([format!("--log-error={d}/err.log"), "--server-id=1".into(), "--log-bin=mysql-bin".into()])
         .args(["--binlog-format=ROW", "--gtid-strict-mode=ON", "--log-bin-trust-function-creators=1"])
         .args(["--innodb-buffer-pool-size=128M", "--innodb-log-file-size=256M"])

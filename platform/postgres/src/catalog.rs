@@ -120,10 +120,22 @@ impl Reader<'_> {
             notes.push(format!("without a key, copied by their rows' places: {}", keyless.join(", ")));
         }
         for (what, sql) in [
-            ("foreign tables: their rows stay where they are", "SELECT ft.ftrelid::pg_catalog.regclass FROM pg_catalog.pg_foreign_table ft"),
-            ("table spaces are not carried over: everything goes to the default one", "SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_class c WHERE c.reltablespace <> 0 AND c.relkind IN ('r', 'i', 'm') AND c.oid > 16383"),
-            ("subscriptions are not carried over", "SELECT s.oid FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database() AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'oid', 'SELECT')"),
-            ("rows of tables that belong to extensions are not carried over", "SELECT unnest(e.extconfig)::pg_catalog.regclass FROM pg_catalog.pg_extension e"),
+            (
+                "foreign tables: their rows stay where they are",
+                "SELECT ft.ftrelid::pg_catalog.regclass FROM pg_catalog.pg_foreign_table ft",
+            ),
+            (
+                "table spaces are not carried over: everything goes to the default one",
+                "SELECT c.oid::pg_catalog.regclass FROM pg_catalog.pg_class c WHERE c.reltablespace <> 0 AND c.relkind IN ('r', 'i', 'm') AND c.oid > 16383",
+            ),
+            (
+                "subscriptions are not carried over",
+                "SELECT s.oid FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database() AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'oid', 'SELECT')",
+            ),
+            (
+                "rows of tables that belong to extensions are not carried over",
+                "SELECT unnest(e.extconfig)::pg_catalog.regclass FROM pg_catalog.pg_extension e",
+            ),
         ] {
             let found: Vec<String> = self.rows(sql).await?.iter().map(|row| field(row, 0)).collect();
             if !found.is_empty() {
@@ -271,8 +283,18 @@ fn system_columns(spec: &mut TableSpec) {
 
 /// Entries that are no objects of the schema, or travel as its state.
 const APART: [&str; 12] = [
-    "ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES", "ACL", "DEFAULT ACL", "BLOB",
-    "BLOBS", "BLOB METADATA", "SUBSCRIPTION", "SEQUENCE SET",
+    "ENCODING",
+    "STDSTRINGS",
+    "SEARCHPATH",
+    "DATABASE",
+    "DATABASE PROPERTIES",
+    "ACL",
+    "DEFAULT ACL",
+    "BLOB",
+    "BLOBS",
+    "BLOB METADATA",
+    "SUBSCRIPTION",
+    "SEQUENCE SET",
 ];
 
 /// The statements of one half. Comments and the like follow what they are about.
@@ -281,12 +303,15 @@ fn statements(entries: &[Entry], half: Section) -> Vec<Ddl> {
         entries.iter().filter(|e| e.section == Section::Before).map(|e| e.tag.as_str()).collect();
     let belongs = |entry: &&Entry| {
         let section = match entry.section {
-            Section::None if before.contains(entry.tag.as_str()) && entry.kind != "COMMENT" => Section::Before,
+            Section::None if before.contains(entry.tag.as_str()) && entry.kind != "COMMENT" => {
+                Section::Before
+            }
             Section::None => Section::After,
             section => section,
         };
-        section == half && !APART.contains(&entry.kind.as_str()) && !entry.make.trim().is_empty()
-            && !(entry.kind == "COMMENT" && entry.tag.starts_with("DATABASE "))
+        let apart = APART.contains(&entry.kind.as_str())
+            || (entry.kind == "COMMENT" && entry.tag.starts_with("DATABASE "));
+        section == half && !apart && !entry.make.trim().is_empty()
     };
     let made = |entry: &Entry| Ddl {
         kind: entry.kind.to_lowercase(),

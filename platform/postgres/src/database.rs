@@ -108,8 +108,11 @@ impl Snapshot {
 
     fn failed(&self, table: &TableName, error: &tokio_postgres::Error) -> Failure {
         if is_lost_snapshot(error) || self.holder.is_closed() {
-            return Failure::transient(self.item(table), "the snapshot is gone: the server ended its session")
-                .hint("it is taken anew, and what has been copied is checked against it");
+            return Failure::transient(
+                self.item(table),
+                "the snapshot is gone: the server ended its session",
+            )
+            .hint("it is taken anew, and what has been copied is checked against it");
         }
         failed(self.item(table), "its rows cannot be read", error)
     }
@@ -181,7 +184,8 @@ impl Snapshot {
             .map_err(|e| self.failed(table, &e))?;
         let chunk = cursor.chunk(u64::MAX).await.map_err(|e| self.failed(table, &e))?;
         self.keep(cursor);
-        let rows = text::rows(&chunk.block).map_err(|e| Failure::permanent(self.item(table), e.to_string()))?;
+        let rows =
+            text::rows(&chunk.block).map_err(|e| Failure::permanent(self.item(table), e.to_string()))?;
         Ok(rows.map(|row| Key(Bytes::copy_from_slice(row))).collect())
     }
 }
@@ -215,7 +219,8 @@ impl DatabaseSnapshot for Snapshot {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let percent = (100.0 * (SAMPLE * parts as u64) as f64 / rows as f64).clamp(0.001, 100.0);
         let keys = self.sample(table, percent).await?;
-        let mut cuts: Vec<Key> = (1..parts).filter_map(|n| keys.get(keys.len() * n / parts).cloned()).collect();
+        let mut cuts: Vec<Key> =
+            (1..parts).filter_map(|n| keys.get(keys.len() * n / parts).cloned()).collect();
         cuts.dedup();
         Ok(cuts)
     }

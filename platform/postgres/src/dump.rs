@@ -104,10 +104,17 @@ fn program(dataset: &DatasetName, settings: &Settings, major: u32) -> Result<Pat
         .filter(|version| *version >= major)
         .collect();
     versions.sort_unstable();
-    versions.first().map(|version| format!("/usr/lib/postgresql/{version}/bin/pg_dump").into()).ok_or_else(|| {
-        Failure::operator(dataset.to_string(), format!("there is no pg_dump for PostgreSQL {major} on this host"))
-            .hint(format!("apt-get install postgresql-client-{major}, or name the program with `?pg_dump=` in `url`"))
-    })
+    versions.first().map(|version| format!("/usr/lib/postgresql/{version}/bin/pg_dump").into()).ok_or_else(
+        || {
+            Failure::operator(
+                dataset.to_string(),
+                format!("there is no pg_dump for PostgreSQL {major} on this host"),
+            )
+            .hint(format!(
+                "apt-get install postgresql-client-{major}, or name the program with `?pg_dump=` in `url`"
+            ))
+        },
+    )
 }
 
 /// What `pg_dump` could not do, from its last words.
@@ -121,7 +128,8 @@ fn complaint(dataset: &DatasetName, settings: &Settings, text: &str) -> Failure 
             .because(Said(said))
             .hint("grant it to the role of `url`: the preflight shows the statements");
     }
-    let passing = ["connection", "shutting down", "starting up", "lock timeout", "terminat", "snapshot", "deadlock"];
+    let passing =
+        ["connection", "shutting down", "starting up", "lock timeout", "terminat", "snapshot", "deadlock"];
     let class = if passing.iter().any(|word| said.contains(word)) {
         handover_engine::failure::Class::Transient
     } else {

@@ -70,7 +70,11 @@ fn judge(error: &Error) -> (Class, &'static str) {
             NeedsOperator,
             "correct the user or password in `url`, or the server's pg_hba.conf",
         ),
-        (&[SqlState::INVALID_CATALOG_NAME], NeedsOperator, "correct the database's name in `url`, or make it"),
+        (
+            &[SqlState::INVALID_CATALOG_NAME],
+            NeedsOperator,
+            "correct the database's name in `url`, or make it",
+        ),
         (
             &[SqlState::INSUFFICIENT_PRIVILEGE],
             NeedsOperator,
@@ -166,7 +170,9 @@ fn connection(error: &Error) -> (Class, &'static str) {
 fn io_error(error: &std::io::Error) -> (Class, &'static str) {
     use std::io::ErrorKind::{InvalidData, InvalidInput, PermissionDenied};
     match error.kind() {
-        InvalidData => (Class::NeedsOperator, "the server's certificate is not trusted: name its authority with `?ca=`"),
+        InvalidData => {
+            (Class::NeedsOperator, "the server's certificate is not trusted: name its authority with `?ca=`")
+        }
         InvalidInput => (Class::NeedsOperator, "correct `url` in appliance.toml"),
         PermissionDenied => (Class::NeedsOperator, "give the agent's user the right to use the socket"),
         _ => (Class::Transient, "is the server running, and reachable at this address?"),

@@ -42,7 +42,10 @@ pub async fn privileges(dataset: &DatasetName, settings: &Settings, side: Side<'
         asker.roles(schema, &mut found).await?;
         if has(0) {
             let what = "rows are loaded by a superuser: functions of the source's schema run with its rights";
-            let hint = format!("use a role that is none (docs/postgres.md), unless the source is as trusted as the target: CREATE ROLE handover LOGIN CREATEDB; now {}", settings.user);
+            let hint = format!(
+                "use a role that is none (docs/postgres.md), unless the source is as trusted as the target: CREATE ROLE handover LOGIN CREATEDB; now {}",
+                settings.user
+            );
             found.push(Finding::new(Severity::Info, asker.item(), what, hint));
         }
     }
@@ -118,7 +121,9 @@ impl Asker<'_> {
     async fn target(&self, creates: bool, found: &mut Vec<Finding>) -> Result<()> {
         let user = quote(&self.settings.user);
         if !creates {
-            found.push(self.error("it may not make databases".to_owned(), format!("ALTER ROLE {user} CREATEDB")));
+            found.push(
+                self.error("it may not make databases".to_owned(), format!("ALTER ROLE {user} CREATEDB")),
+            );
         }
         let database = &self.settings.database;
         let sql = format!(
@@ -128,11 +133,13 @@ impl Asker<'_> {
         );
         for row in self.rows(&sql).await? {
             if row[1] != "t" {
-                let what = format!("{database} stands there and belongs to {}: it cannot be put aside", row[0]);
+                let what =
+                    format!("{database} stands there and belongs to {}: it cannot be put aside", row[0]);
                 found.push(self.error(what, format!("GRANT {} TO {user}", quote(&row[0]))));
             }
             if row[2] != "t" {
-                let hint = format!("GRANT pg_signal_backend TO {user}, or stop its services before the change-over");
+                let hint =
+                    format!("GRANT pg_signal_backend TO {user}, or stop its services before the change-over");
                 let what = format!("sessions of others on {database} cannot be ended");
                 found.push(Finding::new(Severity::Warning, self.item(), what, hint));
             }
@@ -164,7 +171,8 @@ impl Asker<'_> {
             owners.map(|(_, role)| role).filter(|role| !here.contains(role)).collect();
         for role in missing {
             let what = format!("the role {role} owns objects at the source and is not at the target");
-            let hint = format!("CREATE ROLE {}, or its objects will belong to {}", quote(role), self.settings.user);
+            let hint =
+                format!("CREATE ROLE {}, or its objects will belong to {}", quote(role), self.settings.user);
             found.push(Finding::new(Severity::Warning, self.item(), what, hint));
         }
         Ok(())

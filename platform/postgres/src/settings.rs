@@ -268,7 +268,10 @@ mod tests {
         assert_eq!(full.password().unwrap().as_deref(), Some("p@ss"));
         let local = Settings::parse("postgresql://rt@/rt?socket=/run/pg/.s.PGSQL.5440").unwrap();
         assert_eq!(local.server(), "/run/pg/.s.PGSQL.5440");
-        assert_eq!(Settings::parse("postgres://rt@/rt").unwrap().server(), "/var/run/postgresql/.s.PGSQL.5432");
+        assert_eq!(
+            Settings::parse("postgres://rt@/rt").unwrap().server(),
+            "/var/run/postgresql/.s.PGSQL.5432"
+        );
         assert_eq!(Settings::parse("postgres://u@[::1]:7/d").unwrap().server(), "::1:7");
         assert!(Settings::parse("postgres://u@127.0.0.1/d").unwrap().ca.is_none());
         assert!(Settings::parse("postgres://u@elsewhere/d").unwrap().ca.is_some(), "no TLS by default");

@@ -78,7 +78,10 @@ struct Body {
 
 impl Body {
     fn take(&mut self, token: &str) {
-        if token.starts_with(|c: char| c.is_whitespace()) || token.starts_with("--") || token.starts_with("/*") {
+        if token.starts_with(|c: char| c.is_whitespace())
+            || token.starts_with("--")
+            || token.starts_with("/*")
+        {
             return;
         }
         let word = token.to_ascii_lowercase();
@@ -100,9 +103,8 @@ fn skip_token(bytes: &[u8], at: usize) -> usize {
         b'-' if rest.starts_with(b"--") => until(rest.iter().position(|b| *b == b'\n')),
         b'/' if rest.starts_with(b"/*") => skip_comment(bytes, at),
         b'\'' => {
-            let escapes = at > 0
-                && matches!(bytes[at - 1], b'e' | b'E')
-                && (at < 2 || !is_word(bytes[at - 2]));
+            let escapes =
+                at > 0 && matches!(bytes[at - 1], b'e' | b'E') && (at < 2 || !is_word(bytes[at - 2]));
             skip_quoted(bytes, at, b'\'', escapes)
         }
         b'"' => skip_quoted(bytes, at, b'"', false),
@@ -188,11 +190,47 @@ pub fn words(statement: &str, count: usize) -> Vec<String> {
 /// What a source's schema may make, by the words after CREATE or ALTER. Nothing that belongs to the whole server (roles,
 /// databases, table spaces, settings), and nothing that connects to elsewhere by itself (subscriptions).
 const OBJECTS: [&str; 41] = [
-    "access", "aggregate", "cast", "collation", "constraint", "conversion", "default", "domain", "event",
-    "extension", "foreign", "function", "global", "index", "language", "large", "materialized", "operator", "or",
-    "policy", "procedural", "procedure", "publication", "recursive", "routine", "rule", "schema", "sequence",
-    "server", "statistics", "table", "text", "transform", "trigger", "trusted", "type", "unique", "unlogged",
-    "user", "view", "if",
+    "access",
+    "aggregate",
+    "cast",
+    "collation",
+    "constraint",
+    "conversion",
+    "default",
+    "domain",
+    "event",
+    "extension",
+    "foreign",
+    "function",
+    "global",
+    "index",
+    "language",
+    "large",
+    "materialized",
+    "operator",
+    "or",
+    "policy",
+    "procedural",
+    "procedure",
+    "publication",
+    "recursive",
+    "routine",
+    "rule",
+    "schema",
+    "sequence",
+    "server",
+    "statistics",
+    "table",
+    "text",
+    "transform",
+    "trigger",
+    "trusted",
+    "type",
+    "unique",
+    "unlogged",
+    "user",
+    "view",
+    "if",
 ];
 
 /// Why a statement of the source's schema is refused; `None` when it may run.
@@ -205,7 +243,9 @@ pub fn refused(statement: &str) -> Option<String> {
                 && (word(1) != "user" || word(2) == "mapping")
                 && !(word(1) == "or" && word(2) != "replace")
         }
-        "comment" => word(1) == "on" && !["database", "role", "tablespace", "subscription"].contains(&word(2)),
+        "comment" => {
+            word(1) == "on" && !["database", "role", "tablespace", "subscription"].contains(&word(2))
+        }
         "grant" | "revoke" => words.iter().any(|w| w == "on"),
         "refresh" => word(1) == "materialized",
         "security" => word(1) == "label",

@@ -100,7 +100,9 @@ impl PostgresTarget {
         }
         let conn = self.conn(settings).await?;
         let encoding = schema.settings.get("encoding").map_or("UTF8", String::as_str);
-        conn.raw_text(encoding).await.map_err(|e| failed(self.item(None), "its session cannot be set up", &e))?;
+        conn.raw_text(encoding)
+            .await
+            .map_err(|e| failed(self.item(None), "its session cannot be set up", &e))?;
         Ok(conn)
     }
 

@@ -47,9 +47,9 @@ impl Subject for Shape {
     }
 
     async fn standing(&self) -> Option<String> {
-        self.server.exists(&self.target).then(|| {
-            String::from_utf8_lossy(&self.server.dump(&self.target, &["--no-sync"])).into_owned()
-        })
+        self.server
+            .exists(&self.target)
+            .then(|| String::from_utf8_lossy(&self.server.dump(&self.target, &["--no-sync"])).into_owned())
     }
 }
 

@@ -74,7 +74,9 @@ async fn every_kind_of_object() {
     let (view, made) = migrate(&server, &source, &copy).await;
     let again = made.reread_schema().await.unwrap();
     assert_eq!(again.settings, view.schema().settings);
-    for (here, there) in [(&again.before_load, &view.schema().before_load), (&again.after_load, &view.schema().after_load)] {
+    for (here, there) in
+        [(&again.before_load, &view.schema().before_load), (&again.after_load, &view.schema().after_load)]
+    {
         for (a, b) in here.iter().zip(there) {
             assert_eq!(a, b);
         }
@@ -84,7 +86,10 @@ async fn every_kind_of_object() {
     let (there, here) = (text(&source), text(&copy));
     let differing: Vec<_> = there.lines().zip(here.lines()).filter(|(a, b)| a != b).take(3).collect();
     assert!(there == here, "{differing:?}");
-    assert_eq!(server.sql(&copy, "SELECT nextval('app.counter')"), server.sql(&source, "SELECT nextval('app.counter')"));
+    assert_eq!(
+        server.sql(&copy, "SELECT nextval('app.counter')"),
+        server.sql(&source, "SELECT nextval('app.counter')")
+    );
     assert_eq!(server.sql(&copy, "SELECT nextval('app.main_id_seq')"), "300");
     assert_eq!(server.sql(&copy, "SELECT nextval('untouched')"), "1");
 }
@@ -118,7 +123,11 @@ async fn excluded_tables_stay_behind() {
     server.sql(&from, "CREATE TABLE keep (id integer PRIMARY KEY); CREATE SCHEMA \"a.b\"; CREATE TABLE \"a.b\".\"log*\" (id integer PRIMARY KEY);
         CREATE TABLE refers (id integer REFERENCES \"a.b\".\"log*\"); INSERT INTO \"a.b\".\"log*\" VALUES (1); INSERT INTO refers VALUES (1)");
     let database = |exclude: &str| {
-        handover_postgres::PostgresDatabase::new("shop".parse().unwrap(), &server.settings(&from), vec![exclude.to_owned()])
+        handover_postgres::PostgresDatabase::new(
+            "shop".parse().unwrap(),
+            &server.settings(&from),
+            vec![exclude.to_owned()],
+        )
     };
     let view = database("a.b.log*").snapshot().await.unwrap();
     let names: Vec<String> = view.schema().tables.iter().map(|t| t.name.to_string()).collect();

@@ -28,7 +28,9 @@ async fn range(view: Arc<dyn DatabaseSnapshot>, to: Arc<PostgresTarget>, table: 
     });
     while let Some(first) = receive.recv().await {
         let mut batch = vec![first];
-        while batch.len() < 4 && let Ok(more) = receive.try_recv() {
+        while batch.len() < 4
+            && let Ok(more) = receive.try_recv()
+        {
             batch.push(more);
         }
         to.apply(&batch).await.unwrap();

@@ -34,13 +34,29 @@ async fn cannot_connect() {
     std::fs::write(&hba, "local all locked scram-sha-256\nlocal all all trust\n").unwrap();
     server.sql("postgres", "SELECT pg_reload_conf()");
     let url = |login: &str, more: &str| server.url("locked", "postgres").replace("locked@", login) + more;
-    check(&refused(&url("locked:hunter2@", "")).await, Class::NeedsOperator, &["shop, postgres at", "password", "`url`"]);
+    check(
+        &refused(&url("locked:hunter2@", "")).await,
+        Class::NeedsOperator,
+        &["shop, postgres at", "password", "`url`"],
+    );
     check(&refused(&url("locked@", "")).await, Class::NeedsOperator, &["password"]);
-    check(&refused(&url("locked@", "&password_file=/nowhere")).await, Class::NeedsOperator, &["password file"]);
-    check(&refused(&server.url("postgres", "absent")).await, Class::NeedsOperator, &["absent", "does not exist", "make it"]);
+    check(
+        &refused(&url("locked@", "&password_file=/nowhere")).await,
+        Class::NeedsOperator,
+        &["password file"],
+    );
+    check(
+        &refused(&server.url("postgres", "absent")).await,
+        Class::NeedsOperator,
+        &["absent", "does not exist", "make it"],
+    );
     check(&refused(&server.url("nobody", "postgres")).await, Class::NeedsOperator, &["nobody"]);
     check(&refused("postgres://u@/d?socket=/nowhere").await, Class::Transient, &["is the server running"]);
-    check(&refused("postgres://u@127.0.0.1:1/d").await, Class::Transient, &["127.0.0.1:1", "is the server running"]);
+    check(
+        &refused("postgres://u@127.0.0.1:1/d").await,
+        Class::Transient,
+        &["127.0.0.1:1", "is the server running"],
+    );
     let file = server.dir.join("password");
     std::fs::write(&file, "other\n").unwrap();
     let settings = Settings::parse(&url("locked@", &format!("&password_file={}", file.display()))).unwrap();
@@ -149,16 +165,30 @@ async fn what_the_target_lacks_is_told_before_loading() {
         }
     }
     let to = target(&server, &server.name("copy"));
-    check(&to.prepare(&schema).await.unwrap_err(), Class::NeedsOperator, &["extension nowhere", "install the package"]);
-    let found = privileges(&"shop".parse().unwrap(), &server.settings(&from), Side::Target(Some(&schema))).await.unwrap();
+    check(
+        &to.prepare(&schema).await.unwrap_err(),
+        Class::NeedsOperator,
+        &["extension nowhere", "install the package"],
+    );
+    let found = privileges(&"shop".parse().unwrap(), &server.settings(&from), Side::Target(Some(&schema)))
+        .await
+        .unwrap();
     assert!(found.iter().any(|f| f.what.contains("nowhere is not installed")), "{found:?}");
     to.undo().await.unwrap();
     let mut schema = view.schema().clone();
     schema.settings.insert("collate".to_owned(), "xx_YY.UTF-8".to_owned());
-    check(&to.prepare(&schema).await.unwrap_err(), Class::NeedsOperator, &["xx_YY.UTF-8", "dpkg-reconfigure locales"]);
+    check(
+        &to.prepare(&schema).await.unwrap_err(),
+        Class::NeedsOperator,
+        &["xx_YY.UTF-8", "dpkg-reconfigure locales"],
+    );
     let mut schema = view.schema().clone();
     schema.state.insert("key_collation/en_US.UTF-8".to_owned(), "2.31".to_owned());
-    check(&to.prepare(&schema).await.unwrap_err(), Class::NeedsOperator, &["en_US.UTF-8", "2.31", "key_order=bytes"]);
+    check(
+        &to.prepare(&schema).await.unwrap_err(),
+        Class::NeedsOperator,
+        &["en_US.UTF-8", "2.31", "key_order=bytes"],
+    );
     to.undo().await.unwrap();
 }
 
@@ -167,12 +197,26 @@ async fn statements_that_are_no_schema_are_refused() {
     let server = Server::shared();
     let from = server.create("hostile", "");
     let view = source(&server, &from).snapshot().await.unwrap();
-    for sql in ["COPY t FROM PROGRAM 'touch /tmp/x'", "CREATE TABLE t (a integer); DO $$ BEGIN END $$", "SET ROLE postgres", "CREATE ROLE r", "COMMIT"] {
+    for sql in [
+        "COPY t FROM PROGRAM 'touch /tmp/x'",
+        "CREATE TABLE t (a integer); DO $$ BEGIN END $$",
+        "SET ROLE postgres",
+        "CREATE ROLE r",
+        "COMMIT",
+    ] {
         let mut schema = view.schema().clone();
-        let ddl = handover_engine::rows::Ddl { kind: "table".to_owned(), name: "t".to_owned(), sql: sql.to_owned() };
+        let ddl = handover_engine::rows::Ddl {
+            kind: "table".to_owned(),
+            name: "t".to_owned(),
+            sql: sql.to_owned(),
+        };
         schema.after_load.push(ddl);
         let to = target(&server, &server.name("copy"));
-        check(&to.prepare(&schema).await.unwrap_err(), Class::NeedsOperator, &["table t", "a schema may not"]);
+        check(
+            &to.prepare(&schema).await.unwrap_err(),
+            Class::NeedsOperator,
+            &["table t", "a schema may not"],
+        );
     }
 }
 
@@ -187,7 +231,10 @@ async fn waiting_for_locks_ends_and_is_tried_again() {
     to.prepare(view.schema()).await.unwrap();
     let chunk = view.read(&table("t"), &KeyRange::default(), 1000).await.unwrap();
     to.apply(std::slice::from_ref(&chunk)).await.unwrap();
-    let partial = server.sql("postgres", &format!("SELECT datname FROM pg_database WHERE datname LIKE '{name}_\\_handover%'"));
+    let partial = server.sql(
+        "postgres",
+        &format!("SELECT datname FROM pg_database WHERE datname LIKE '{name}_\\_handover%'"),
+    );
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     server.sql(&partial, kill);
     // The session that was ended is noticed, by a failure that is tried again or by a new connection.
@@ -218,7 +265,8 @@ async fn values_do_not_show_in_failures() {
 
 #[tokio::test]
 async fn a_read_only_server_and_too_many_connections() {
-    let server = Server::start("max_connections = 12\nsuperuser_reserved_connections = 0\nmax_wal_senders = 0");
+    let server =
+        Server::start("max_connections = 12\nsuperuser_reserved_connections = 0\nmax_wal_senders = 0");
     let from = server.create("full", "");
     server.sql(&from, "CREATE TABLE t (id integer PRIMARY KEY)");
     let mut views = Vec::new();
@@ -229,4 +277,87 @@ async fn a_read_only_server_and_too_many_connections() {
         }
     };
     check(&failure, Class::Transient, &["too many"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_finish_goes_on() {
+    let server = Server::shared();
+    let from = server.create("interrupted", "");
+    let mut sql = String::from(
+        "CREATE TABLE t (id integer PRIMARY KEY, v integer); INSERT INTO t SELECT n, n FROM generate_series(1, 20000) n;",
+    );
+    for n in 0..12 {
+        sql +=
+            &format!("CREATE UNIQUE INDEX i{n} ON t (v, id); CREATE TABLE r{n} (id integer REFERENCES t);");
+    }
+    server.sql(&from, &sql);
+    let view = source(&server, &from).snapshot().await.unwrap();
+    let name = server.name("copy");
+    let to = target(&server, &name);
+    to.prepare(view.schema()).await.unwrap();
+    for chunk in all_chunks(&*view, 100_000).await {
+        to.apply(&[chunk]).await.unwrap();
+    }
+    let mut interrupted = 0;
+    loop {
+        let to = target(&server, &name);
+        let limit = std::time::Duration::from_millis(60 + 20 * interrupted);
+        match tokio::time::timeout(limit, to.finish(view.schema())).await {
+            Ok(done) => break done.unwrap(),
+            Err(_) => interrupted += 1,
+        }
+    }
+    assert!(interrupted > 0, "nothing was interrupted");
+    let to = target(&server, &name);
+    assert_eq!(to.reread_schema().await.unwrap().structure(), view.schema().structure());
+    to.publish().await.unwrap();
+    assert!(server.sorted_dump(&from) == server.sorted_dump(&name));
+}
+
+#[tokio::test]
+async fn encrypted_and_only_with_a_trusted_certificate() {
+    let server = Server::start("");
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_cert = ca.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let data = server.dir.join("data");
+    let write = |name: &str, text: String| std::fs::write(server.dir.join(name), text).unwrap();
+    write("data/server.crt", leaf.pem());
+    write("data/server.key", key.serialize_pem());
+    write("ca.pem", ca_cert.pem());
+    write("other.pem", other.cert.pem());
+    for file in ["server.crt", "server.key"] {
+        let path = data.join(file);
+        assert!(std::process::Command::new("chown").arg("postgres").arg(&path).status().unwrap().success());
+        assert!(std::process::Command::new("chmod").arg("600").arg(&path).status().unwrap().success());
+    }
+    server.sql("postgres", "CREATE ROLE remote LOGIN PASSWORD 'hunter2'; GRANT pg_read_all_data TO remote");
+    server.sql("postgres", &format!("ALTER SYSTEM SET ssl = on; ALTER SYSTEM SET port = {}", support::PORT));
+    server.sql("postgres", "ALTER SYSTEM SET listen_addresses = '127.0.0.1'");
+    server.stop();
+    std::fs::write(data.join("pg_hba.conf"), "local all all trust\nhostssl all all all scram-sha-256\n")
+        .unwrap();
+    let conf = std::fs::read_to_string(data.join("postgresql.auto.conf")).unwrap();
+    std::fs::write(
+        data.join("postgresql.auto.conf"),
+        conf.replace(&support::PORT.to_string(), &port.to_string()),
+    )
+    .unwrap();
+    server.boot();
+    let url = |more: &str| format!("postgres://remote:hunter2@localhost:{port}/postgres?{more}");
+    let ca = |name: &str| url(&format!("tls=required&ca={}/{name}", server.dir.display()));
+    let settings = Settings::parse(&ca("ca.pem")).unwrap();
+    PostgresDatabase::new("shop".parse().unwrap(), &settings, Vec::new()).facts().await.unwrap();
+    check(&refused(&ca("other.pem")).await, Class::NeedsOperator, &["certificate"]);
+    check(&refused(&url("tls=off")).await, Class::NeedsOperator, &["pg_hba.conf"]);
+    check(&refused(&ca("absent.pem")).await, Class::NeedsOperator, &["absent.pem", "correct `ca`"]);
 }

@@ -74,10 +74,19 @@ async fn whatever_the_defaults_of_sessions_are() {
     let source = server.create("defaults", "");
     server.sql(&source, TYPES);
     for setting in [
-        "DateStyle = 'SQL, DMY'", "IntervalStyle = 'iso_8601'", "extra_float_digits = -15",
-        "TimeZone = 'Asia/Kathmandu'", "bytea_output = 'escape'", "client_encoding = 'LATIN1'",
-        "search_path = public, pg_catalog", "statement_timeout = '1ms'", "xmloption = document", "array_nulls = off",
-        "default_transaction_isolation = serializable", "standard_conforming_strings = off", "lock_timeout = '1ms'",
+        "DateStyle = 'SQL, DMY'",
+        "IntervalStyle = 'iso_8601'",
+        "extra_float_digits = -15",
+        "TimeZone = 'Asia/Kathmandu'",
+        "bytea_output = 'escape'",
+        "client_encoding = 'LATIN1'",
+        "search_path = public, pg_catalog",
+        "statement_timeout = '1ms'",
+        "xmloption = document",
+        "array_nulls = off",
+        "default_transaction_isolation = serializable",
+        "standard_conforming_strings = off",
+        "lock_timeout = '1ms'",
     ] {
         if !setting.starts_with("statement_timeout") {
             server.sql(&source, &format!("ALTER DATABASE {source} SET {setting}"));
@@ -146,10 +155,18 @@ async fn keys_of_every_order() {
     let server = Server::shared();
     let source = server.create("keys", "");
     let kinds = [
-        ("text", "md5(n::text) || chr(n % 200 + 33)"), ("timestamptz", "'2020-01-01'::timestamptz + n * interval '1 s'"),
-        ("numeric", "n / 3.0"), ("uuid", "md5(n::text)::uuid"), ("bytea", "decode(md5(n::text), 'hex')"),
-        ("char(40)", "md5(n::text)"), ("float8", "sqrt(n)"), ("inet", "'10.0.0.0'::inet + n"), ("interval", "n * interval '1 s'"),
-        ("integer[]", "ARRAY[n % 7, n]"), ("jsonb", "to_jsonb(n)"), ("varchar(40) COLLATE \"C.utf8\"", "md5(n::text)"),
+        ("text", "md5(n::text) || chr(n % 200 + 33)"),
+        ("timestamptz", "'2020-01-01'::timestamptz + n * interval '1 s'"),
+        ("numeric", "n / 3.0"),
+        ("uuid", "md5(n::text)::uuid"),
+        ("bytea", "decode(md5(n::text), 'hex')"),
+        ("char(40)", "md5(n::text)"),
+        ("float8", "sqrt(n)"),
+        ("inet", "'10.0.0.0'::inet + n"),
+        ("interval", "n * interval '1 s'"),
+        ("integer[]", "ARRAY[n % 7, n]"),
+        ("jsonb", "to_jsonb(n)"),
+        ("varchar(40) COLLATE \"C.utf8\"", "md5(n::text)"),
     ];
     for (at, (kind, value)) in kinds.iter().enumerate() {
         server.sql(&source, &format!(

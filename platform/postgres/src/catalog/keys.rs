@@ -122,12 +122,7 @@ impl Reader<'_> {
     }
 
     /// Notes, for the target, that a key's order depends on a collation, or that it is byte order instead.
-    pub fn note_order(
-        &self,
-        table: &TableName,
-        key: &Candidate,
-        state: &mut BTreeMap<String, String>,
-    ) {
+    pub fn note_order(&self, table: &TableName, key: &Candidate, state: &mut BTreeMap<String, String>) {
         let collated = key.collations.iter().enumerate().filter(|(_, collation)| !collation.is_empty());
         let mut bytewise = Vec::new();
         for (at, collation) in collated {

@@ -43,9 +43,12 @@ fn digest(ddl: &Ddl) -> String {
 pub fn guard(item: &str, schema: &Schema) -> Result<()> {
     for ddl in schema.before_load.iter().chain(&schema.after_load) {
         if let Some(why) = statements(&ddl.sql).into_iter().find_map(refused) {
-            return Err(Failure::operator(format!("{item}, {} {}", ddl.kind, ddl.name), "it is not made here")
-                .because(Why(why))
-                .hint("drop it at the source, or make it at the target by hand"));
+            return Err(Failure::operator(
+                format!("{item}, {} {}", ddl.kind, ddl.name),
+                "it is not made here",
+            )
+            .because(Why(why))
+            .hint("drop it at the source, or make it at the target by hand"));
         }
     }
     Ok(())
@@ -119,7 +122,7 @@ impl Builder<'_> {
              FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0 \
              UNION ALL SELECT 'DROP RULE ' || pg_catalog.quote_ident(rulename) || ' ON ' || ev_class::pg_catalog.regclass \
              FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = ev_class \
-             WHERE rulename <> '_RETURN' AND c.relkind IN ('r', 'p') AND c.oid > 16383 \
+             WHERE rulename <> '_RETURN' AND c.oid > 16383 \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
              FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
@@ -140,7 +143,9 @@ impl Builder<'_> {
             return Ok(());
         }
         // All in one, with the notes: what is dropped is made again by `finish`, comments with it.
-        let kinds = ["event trigger", "trigger", "rule", "fk constraint", "check constraint", "comment"].map(literal).join(", ");
+        let kinds = ["event trigger", "trigger", "rule", "fk constraint", "check constraint", "comment"]
+            .map(literal)
+            .join(", ");
         let mut script = format!("BEGIN; DELETE FROM handover_state.made WHERE kind IN ({kinds});");
         for ddl in &schema.after_load {
             let text = ddl.sql.to_ascii_uppercase();
@@ -149,7 +154,8 @@ impl Builder<'_> {
                 || ddl.kind == "index attach"
                 || ddl.kind == "table attach";
             if unique {
-                script += &format!("DELETE FROM handover_state.made WHERE digest = {};", literal(&digest(ddl)));
+                script +=
+                    &format!("DELETE FROM handover_state.made WHERE digest = {};", literal(&digest(ddl)));
             }
         }
         for drop in drops {
@@ -169,8 +175,8 @@ impl Builder<'_> {
     pub async fn index_filled(&self, schema: &Schema) -> Result<Vec<usize>> {
         let mut empty = Vec::new();
         for (at, table) in schema.tables.iter().enumerate() {
-            let shape = Shape::of(schema, &table.name)
-                .map_err(|e| Failure::permanent(&self.item, e.to_string()))?;
+            let shape =
+                Shape::of(schema, &table.name).map_err(|e| Failure::permanent(&self.item, e.to_string()))?;
             let filled = self.list(&format!("SELECT 1 FROM ONLY {} LIMIT 1", shape.table)).await?;
             if filled.is_empty() {
                 empty.push(at);
@@ -305,7 +311,10 @@ fn hint(ddl: &Ddl, error: &tokio_postgres::Error) -> String {
     let Some(db) = error.as_db_error() else { return "it is tried again".to_owned() };
     let code = db.code();
     if ddl.kind == "extension" {
-        format!("install the package with the extension {} at the target; it may also need a superuser, or CREATE EXTENSION by hand in template1", ddl.name)
+        format!(
+            "install the package with the extension {} at the target; it may also need a superuser, or CREATE EXTENSION by hand in template1",
+            ddl.name
+        )
     } else if *code == SqlState::INSUFFICIENT_PRIVILEGE {
         "grant it to the role of `url`: the preflight shows the statements".to_owned()
     } else if *code == SqlState::UNDEFINED_OBJECT && db.message().contains("collation") {

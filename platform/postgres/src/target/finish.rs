@@ -41,7 +41,8 @@ async fn run(item: &str, conn: &Conn, sql: &str, what: &str) -> Result<()> {
 async fn sequences(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
     let mut calls = Vec::new();
     for (name, position) in with_prefix(schema, "sequence/") {
-        let parts = position.split_once(' ').and_then(|(n, called)| Some((n.parse::<i64>().ok()?, called == "t")));
+        let parts =
+            position.split_once(' ').and_then(|(n, called)| Some((n.parse::<i64>().ok()?, called == "t")));
         let (last, called) =
             parts.ok_or_else(|| Failure::permanent(item, "the position of a sequence is malformed"))?;
         calls.push(format!("pg_catalog.setval({}, {last}, {called})", literal(name)));

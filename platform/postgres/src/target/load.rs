@@ -13,10 +13,16 @@ use crate::connect::Conn;
 use crate::dump::OWN_SCHEMA;
 use crate::shape::Shape;
 
+/// Bytes that are sent with one message.
+const PIECE: usize = 256 << 10;
+
+/// An end of a range: whether the upper one, and its key.
+type End = (bool, Option<Vec<u8>>);
+
 /// What is known of a table's rows since `prepare`: ranges that nobody has touched need not be emptied.
 #[derive(Default)]
 pub struct Fresh {
-    tables: BTreeMap<TableName, BTreeSet<(bool, Option<Vec<u8>>)>>,
+    tables: BTreeMap<TableName, BTreeSet<End>>,
 }
 
 impl Fresh {
@@ -67,14 +73,12 @@ pub async fn apply(conn: &Conn, parts: &[Part<'_>]) -> Result<(), Refused> {
     while let Some(part) = rest.first() {
         // Neighbours in one table that need no emptying go through one COPY.
         let same = |p: &&Part<'_>| p.fresh && p.chunk.header.table == part.chunk.header.table;
-        let together = if part.fresh && !part.shape.hidden {
-            rest.iter().take_while(same).count()
-        } else {
-            1
-        };
+        let together =
+            if part.fresh && !part.shape.hidden { rest.iter().take_while(same).count() } else { 1 };
         let (now, later) = rest.split_at(together);
         rest = later;
-        let done = if part.shape.hidden { apply_placed(conn, part).await } else { apply_keyed(conn, now).await };
+        let done =
+            if part.shape.hidden { apply_placed(conn, part).await } else { apply_keyed(conn, now).await };
         if let Err(refused) = done {
             let _ = conn.batch_execute("ROLLBACK").await;
             return Err(refused);
@@ -103,8 +107,12 @@ async fn copy(conn: &Conn, sql: &str, mut blocks: Vec<Bytes>) -> Result<(), Erro
         return Ok(());
     }
     let mut sink = pin!(conn.copy_in::<_, Bytes>(sql).await?);
-    for block in blocks {
-        sink.send(block).await?;
+    // Piece by piece: what is sent is copied once more, and a row may be huge.
+    for mut block in blocks {
+        while !block.is_empty() {
+            let piece = block.split_to(block.len().min(PIECE));
+            sink.send(piece).await?;
+        }
     }
     sink.finish().await.map(drop)
 }
@@ -132,7 +140,9 @@ async fn apply_placed(conn: &Conn, part: &Part<'_>) -> Result<(), Refused> {
     );
     let begin = if columns.is_empty() { begin.replace("place\",  ", "place\" ") } else { begin };
     conn.batch_execute(&begin).await.map_err(refused)?;
-    copy(conn, &format!("COPY {staging} FROM STDIN"), vec![part.chunk.block.clone()]).await.map_err(refused)?;
+    copy(conn, &format!("COPY {staging} FROM STDIN"), vec![part.chunk.block.clone()])
+        .await
+        .map_err(refused)?;
     let values = if columns.is_empty() { String::new() } else { format!("({columns}) ") };
     let sql = format!(
         "WITH put AS (INSERT INTO {table} {values}OVERRIDING SYSTEM VALUE SELECT {columns} FROM {staging} RETURNING ctid AS at), \

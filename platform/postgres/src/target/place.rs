@@ -203,7 +203,10 @@ impl Place {
             };
             let name = name.split('.').map(quote).collect::<Vec<_>>().join(".");
             let sql = format!("ALTER DATABASE {} SET {name} = {value}", quote(&self.partial));
-            admin.batch_execute(&sql).await.map_err(self.failed("a setting of the database cannot be made"))?;
+            admin
+                .batch_execute(&sql)
+                .await
+                .map_err(self.failed("a setting of the database cannot be made"))?;
         }
         Ok(())
     }
@@ -219,8 +222,10 @@ impl Place {
         let mut tries = 0;
         loop {
             admin.batch_execute(&terminate).await.map_err(|error| {
-                failed(self.item(), "other sessions cannot be ended", &error)
-                    .hint(format!("stop its services, or GRANT pg_signal_backend TO {}", quote(&self.settings.user)))
+                failed(self.item(), "other sessions cannot be ended", &error).hint(format!(
+                    "stop its services, or GRANT pg_signal_backend TO {}",
+                    quote(&self.settings.user)
+                ))
             })?;
             let Err(error) = admin.batch_execute(sql).await else { return Ok(()) };
             let _ = admin.batch_execute("ROLLBACK").await;

@@ -62,7 +62,9 @@ impl Server {
         let dir = temp.path().to_owned();
         run(Command::new("chown").arg("postgres").arg(&dir));
         let data = dir.join("data");
-        run(program("initdb").args(["-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D"]).arg(&data));
+        run(program("initdb")
+            .args(["-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D"])
+            .arg(&data));
         let text = format!(
             "listen_addresses = ''\nport = {PORT}\nunix_socket_directories = '{}'\nwal_level = logical\nfsync = off\n\
              shared_buffers = 64MB\nmax_connections = 200\n{settings}\n",
@@ -80,7 +82,11 @@ impl Server {
         let mut command = program("pg_ctl");
         command.arg("-D").arg(self.dir.join("data")).args(["-w", "start", "-l"]).arg(log);
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
-        assert!(status.success(), "{}", std::fs::read_to_string(self.dir.join("data/log")).unwrap_or_default());
+        assert!(
+            status.success(),
+            "{}",
+            std::fs::read_to_string(self.dir.join("data/log")).unwrap_or_default()
+        );
     }
 
     pub fn stop(&self) {
@@ -190,7 +196,7 @@ pub async fn all_chunks(view: &dyn DatabaseSnapshot, budget: u64) -> Vec<RowsChu
 }
 
 /// Copies a database whole and publishes it.
-pub async fn migrate(server: &Server, from: &str, to: &str) -> (std::sync::Arc<dyn DatabaseSnapshot>, PostgresTarget) {
+pub async fn migrate(server: &Server, from: &str, to: &str) -> (Arc<dyn DatabaseSnapshot>, PostgresTarget) {
     let view = source(server, from).snapshot().await.unwrap();
     let target = target(server, to);
     target.prepare(view.schema()).await.unwrap();

@@ -320,6 +320,8 @@ async fn encrypted_and_only_with_a_trusted_certificate() {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // OpenSSL, which pg_dump uses, tells authorities and servers apart by their names.
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "the authority");
     let ca_cert = ca.self_signed(&ca_key).unwrap();
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let key = rcgen::KeyPair::generate().unwrap();

@@ -100,7 +100,7 @@ fn skip_token(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let until = |n: Option<usize>| n.map_or(bytes.len(), |n| at + n);
     match rest[0] {
-        b'-' if rest.starts_with(b"--") => until(rest.iter().position(|b| *b == b'\n')),
+        b'-' if rest.starts_with(b"--") => until(rest.iter().position(|b| matches!(b, b'\n' | b'\r'))),
         b'/' if rest.starts_with(b"/*") => skip_comment(bytes, at),
         b'\'' => {
             let escapes =
@@ -295,9 +295,10 @@ mod tests {
 
     #[test]
     fn cuts_statements_where_they_end() {
-        let table: [(&str, &[&str]); 6] = [
+        let table: [(&str, &[&str]); 7] = [
             ("SELECT 1; SELECT 2;", &["SELECT 1", "SELECT 2"]),
             ("-- a; b\nSELECT ';' /* ; /* ; */ ; */;\n", &["SELECT ';' /* ; /* ; */ ; */"]),
+            ("A -- ;\r; B", &["A -- ;", "B"]),
             ("SELECT $$;$$, $a$;$$;$a$; B", &["SELECT $$;$$, $a$;$$;$a$", "B"]),
             (r"SELECT E'\';', 'a\'; B", &[r"SELECT E'\';', 'a\'", "B"]),
             ("SELECT \";\", 'it''s;'; B", &["SELECT \";\", 'it''s;'", "B"]),

@@ -287,11 +287,12 @@ async fn make(conn: &Conn, ddl: &Ddl) -> std::result::Result<(), tokio_postgres:
     let mut tries = 0;
     loop {
         tries += 1;
-        // Statement by statement, so that none can end the transaction around them.
+        // Statement by statement, so that none can end the transaction around them; prepared, since the server then refuses
+        // text that is more than one statement after all.
         let mut done = conn.batch_execute("BEGIN").await;
         for statement in statements(&ddl.sql) {
             if done.is_ok() {
-                done = conn.batch_execute(statement).await;
+                done = conn.execute(statement, &[]).await.map(drop);
             }
         }
         if done.is_ok() {

@@ -42,7 +42,12 @@ pub fn literal_bytes(bytes: &[u8], encoding: &str) -> String {
                 // Writing to a string cannot fail.
                 let _ = write!(hex, "{byte:02x}");
             }
-            format!("pg_catalog.convert_from('\\x{hex}'::pg_catalog.bytea, {})", literal(encoding))
+            // The name of the encoding has a collation, "C", which would win over the column's: through a type that has none,
+            // the text comes back with the default one, which yields.
+            format!(
+                "pg_catalog.textin(pg_catalog.textout(pg_catalog.convert_from('\\x{hex}'::pg_catalog.bytea, {})))",
+                literal(encoding)
+            )
         }
     }
 }
@@ -289,7 +294,7 @@ mod tests {
         assert_eq!(literal("a\\b'"), "E'a\\\\b'''");
         assert_eq!(
             literal_bytes(b"\xe9", "LATIN1"),
-            "pg_catalog.convert_from('\\xe9'::pg_catalog.bytea, 'LATIN1')"
+            "pg_catalog.textin(pg_catalog.textout(pg_catalog.convert_from('\\xe9'::pg_catalog.bytea, 'LATIN1')))"
         );
     }
 

@@ -7,11 +7,12 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("handover-proto", &[]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
     ("handover-platform", &["handover-engine"]),
+    ("handover-postgres", &["handover-engine"]),
     ("handover-transport", &["handover-engine", "handover-proto", "handover-certs"]),
     ("handover-agent-source", AGENT),
     ("handover-agent-target", AGENT),

@@ -223,6 +223,7 @@ impl Reading {
             key,
             estimated_rows: table.rows,
             estimated_bytes: table.bytes,
+            cuts: Vec::new(),
         });
         tables.insert(table.name, Table { index, transactional: table.transactional });
         Ok(())

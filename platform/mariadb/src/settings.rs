@@ -144,6 +144,11 @@ impl Settings {
         }
     }
 
+    /// The database and its server, without credentials.
+    pub fn location(&self) -> String {
+        format!("{} at {}", self.database, self.server())
+    }
+
     /// The server, for messages.
     pub fn server(&self) -> String {
         match &self.socket {

@@ -310,10 +310,9 @@ fn statements(entries: &[Entry], half: Section) -> Vec<Ddl> {
             Section::None => Section::After,
             section => section,
         };
-        section == half
-            && !APART.contains(&entry.kind.as_str())
-            && !entry.make.trim().is_empty()
-            && !(entry.kind == "COMMENT" && entry.tag.starts_with("DATABASE "))
+        let apart = APART.contains(&entry.kind.as_str())
+            || (entry.kind == "COMMENT" && entry.tag.starts_with("DATABASE "));
+        section == half && !apart && !entry.make.trim().is_empty()
     };
     let made = |entry: &Entry| Ddl {
         kind: entry.kind.to_lowercase(),

@@ -26,6 +26,10 @@ const SESSION: &str = "SET search_path = ''; SET standard_conforming_strings = o
     SET quote_all_identifiers = off; SET check_function_bodies = off; \
     SET default_transaction_read_only = off; SET client_min_messages = warning; SET jit = off; SET max_parallel_workers_per_gather = 0";
 
+/// Limits that only some versions have.
+const NO_LIMITS: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+    WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
+
 /// A connection; dropping it ends the session at the server.
 pub struct Conn {
     client: Client,
@@ -63,7 +67,9 @@ impl Conn {
                 Self { client, driver: drive(connection) }
             }
         };
-        conn.batch_execute(SESSION).await.map_err(|e| failed(&item, "its session cannot be set up", &e))?;
+        conn.batch_execute(&format!("{SESSION}; {NO_LIMITS}"))
+            .await
+            .map_err(|e| failed(&item, "its session cannot be set up", &e))?;
         Ok(conn)
     }
 

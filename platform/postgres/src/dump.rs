@@ -130,7 +130,7 @@ fn complaint(dataset: &DatasetName, settings: &Settings, text: &str) -> Failure 
     }
     let passing =
         ["connection", "shutting down", "starting up", "lock timeout", "terminat", "snapshot", "deadlock"];
-    let class = if passing.iter().any(|word| said.contains(word)) {
+    let class = if passing.iter().any(|word| said.contains(word)) && !said.contains("certificate") {
         handover_engine::failure::Class::Transient
     } else {
         handover_engine::failure::Class::NeedsOperator

@@ -42,7 +42,12 @@ pub fn literal_bytes(bytes: &[u8], encoding: &str) -> String {
                 // Writing to a string cannot fail.
                 let _ = write!(hex, "{byte:02x}");
             }
-            format!("pg_catalog.convert_from('\\x{hex}'::pg_catalog.bytea, {})", literal(encoding))
+            // The name of the encoding has a collation, "C", which would win over the column's: through a type that has none,
+            // the text comes back with the default one, which yields.
+            format!(
+                "pg_catalog.textin(pg_catalog.textout(pg_catalog.convert_from('\\x{hex}'::pg_catalog.bytea, {})))",
+                literal(encoding)
+            )
         }
     }
 }
@@ -100,7 +105,7 @@ fn skip_token(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let until = |n: Option<usize>| n.map_or(bytes.len(), |n| at + n);
     match rest[0] {
-        b'-' if rest.starts_with(b"--") => until(rest.iter().position(|b| *b == b'\n')),
+        b'-' if rest.starts_with(b"--") => until(rest.iter().position(|b| matches!(b, b'\n' | b'\r'))),
         b'/' if rest.starts_with(b"/*") => skip_comment(bytes, at),
         b'\'' => {
             let escapes =
@@ -289,15 +294,16 @@ mod tests {
         assert_eq!(literal("a\\b'"), "E'a\\\\b'''");
         assert_eq!(
             literal_bytes(b"\xe9", "LATIN1"),
-            "pg_catalog.convert_from('\\xe9'::pg_catalog.bytea, 'LATIN1')"
+            "pg_catalog.textin(pg_catalog.textout(pg_catalog.convert_from('\\xe9'::pg_catalog.bytea, 'LATIN1')))"
         );
     }
 
     #[test]
     fn cuts_statements_where_they_end() {
-        let table: [(&str, &[&str]); 6] = [
+        let table: [(&str, &[&str]); 7] = [
             ("SELECT 1; SELECT 2;", &["SELECT 1", "SELECT 2"]),
             ("-- a; b\nSELECT ';' /* ; /* ; */ ; */;\n", &["SELECT ';' /* ; /* ; */ ; */"]),
+            ("A -- ;\r; B", &["A -- ;", "B"]),
             ("SELECT $$;$$, $a$;$$;$a$; B", &["SELECT $$;$$, $a$;$$;$a$", "B"]),
             (r"SELECT E'\';', 'a\'; B", &[r"SELECT E'\';', 'a\'", "B"]),
             ("SELECT \";\", 'it''s;'; B", &["SELECT \";\", 'it''s;'", "B"]),

@@ -278,3 +278,88 @@ async fn a_read_only_server_and_too_many_connections() {
     };
     check(&failure, Class::Transient, &["too many"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_finish_goes_on() {
+    let server = Server::shared();
+    let from = server.create("interrupted", "");
+    let mut sql = String::from(
+        "CREATE TABLE t (id integer PRIMARY KEY, v integer); INSERT INTO t SELECT n, n FROM generate_series(1, 20000) n;",
+    );
+    for n in 0..12 {
+        sql +=
+            &format!("CREATE UNIQUE INDEX i{n} ON t (v, id); CREATE TABLE r{n} (id integer REFERENCES t);");
+    }
+    server.sql(&from, &sql);
+    let view = source(&server, &from).snapshot().await.unwrap();
+    let name = server.name("copy");
+    let to = target(&server, &name);
+    to.prepare(view.schema()).await.unwrap();
+    for chunk in all_chunks(&*view, 100_000).await {
+        to.apply(&[chunk]).await.unwrap();
+    }
+    let mut interrupted = 0;
+    loop {
+        let to = target(&server, &name);
+        let limit = std::time::Duration::from_millis(60 + 20 * interrupted);
+        match tokio::time::timeout(limit, to.finish(view.schema())).await {
+            Ok(done) => break done.unwrap(),
+            Err(_) => interrupted += 1,
+        }
+    }
+    assert!(interrupted > 0, "nothing was interrupted");
+    let to = target(&server, &name);
+    assert_eq!(to.reread_schema().await.unwrap().structure(), view.schema().structure());
+    to.publish().await.unwrap();
+    assert!(server.sorted_dump(&from) == server.sorted_dump(&name));
+}
+
+#[tokio::test]
+async fn encrypted_and_only_with_a_trusted_certificate() {
+    let server = Server::start("");
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // OpenSSL, which pg_dump uses, tells authorities and servers apart by their names.
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "the authority");
+    let ca_cert = ca.self_signed(&ca_key).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let data = server.dir.join("data");
+    let write = |name: &str, text: String| std::fs::write(server.dir.join(name), text).unwrap();
+    write("data/server.crt", leaf.pem());
+    write("data/server.key", key.serialize_pem());
+    write("ca.pem", ca_cert.pem());
+    write("other.pem", other.cert.pem());
+    for file in ["server.crt", "server.key"] {
+        let path = data.join(file);
+        assert!(std::process::Command::new("chown").arg("postgres").arg(&path).status().unwrap().success());
+        assert!(std::process::Command::new("chmod").arg("600").arg(&path).status().unwrap().success());
+    }
+    server.sql("postgres", "CREATE ROLE remote LOGIN PASSWORD 'hunter2'; GRANT pg_read_all_data TO remote");
+    server.sql("postgres", &format!("ALTER SYSTEM SET ssl = on; ALTER SYSTEM SET port = {}", support::PORT));
+    server.sql("postgres", "ALTER SYSTEM SET listen_addresses = '127.0.0.1'");
+    server.stop();
+    std::fs::write(data.join("pg_hba.conf"), "local all all trust\nhostssl all all all scram-sha-256\n")
+        .unwrap();
+    let conf = std::fs::read_to_string(data.join("postgresql.auto.conf")).unwrap();
+    std::fs::write(
+        data.join("postgresql.auto.conf"),
+        conf.replace(&support::PORT.to_string(), &port.to_string()),
+    )
+    .unwrap();
+    server.boot();
+    let url = |more: &str| format!("postgres://remote:hunter2@localhost:{port}/postgres?{more}");
+    let ca = |name: &str| url(&format!("tls=required&ca={}/{name}", server.dir.display()));
+    let settings = Settings::parse(&ca("ca.pem")).unwrap();
+    PostgresDatabase::new("shop".parse().unwrap(), &settings, Vec::new()).facts().await.unwrap();
+    check(&refused(&ca("other.pem")).await, Class::NeedsOperator, &["certificate"]);
+    check(&refused(&url("tls=off")).await, Class::NeedsOperator, &["pg_hba.conf"]);
+    check(&refused(&ca("absent.pem")).await, Class::NeedsOperator, &["absent.pem", "correct `ca`"]);
+}

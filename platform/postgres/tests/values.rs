@@ -190,3 +190,39 @@ async fn keys_of_every_order() {
         assert!(again.header == chunk.header, "{:?}", chunk.header);
     }
 }
+
+#[tokio::test]
+async fn text_keys_in_the_order_of_collations_and_of_bytes() {
+    use handover_engine::ports::{Database, DatabaseTarget};
+    let server = Server::shared();
+    let source = server.create("collated", "");
+    server.sql(
+        &source,
+        "CREATE TABLE t (k text COLLATE \"de-x-icu\" PRIMARY KEY, v integer); \
+         INSERT INTO t SELECT (ARRAY['a', 'B', 'ä', 'Z', 'é', '-'])[n % 6 + 1] || n / 6, n FROM generate_series(1, 3000) n",
+    );
+    let mut digests = Vec::new();
+    for order in ["collation", "bytes"] {
+        let url = format!("{}&key_order={order}", server.url("postgres", &source));
+        let settings = handover_postgres::Settings::parse(&url).unwrap();
+        let database =
+            handover_postgres::PostgresDatabase::new("shop".parse().unwrap(), &settings, Vec::new());
+        let view = database.snapshot().await.unwrap();
+        let chunks = support::all_chunks(&*view, 2_000).await;
+        let target = support::target(&server, &server.name("copy"));
+        target.prepare(view.schema()).await.unwrap();
+        for chunk in chunks.iter().rev().chain(&chunks) {
+            target.apply(std::slice::from_ref(chunk)).await.unwrap();
+        }
+        target.finish(view.schema()).await.unwrap();
+        for chunk in &chunks {
+            let again = target.reread(&chunk.header.table, &chunk.header.range).await.unwrap();
+            assert!(again.header == chunk.header, "{order}: {:?}", chunk.header);
+        }
+        assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+        digests.push(
+            view.read(&chunks[0].header.table, &Default::default(), u64::MAX).await.unwrap().header.digest,
+        );
+    }
+    assert_ne!(digests[0], digests[1], "both orders are the same");
+}

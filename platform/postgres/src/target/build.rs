@@ -122,7 +122,7 @@ impl Builder<'_> {
              FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0 \
              UNION ALL SELECT 'DROP RULE ' || pg_catalog.quote_ident(rulename) || ' ON ' || ev_class::pg_catalog.regclass \
              FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = ev_class \
-             WHERE rulename <> '_RETURN' AND c.relkind IN ('r', 'p') AND c.oid > 16383 \
+             WHERE rulename <> '_RETURN' AND c.oid > 16383 \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
              FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
@@ -287,11 +287,12 @@ async fn make(conn: &Conn, ddl: &Ddl) -> std::result::Result<(), tokio_postgres:
     let mut tries = 0;
     loop {
         tries += 1;
-        // Statement by statement, so that none can end the transaction around them.
+        // Statement by statement, so that none can end the transaction around them; prepared, since the server then refuses
+        // text that is more than one statement after all.
         let mut done = conn.batch_execute("BEGIN").await;
         for statement in statements(&ddl.sql) {
             if done.is_ok() {
-                done = conn.batch_execute(statement).await;
+                done = conn.execute(statement, &[]).await.map(drop);
             }
         }
         if done.is_ok() {

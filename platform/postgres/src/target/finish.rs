@@ -35,7 +35,7 @@ async fn run(item: &str, conn: &Conn, sql: &str, what: &str) -> Result<()> {
     if let Some(why) = statements(sql).into_iter().filter(|s| *s != "ANALYZE").find_map(refused) {
         return Err(Failure::permanent(item, format!("{what}: {why}")));
     }
-    conn.batch_execute(sql).await.map_err(|e| failed(item, what, &e))
+    conn.execute(sql, &[]).await.map(drop).map_err(|e| failed(item, what, &e))
 }
 
 async fn sequences(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
@@ -84,7 +84,7 @@ async fn attempt(item: &str, conn: &Conn, sql: &str) -> Result<()> {
             tracing::warn!(item, why, "a grant is left out");
             continue;
         }
-        let Err(error) = conn.batch_execute(statement).await else { continue };
+        let Err(error) = conn.execute(statement, &[]).await else { continue };
         let passable = [SqlState::UNDEFINED_OBJECT, SqlState::INSUFFICIENT_PRIVILEGE];
         if !error.code().is_some_and(|code| passable.contains(code)) {
             return Err(failed(item, "owners and grants cannot be set", &error));

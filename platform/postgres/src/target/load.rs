@@ -13,10 +13,16 @@ use crate::connect::Conn;
 use crate::dump::OWN_SCHEMA;
 use crate::shape::Shape;
 
+/// Bytes that are sent with one message.
+const PIECE: usize = 256 << 10;
+
+/// An end of a range: whether the upper one, and its key.
+type End = (bool, Option<Vec<u8>>);
+
 /// What is known of a table's rows since `prepare`: ranges that nobody has touched need not be emptied.
 #[derive(Default)]
 pub struct Fresh {
-    tables: BTreeMap<TableName, BTreeSet<(bool, Option<Vec<u8>>)>>,
+    tables: BTreeMap<TableName, BTreeSet<End>>,
 }
 
 impl Fresh {
@@ -101,8 +107,12 @@ async fn copy(conn: &Conn, sql: &str, mut blocks: Vec<Bytes>) -> Result<(), Erro
         return Ok(());
     }
     let mut sink = pin!(conn.copy_in::<_, Bytes>(sql).await?);
-    for block in blocks {
-        sink.send(block).await?;
+    // Piece by piece: what is sent is copied once more, and a row may be huge.
+    for mut block in blocks {
+        while !block.is_empty() {
+            let piece = block.split_to(block.len().min(PIECE));
+            sink.send(piece).await?;
+        }
     }
     sink.finish().await.map(drop)
 }

@@ -196,11 +196,7 @@ pub async fn all_chunks(view: &dyn DatabaseSnapshot, budget: u64) -> Vec<RowsChu
 }
 
 /// Copies a database whole and publishes it.
-pub async fn migrate(
-    server: &Server,
-    from: &str,
-    to: &str,
-) -> (std::sync::Arc<dyn DatabaseSnapshot>, PostgresTarget) {
+pub async fn migrate(server: &Server, from: &str, to: &str) -> (Arc<dyn DatabaseSnapshot>, PostgresTarget) {
     let view = source(server, from).snapshot().await.unwrap();
     let target = target(server, to);
     target.prepare(view.schema()).await.unwrap();

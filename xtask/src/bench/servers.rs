@@ -5,12 +5,13 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use handover_tests::bed::{Bed, Dataset};
 use handover_tests::compare::{Side, servers};
 use handover_tests::locate::Binaries;
+use handover_tests::poll;
 use handover_tests::server::{Engine, Server};
 use serde_json::Value;
 
@@ -109,7 +110,7 @@ impl Run<'_> {
         bed.target.restart_afresh()?;
         let digest = bed.plan()?;
         rustix::fs::sync();
-        let begun = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        let begun = poll::wall_ms() as f64 / 1000.0;
         run_quietly(bed.command().args(["start", &digest]))?;
         bed.settle(Duration::from_secs(3600))?;
         let found = servers(self.side(&self.from), self.side(&self.to))?;

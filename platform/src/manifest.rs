@@ -239,7 +239,7 @@ mod tests {
         let table = [
             (GOOD.replace("release", "relaese"), "relaese"),
             (GOOD.replace("release", "relaese"), "line 4"),
-            (GOOD.replace("sqlite:/var", "sqlite:var"), "`main`: `url`: write the path absolutely"),
+            (GOOD.replace("sqlite:/var", "sqlite:var"), "write the path absolutely"),
             (GOOD.replace("sqlite:/var", "oracle://joe:secret@db/var"), "oracle://…@db/var"),
             (GOOD.replace("\"/var/spool", "\"var/spool"), "`spool`: `root`"),
             (GOOD.replace("\"spool\"", "\"main\""), "the name is used twice"),

@@ -181,6 +181,13 @@ impl Reading {
             )
             .hint("name it in `exclude`, and report this")
         };
+        if let Some(column) = columns.iter().find(|column| has_lost_members(&column.declared)) {
+            return Err(Failure::operator(
+                format!("{}, table {}, column {}", session.item(), table.name, column.name),
+                "the server shows a `?` among its members: one of them may have a character that no statement of this server can show",
+            )
+            .hint("rename the member, or name the table in `exclude`"));
+        }
         let parts = create::parts(&statement, index.as_deref()).ok_or_else(unusable)?;
         let Catalog { schema, tables, notes } = &mut self.catalog;
         let alter = format!("ALTER TABLE {} ", quote(&table.name));
@@ -227,5 +234,34 @@ impl Reading {
         });
         tables.insert(table.name, Table { index, transactional: table.transactional });
         Ok(())
+    }
+}
+
+/// The server shows definitions in utf8mb3, and writes `?` for every character of four bytes: such a member would
+/// silently become another.
+fn has_lost_members(declared: &str) -> bool {
+    let lower = declared.to_ascii_lowercase();
+    let has_members = lower.starts_with("enum(") || lower.starts_with("set(");
+    let is_wide =
+        ["utf8mb4", "utf16", "utf32"].iter().any(|wide| lower.contains(&format!("character set {wide}")));
+    has_members && is_wide && declared.contains('?')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_cannot_be_shown_are_noticed() {
+        let table = [
+            ("enum('a','?') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", true),
+            ("set('?') CHARACTER SET utf16 COLLATE utf16_bin", true),
+            ("enum('a','?') CHARACTER SET latin1 COLLATE latin1_bin", false),
+            ("enum('a') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false),
+            ("varchar(3) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false),
+        ];
+        for (declared, lost) in table {
+            assert_eq!(has_lost_members(declared), lost, "{declared}");
+        }
     }
 }

@@ -33,6 +33,9 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let bed = Bed::at(place.path(), binaries, vec![dataset], "info")?;
     say(format!("moving {columns} columns, {values} values: {}", bed.start()?));
     bed.settle(Duration::from_secs(600))?;
+    // What the migration keeps for an undo goes.
+    bed.cli(&["finalize"])?.success()?;
+    bed.settle(Duration::from_secs(600))?;
     let found = servers(Side { server: &from, database: "app" }, Side { server: &to, database: "app" })?;
     println!("{}", found.describe());
     Ok(Outcome {

@@ -53,7 +53,7 @@ pub fn compare(source: &Inventory, target: &Inventory, options: &Options) -> Vec
     versions(source, target, &mut findings);
     clocks(source, target, &mut findings);
     datasets(source, target, options, &mut findings);
-    space(source, target, &mut findings);
+    space(source, target, options, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
@@ -134,9 +134,10 @@ fn bytes(facts: &DatasetFacts) -> u64 {
     }
 }
 
-fn space(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
+fn space(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
     let mut needed = std::collections::BTreeMap::<&str, (u64, u64)>::new();
-    for dataset in &source.datasets {
+    let chosen = |name| options.datasets.is_empty() || options.datasets.contains(name);
+    for dataset in source.datasets.iter().filter(|dataset| chosen(&dataset.name)) {
         let Some(here) = target.datasets.iter().find(|d| d.name == dataset.name) else { continue };
         let place = match &here.facts {
             DatasetFacts::Database(database) => &database.location,

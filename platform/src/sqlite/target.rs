@@ -34,6 +34,8 @@ struct Shared {
     place: Place,
     /// The connection to what is being built (or, when nothing is, to what was published) and its schema.
     open: Mutex<Option<(Connection, Arc<Schema>)>>,
+    /// One thing at a time: work that a caller no longer waits for goes on to its end, and must not meet an undo.
+    gate: Arc<tokio::sync::Mutex<()>>,
 }
 
 type Open<'a> = MutexGuard<'a, Option<(Connection, Arc<Schema>)>>;
@@ -43,7 +45,7 @@ impl SqliteTarget {
     /// and owner of the source's; where the source does not tell, mode 0640.
     pub fn new(dataset: DatasetName, path: PathBuf, migration: &MigrationId) -> Self {
         let place = Place::new(dataset.clone(), path, migration.clone());
-        Self { shared: Arc::new(Shared { dataset, place, open: Mutex::new(None) }) }
+        Self { shared: Arc::new(Shared { dataset, place, open: Mutex::new(None), gate: Arc::default() }) }
     }
 
     async fn run<T: Send + 'static>(
@@ -51,7 +53,12 @@ impl SqliteTarget {
         work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let shared = self.shared.clone();
-        blocking(&self.shared.dataset, move || work(&shared)).await
+        let gate = shared.gate.clone().lock_owned().await;
+        blocking(&self.shared.dataset, move || {
+            let _gate = gate;
+            work(&shared)
+        })
+        .await
     }
 }
 

@@ -355,12 +355,18 @@ impl Driver {
     async fn take(&mut self, messages: Vec<Message>) -> Result<()> {
         let mut records = Vec::new();
         let mut flushed = Vec::new();
+        let mut is_told = false;
         for message in messages {
+            // What is told at the end: a crash must not forget it once the step that found it is done.
+            is_told |= matches!(message, Message::LeftOut(_) | Message::Verified(..));
             match message {
                 Message::Records(more) => records.extend(more),
                 Message::Flush(done) => flushed.push(done),
                 other => self.count(other, &mut records),
             }
+        }
+        if is_told {
+            records.push(Record::Outcome(self.migration.outcome.clone()));
         }
         for record in &records {
             if let Record::StepDone(step) = record {
@@ -402,15 +408,10 @@ impl Driver {
                 }
             }
             Message::Note { item, text } => records.push(Record::Event(Event::Note { item, text })),
-            Message::LeftOut(item) => {
-                outcome.leave_out(item);
-                // Else a crash would forget it, once the step that left it out is done.
-                records.push(Record::Outcome(outcome.clone()));
-            }
+            Message::LeftOut(item) => outcome.leave_out(item),
             Message::Differs(difference) => outcome.differs(difference),
             Message::Verified(dataset, verified) => {
                 outcome.verified.insert(dataset, verified);
-                records.push(Record::Outcome(outcome.clone()));
             }
             Message::Records(_) | Message::Flush(_) => {}
         }

@@ -177,23 +177,7 @@ impl Server {
     pub fn run(&self, database: &str, sql: &str) -> Result<String> {
         let database =
             if database.is_empty() && self.engine == Engine::Postgres { "postgres" } else { database };
-        let mut command = self.client(database);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("the client")?;
-        let mut stdin = child.stdin.take().context("no standard input")?;
-        let text = sql.to_owned();
-        let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
-        let output = child.wait_with_output()?;
-        // A client that failed did not read all of it, and says why by itself.
-        let _ = writer.join();
-        let told = String::from_utf8_lossy(&output.stderr);
-        let shown: String = sql.chars().take(300).collect();
-        ensure!(output.status.success(), "{} refused {shown:?}: {told}", self.engine.name());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        run(&mut self.client(database), sql)
     }
 
     /// Makes an empty database.
@@ -227,6 +211,8 @@ impl Server {
                 let mut command = Command::new("mariadb-install-db");
                 command.arg("--no-defaults").arg("--user=mysql").arg(format!("--datadir={}", data.display()));
                 command.args(["--auth-root-authentication-method=socket", "--skip-test-db"]);
+                // Servers that are made at the same time name their temporary tables alike.
+                command.arg(format!("--tmpdir={}", self.dir.display()));
                 command
             }
             Engine::Postgres => {
@@ -309,6 +295,22 @@ impl Drop for Server {
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Feeds SQL to a client of either engine; what it prints.
+pub fn run(client: &mut Command, sql: &str) -> Result<String> {
+    client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = client.spawn().with_context(|| format!("{client:?}"))?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    let text = sql.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let output = child.wait_with_output()?;
+    // A client that failed did not read all of it, and says why by itself.
+    let _ = writer.join();
+    let told = String::from_utf8_lossy(&output.stderr);
+    let shown: String = sql.chars().take(300).collect();
+    ensure!(output.status.success(), "{shown:?} was refused: {told}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn id(what: &str, user: &str) -> Result<u32> {

@@ -211,7 +211,7 @@ impl Server {
                 let mut command = Command::new("mariadb-install-db");
                 command.arg("--no-defaults").arg("--user=mysql").arg(format!("--datadir={}", data.display()));
                 command.args(["--auth-root-authentication-method=socket", "--skip-test-db"]);
-                // Servers that are made at the same time name their temporary tables alike.
+                // Servers that share a folder of temporary files can meet there, and crash.
                 command.arg(format!("--tmpdir={}", self.dir.display()));
                 command
             }
@@ -246,7 +246,8 @@ impl Server {
                     .arg(format!("--port={}", self.port));
                 command
                     .arg("--bind-address=127.0.0.1")
-                    .arg(format!("--pid-file={}", self.dir.join("pid").display()));
+                    .arg(format!("--pid-file={}", self.dir.join("pid").display()))
+                    .arg(format!("--tmpdir={}", self.dir.display()));
                 command.args([
                     "--server-id=1",
                     "--log-bin=mysql-bin",

@@ -21,7 +21,7 @@ pub fn run(options: &Options) -> Result<()> {
     run_cargo(&["build", "--workspace", "--bins"], &[])?;
     if is_installed("cargo-nextest") {
         say("running the tests with cargo-nextest");
-        run_cargo(&["nextest", "run", "--workspace"], &options.rest)?;
+        run_cargo(&["nextest", "run", "--workspace", "--no-fail-fast"], &options.rest)?;
         if options.rest.is_empty() {
             say("running the tests in documentation");
             run_cargo(&["test", "--workspace", "--doc", "--quiet"], &[])?;
@@ -29,7 +29,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     say("running the tests (cargo-nextest would be faster; it is not installed)");
-    run_cargo(&["test", "--workspace"], &options.rest)
+    run_cargo(&["test", "--workspace", "--no-fail-fast"], &options.rest)
 }
 
 fn run_cargo(args: &[&str], rest: &[String]) -> Result<()> {

@@ -8,6 +8,7 @@ use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
 use handover_engine::ports::{Result, TreeReader};
 use handover_engine::time::Clock;
+use handover_platform::access;
 use handover_platform::manifest::{FilesSection, Manifest};
 use handover_platform::source::{inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
@@ -54,15 +55,19 @@ impl LocalDatasets {
             let place = place(section)?;
             let (engine, location) = (place.engine().to_owned(), place.location());
             let empty = DatabaseFacts { engine, location, ..DatabaseFacts::default() };
-            let facts = match place.target(section.name.clone(), &nobody).occupied().await {
-                Ok(facts) => DatasetFacts::Database(facts.unwrap_or(empty)),
-                Err(failure) => unreadable("database", &failure),
+            let name = section.name.clone();
+            let (facts, findings) = match place.target(name.clone(), &nobody).occupied().await {
+                Ok(facts) => {
+                    (DatasetFacts::Database(facts.unwrap_or(empty)), access::of_making(&place, &name).await)
+                }
+                Err(failure) => (unreadable("database", &failure), Vec::new()),
             };
-            datasets.push(Dataset { name: section.name.clone(), facts });
+            datasets.push(Dataset { name, facts, findings });
         }
         for section in &self.manifest.files {
             let facts = self.tree(section).await?;
-            datasets.push(Dataset { name: section.name.clone(), facts });
+            let findings = access::of_making_files(&section.root, &section.name);
+            datasets.push(Dataset { name: section.name.clone(), facts, findings });
         }
         inventory(self.manifest.facts(), datasets, clock).await
     }

@@ -120,8 +120,26 @@ impl Supervisor {
     /// Both inventories; the source is greeted first, so that another protocol version is refused by name.
     async fn both(&self) -> Result<(Inventory, Inventory)> {
         self.source.hello().await?;
-        let source = self.source.inspect().await?;
-        Ok((source, self.datasets.inspect(&SystemClock).await?))
+        let (source, target) = tokio::join!(self.source.inspect(), self.datasets.inspect(&SystemClock));
+        Ok((source?, target?))
+    }
+
+    async fn findings(&self, options: &Options) -> Result<Vec<Finding>> {
+        // Asked before the walks, which take as long as they take.
+        let skew_ms = self.skew().await?;
+        let (source, target) = self.both().await?;
+        Ok(compare(&source, &target, skew_ms, options))
+    }
+
+    /// How far the source's clock is ahead of this host's, in milliseconds: its answer is taken to be of the middle of the question's
+    /// way there and back (RFC 5905, section 8, with one of the two times).
+    async fn skew(&self) -> Result<i64> {
+        self.source.hello().await?;
+        // The connection stands now: its making does not count.
+        let asked = SystemClock.now().millis();
+        let (_, there) = self.source.hello().await?;
+        let answered = SystemClock.now().millis();
+        Ok(there - (asked + answered) / 2)
     }
 
     /// The way to the source, rounded down to a power of two, so that the same hosts make the same plan.
@@ -214,8 +232,8 @@ impl Control for Supervisor {
     }
 
     async fn check(&self, options: Options) -> Result<Vec<Finding>> {
-        match self.both().await {
-            Ok((source, target)) => Ok(compare(&source, &target, &options)),
+        match self.findings(&options).await {
+            Ok(findings) => Ok(findings),
             Err(failure) => {
                 let what = failure
                     .causes

@@ -1,7 +1,8 @@
 //! Exit codes. They are part of the interface: scripts rely on them.
 
 use handover_engine::failure::{Class, Failure};
-use handover_engine::phase::{Condition, State};
+use handover_engine::phase::{Condition, State, Task};
+use handover_engine::report::Totals;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +20,13 @@ pub enum Code {
     Unreachable = 6,
     /// Verification found differences.
     Differences = 7,
+    /// A watched migration has settled, but items were left out (files that kept changing).
+    LeftOut = 8,
 }
 
 /// The list, for `--help`. (2 is clap's.)
 pub const HELP: &str = "Exit codes: 0 done, 2 wrong usage, 3 the migration failed, 4 it is paused, 5 refused or needs the \
-                        operator, 6 the agent cannot be reached, 7 verification found differences";
+                        operator, 6 the agent cannot be reached, 7 verification found differences, 8 items were left out";
 
 impl From<Code> for std::process::ExitCode {
     fn from(code: Code) -> Self {
@@ -39,36 +42,47 @@ pub fn of(failure: &Failure) -> Code {
     }
 }
 
-/// The code of a migration that is no longer busy; `None` while it is.
-pub fn settled(state: &State, differences: u64) -> Option<Code> {
+/// True when a migration is no longer busy.
+pub fn is_settled(state: &State) -> bool {
+    !state.is_busy()
+}
+
+/// The code of a migration that is no longer busy.
+pub fn settled(state: &State, totals: &Totals) -> Code {
     match (&state.condition, state.task) {
-        (Condition::Failed(_), _) => Some(Code::Failed),
-        (Condition::Paused, _) => Some(Code::Paused),
-        (Condition::Good, None) if differences > 0 => Some(Code::Differences),
-        (Condition::Good, None) => Some(Code::Done),
-        (Condition::Good, Some(_)) => None,
+        (Condition::Paused, _) => Code::Paused,
+        // A pass that was not taken over because of them.
+        (_, None | Some(Task::Pass)) if totals.differences > 0 => Code::Differences,
+        (Condition::Failed(_), _) => Code::Failed,
+        _ if totals.left_out > 0 => Code::LeftOut,
+        _ => Code::Done,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handover_engine::phase::{Phase, Task};
+    use handover_engine::phase::Phase;
 
     #[test]
     fn the_table_of_codes() {
         let state = |task, condition| State { phase: Phase::Following, task, condition };
         let failed = Condition::Failed(Failure::operator("a", "b"));
         let table = [
-            (state(None, Condition::Good), 0, Some(Code::Done)),
-            (state(None, Condition::Good), 2, Some(Code::Differences)),
-            (state(Some(Task::Pass), Condition::Good), 0, None),
-            (state(Some(Task::Pass), Condition::Paused), 0, Some(Code::Paused)),
-            (state(Some(Task::Pass), failed), 0, Some(Code::Failed)),
+            (state(None, Condition::Good), 0, 0, Code::Done),
+            (state(None, Condition::Good), 0, 1, Code::LeftOut),
+            (state(None, Condition::Good), 2, 1, Code::Differences),
+            (state(Some(Task::Pass), Condition::Paused), 2, 0, Code::Paused),
+            (state(Some(Task::Pass), failed.clone()), 0, 1, Code::Failed),
+            (state(Some(Task::Pass), failed.clone()), 2, 0, Code::Differences),
+            (state(Some(Task::Finalize), failed), 2, 0, Code::Failed),
         ];
-        for (state, differences, expected) in table {
-            assert_eq!(settled(&state, differences), expected, "{state}");
+        for (state, differences, left_out, expected) in table {
+            assert!(is_settled(&state), "{state}");
+            let totals = Totals { differences, left_out, ..Totals::default() };
+            assert_eq!(settled(&state, &totals), expected, "{state}");
         }
+        assert!(!is_settled(&state(Some(Task::Pass), Condition::Good)));
         assert_eq!(of(&Failure::transient("a", "b")), Code::Unreachable);
         assert_eq!(of(&Failure::permanent("a", "b")), Code::Refused);
     }

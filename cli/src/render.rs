@@ -219,19 +219,28 @@ pub fn report(report: &Report) -> String {
             bytes(held.bytes)
         );
     }
-    for (title, list) in [("differs", &report.outcome.differences), ("left out", &report.outcome.left_out)] {
+    let outcome = &report.outcome;
+    for (title, list, found) in [
+        ("differs", &outcome.differences, totals.differences),
+        ("left out", &outcome.left_out, totals.left_out),
+    ] {
         for item in list {
             let _ = writeln!(out, "  {title}: {}, {}: {}", item.dataset, item.item, item.what);
+        }
+        let more = found.saturating_sub(list.len() as u64);
+        if more > 0 {
+            let _ = writeln!(out, "  {title}: {more} more");
         }
     }
     let _ = write!(
         out,
-        "in all {} rows in {} tables, {} files, {}; {} differences",
+        "in all {} rows in {} tables, {} files, {}; {} differences{}",
         totals.rows,
         totals.tables,
         totals.files,
         bytes(totals.bytes),
-        totals.differences
+        totals.differences,
+        if totals.left_out > 0 { format!(", {} left out", totals.left_out) } else { String::new() }
     );
     out
 }

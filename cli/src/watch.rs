@@ -79,8 +79,7 @@ pub async fn watch(control: &RemoteControl, id: &MigrationId, json: bool) -> Res
         match follow(control, id, &mut cursor, &mut show).await {
             Ok(Some(status)) => {
                 show.end(&status);
-                let differences = control.report(id).await?.totals.differences;
-                return Ok(exit::settled(&status.state, differences).unwrap_or(Code::Done));
+                return Ok(exit::settled(&status.state, &control.report(id).await?.totals));
             }
             // The agent has stopped in good order: it may be on its way back.
             Ok(None) => {}
@@ -115,7 +114,7 @@ async fn follow(
             }
             Seen::Status(status) => {
                 show.status(&status);
-                if exit::settled(&status.state, 0).is_some() {
+                if exit::is_settled(&status.state) {
                     return Ok(Some(*status));
                 }
             }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::{DatasetFacts, Inventory};
+use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::plan::Options;
 
 /// How much a finding matters.
@@ -47,11 +47,12 @@ const SKEW_WARNING_MS: i64 = 5_000;
 /// What the journal, the staging area and the engines' own files need over the data itself.
 const HEADROOM: f64 = 1.10;
 
-/// What two inventories tell by themselves. Pure; reachability, certificates and privileges are found by who asks.
-pub fn compare(source: &Inventory, target: &Inventory, options: &Options) -> Vec<Finding> {
+/// What two inventories tell, and how far the source's clock is ahead of the target's. Pure; that the source can be reached, and with which
+/// certificate, is found by who asks.
+pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &Options) -> Vec<Finding> {
     let mut findings = Vec::new();
     versions(source, target, &mut findings);
-    clocks(source, target, &mut findings);
+    clocks(skew_ms, &mut findings);
     datasets(source, target, options, &mut findings);
     space(source, target, options, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -75,10 +76,11 @@ fn versions(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>)
     }
 }
 
-fn clocks(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
-    let skew = (source.taken_at.millis() - target.taken_at.millis()).abs();
-    if skew > SKEW_WARNING_MS {
-        let what = format!("the hosts' clocks are {:.1} s apart", skew as f64 / 1000.0);
+fn clocks(skew_ms: i64, findings: &mut Vec<Finding>) {
+    if skew_ms.abs() > SKEW_WARNING_MS {
+        let (ahead, seconds) =
+            (if skew_ms > 0 { "ahead of" } else { "behind" }, skew_ms.abs() as f64 / 1000.0);
+        let what = format!("the source's clock is {seconds:.1} s {ahead} the target's");
         findings.push(Finding::new(Severity::Warning, "clocks", what, "start NTP on both hosts"));
     }
 }
@@ -97,7 +99,10 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
             DatasetFacts::Files(facts) => &facts.notes,
         };
         findings.extend(notes.iter().map(|note| Finding::new(Severity::Info, &item, note, "")));
-        match target.datasets.iter().find(|d| d.name == dataset.name).map(|d| &d.facts) {
+        findings.extend(at("source", dataset));
+        let here = target.datasets.iter().find(|d| d.name == dataset.name);
+        findings.extend(here.into_iter().flat_map(|here| at("target", here)));
+        match here.map(|here| &here.facts) {
             None => findings.push(Finding::new(
                 Severity::Error,
                 item,
@@ -110,9 +115,21 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
                 "the target holds data of it already",
                 "plan with --overwrite to replace it (abort brings it back until finalize), or empty it",
             )),
+            Some(DatasetFacts::Unreadable { problem, hint, .. }) => {
+                let what = format!("the target cannot look at its place: {problem}");
+                findings.push(Finding::new(Severity::Error, item, what, hint));
+            }
             Some(_) => {}
         }
     }
+}
+
+/// What one side's agent lacks for a dataset.
+fn at<'a>(side: &'a str, dataset: &'a Dataset) -> impl Iterator<Item = Finding> + 'a {
+    dataset
+        .findings
+        .iter()
+        .map(move |finding| Finding { what: format!("at the {side}: {}", finding.what), ..finding.clone() })
 }
 
 /// True when a target's dataset is not empty.

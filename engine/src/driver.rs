@@ -1,20 +1,22 @@
 //! The driver: one event loop that owns a migration's state. Workers send it messages, operators commands; it journals
 //! before it acts or answers, and shows what it knows to watchers.
 
+mod handle;
+mod tally;
 mod task;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+pub use self::handle::{Command, Handle, Status, at_rest};
 use crate::failure::Failure;
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
-use crate::name::{DatasetName, MigrationId};
+use crate::name::DatasetName;
 use crate::pass::verify::Depth;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, State, Task, Trigger};
@@ -50,55 +52,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self { lanes: 4, patience: Duration::from_secs(300) }
-    }
-}
-
-/// What watchers see of a migration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// The migration.
-    pub migration: MigrationId,
-    /// Its state.
-    pub state: State,
-    /// What may be asked of it now.
-    pub allowed: Vec<Operation>,
-    /// Progress of the task at hand.
-    pub progress: Progress,
-    /// The last event.
-    pub last_event: u64,
-}
-
-/// An operator's request.
-#[derive(Debug)]
-pub struct Command {
-    /// What is asked.
-    pub operation: Operation,
-    /// Who asks: the SPIFFE id.
-    pub by: String,
-    /// Answered when the new state is journaled, or refused.
-    pub answer: oneshot::Sender<Result<State>>,
-}
-
-/// The way to a running driver.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Command>,
-    status: watch::Receiver<Status>,
-}
-
-impl Handle {
-    /// Asks for an operation; returns once it is journaled.
-    pub async fn ask(&self, operation: Operation, by: &str) -> Result<State> {
-        let (answer, wait) = oneshot::channel();
-        let command = Command { operation, by: by.to_owned(), answer };
-        let gone = |()| Failure::transient("migration", "the agent is stopping");
-        self.commands.send(command).await.map_err(|_| gone(()))?;
-        wait.await.map_err(|_| gone(()))?
-    }
-
-    /// What watchers see; changes as the migration gets on.
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
     }
 }
 
@@ -213,6 +166,7 @@ impl Driver {
             plan: self.migration.plan.clone(),
             done: self.migration.steps_done.clone(),
             patience: self.settings.patience,
+            differs: (task == Task::Pass && self.migration.outcome.differences_found > 0).into(),
             depth: if task == Task::Pass && self.migration.pass > 1 {
                 Depth::Properties
             } else {
@@ -299,21 +253,23 @@ impl Driver {
         trigger: Trigger,
         by: Option<String>,
     ) -> Result<Result<State, crate::phase::Refused>> {
+        // What verification found to differ is copied again: that is another pass.
+        let is_mending = trigger == Trigger::Asked(Operation::Resume)
+            && self.migration.state.task == Some(Task::Pass)
+            && self.migration.outcome.differences_found > 0;
         let state = match self.migration.state.next(trigger) {
             Ok(state) => state,
             Err(refused) => return Ok(Err(refused)),
         };
         let mut records = vec![Record::State(state.clone())];
-        let new_task = state.task.is_some() && state.task != self.migration.state.task;
+        let new_task = state.task.is_some() && (state.task != self.migration.state.task || is_mending);
         if new_task {
             self.migration.pass += u32::from(state.task == Some(Task::Pass));
             records.push(Record::TaskBegun { pass: self.migration.pass });
             self.migration.steps_done.clear();
             self.migration.shown = 0.0;
             if matches!(state.task, Some(Task::Pass | Task::Verify)) {
-                self.migration.outcome.differences.clear();
-                self.migration.outcome.differences_found = 0;
-                self.migration.outcome.left_out.clear();
+                self.migration.outcome.forget_verification();
             }
         }
         records.push(Record::Outcome(self.migration.outcome.clone()));
@@ -358,11 +314,12 @@ impl Driver {
         let mut is_told = false;
         for message in messages {
             // What is told at the end: a crash must not forget it once the step that found it is done.
-            is_told |= matches!(message, Message::LeftOut(_) | Message::Verified(..));
+            is_told |=
+                matches!(message, Message::LeftOut(_) | Message::CopyBegins(_) | Message::Verified(..));
             match message {
                 Message::Records(more) => records.extend(more),
                 Message::Flush(done) => flushed.push(done),
-                other => self.count(other, &mut records),
+                other => records.extend(tally::count(other, &mut self.migration.outcome, &mut self.meter)),
             }
         }
         if is_told {
@@ -384,48 +341,6 @@ impl Driver {
             let _ = done.send(());
         }
         Ok(())
-    }
-
-    fn count(&mut self, message: Message, records: &mut Vec<Record>) {
-        let outcome = &mut self.migration.outcome;
-        match message {
-            Message::Applied { bytes, resent } => {
-                outcome.chunks_applied += 1;
-                outcome.chunks_resent += u64::from(resent);
-                outcome.bytes_arrived += bytes;
-            }
-            Message::Progress { step, amount } => {
-                if let Some(step) = self.meter.step(&step) {
-                    step.state = crate::progress::StepState::Running;
-                    step.add(amount);
-                }
-            }
-            Message::Total { step, amount } => {
-                if let Some(step) = self.meter.step(&step) {
-                    step.rows_total = amount.rows.max(step.rows);
-                    step.files_total = amount.files.max(step.files);
-                    step.bytes_total = amount.bytes.max(step.bytes);
-                }
-            }
-            Message::Note { item, text } => records.push(Record::Event(Event::Note { item, text })),
-            Message::LeftOut(item) => outcome.leave_out(item),
-            Message::Differs(difference) => outcome.differs(difference),
-            Message::Verified(dataset, verified) => {
-                outcome.verified.insert(dataset, verified);
-            }
-            Message::Records(_) | Message::Flush(_) => {}
-        }
-    }
-}
-
-/// The status of a migration that nobody drives: one that has ended.
-pub fn at_rest(migration: Migration, last_event: u64) -> Status {
-    Status {
-        migration: migration.id.clone(),
-        allowed: migration.state.allowed(),
-        progress: Meter::new(task::steps(&migration), migration.shown).read(),
-        state: migration.state,
-        last_event,
     }
 }
 

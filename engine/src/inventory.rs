@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::Finding;
 use crate::digest::Digest;
 use crate::name::DatasetName;
 use crate::rows::TableName;
@@ -81,6 +82,9 @@ pub struct Dataset {
     pub name: DatasetName,
     /// What was found.
     pub facts: DatasetFacts,
+    /// What the agent that looked lacks to read it (at the source) or to make it (at the target): privileges, space of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
 }
 
 /// What was found of a dataset, by kind.

@@ -51,12 +51,12 @@ pub enum Message {
         /// What.
         text: String,
     },
+    /// A dataset is copied from its beginning, perhaps not for the first time in this pass.
+    CopyBegins(DatasetName),
     /// An item could not be copied in this pass.
     LeftOut(Difference),
-    /// Verification found a difference.
-    Differs(Difference),
-    /// A dataset was verified.
-    Verified(DatasetName, Verified),
+    /// A dataset was verified, with the first of the differences that were found.
+    Verified(DatasetName, Verified, Vec<Difference>),
     /// Answers once everything sent before it is journaled.
     Flush(oneshot::Sender<()>),
 }

@@ -316,7 +316,11 @@ mod tests {
     const RATES: Rates = Rates { copy: 1e8, reread: 1e9 };
 
     fn inventory(datasets: &[(&str, DatasetFacts)]) -> Inventory {
-        let dataset = |(n, f): &(&str, DatasetFacts)| Dataset { name: n.parse().unwrap(), facts: f.clone() };
+        let dataset = |(n, f): &(&str, DatasetFacts)| Dataset {
+            name: n.parse().unwrap(),
+            facts: f.clone(),
+            findings: Vec::new(),
+        };
         Inventory {
             agent_version: "1".into(),
             taken_at: crate::time::Timestamp::default(),

@@ -11,7 +11,7 @@ use crate::phase::State;
 use crate::time::Timestamp;
 
 /// Differences named in a report; further ones are only counted.
-const NAMED: usize = 1000;
+pub const NAMED: usize = 1000;
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Verified {
     pub read: Sums,
     /// When, in milliseconds since the epoch.
     pub at_ms: i64,
+    /// Differences that were found.
+    #[serde(default)]
+    pub differences: u64,
 }
 
 /// What the passes of a migration have brought so far.
@@ -42,32 +45,50 @@ pub struct Outcome {
     pub chunks_resent: u64,
     /// Bytes of chunks that arrived, before compression.
     pub bytes_arrived: u64,
-    /// What was verified, by dataset.
+    /// What the last verification read, by dataset.
     pub verified: BTreeMap<DatasetName, Verified>,
-    /// The first differences that verification found.
+    /// The first differences that it found.
     pub differences: Vec<Difference>,
     /// How many it found.
     pub differences_found: u64,
-    /// Items left out of the last pass, with the reason (a file that kept changing).
+    /// The first items left out of the last pass, with the reason (a file that kept changing).
     pub left_out: Vec<Difference>,
+    /// How many were left out, by dataset.
+    #[serde(default)]
+    pub left_out_found: BTreeMap<DatasetName, u64>,
     /// Working time of the passes in milliseconds.
     pub working_ms: u64,
 }
 
 impl Outcome {
-    /// Adds a difference.
-    pub fn differs(&mut self, difference: Difference) {
-        self.differences_found += 1;
-        if self.differences.len() < NAMED {
-            self.differences.push(difference);
-        }
+    /// Takes what a verification of a dataset found, in place of what an earlier one did.
+    pub fn verify(&mut self, dataset: DatasetName, verified: Verified, differences: Vec<Difference>) {
+        self.differences.retain(|known| known.dataset != dataset);
+        self.differences.extend(differences);
+        self.differences.truncate(NAMED);
+        self.verified.insert(dataset, verified);
+        self.differences_found = self.verified.values().map(|verified| verified.differences).sum();
+    }
+
+    /// Forgets what verifications found: another one begins.
+    pub fn forget_verification(&mut self) {
+        self.verified.clear();
+        self.differences.clear();
+        self.differences_found = 0;
     }
 
     /// Adds an item that had to be left out.
     pub fn leave_out(&mut self, item: Difference) {
+        *self.left_out_found.entry(item.dataset.clone()).or_default() += 1;
         if self.left_out.len() < NAMED {
             self.left_out.push(item);
         }
+    }
+
+    /// Forgets what was left out of a dataset: it is copied again.
+    pub fn forget_left_out(&mut self, dataset: &DatasetName) {
+        self.left_out.retain(|item| item.dataset != *dataset);
+        self.left_out_found.remove(dataset);
     }
 }
 
@@ -84,6 +105,9 @@ pub struct Totals {
     pub bytes: u64,
     /// Differences that verification found.
     pub differences: u64,
+    /// Items left out of the last pass.
+    #[serde(default)]
+    pub left_out: u64,
     /// Chunks applied.
     pub chunks_applied: u64,
     /// Chunks sent again although the journal held them.
@@ -125,6 +149,7 @@ impl Report {
         let outcome = migration.outcome.clone();
         let mut totals = Totals {
             differences: outcome.differences_found,
+            left_out: outcome.left_out_found.values().sum(),
             chunks_applied: outcome.chunks_applied,
             chunks_resent: outcome.chunks_resent,
             ..Totals::default()

@@ -45,6 +45,7 @@ pub async fn database_contract<S: Subject>(make: impl Fn() -> S) -> Result<()> {
     load::discarding_starts_anew(&make()).await?;
     place::publishing_and_undoing(&make(), false).await?;
     place::publishing_and_undoing(&make(), true).await?;
+    place::a_finished_database_can_be_mended(&make()).await?;
     place::undoing_what_was_never_published(&make()).await?;
     place::a_later_pass_starts_from_what_was_published(&make()).await?;
     place::discarding_a_later_pass_starts_anew(&make()).await?;

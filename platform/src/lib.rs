@@ -1,5 +1,6 @@
 //! The real host behind the engine's ports: databases, file trees, host facts, state store.
 
+pub mod access;
 pub mod contract;
 pub mod daemon;
 pub mod database;

@@ -21,6 +21,7 @@ use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFi
 use tokio::sync::mpsc;
 
 use self::leases::Leases;
+use crate::access;
 use crate::database::Place;
 use crate::manifest::{DatabaseSection, Manifest};
 use crate::tree::{FileTree, Filter};
@@ -35,7 +36,7 @@ const AHEAD: usize = 1;
 /// A dataset that can be read.
 #[derive(Clone)]
 enum Readable {
-    Database(Arc<dyn Database>),
+    Database(Box<Place>, Arc<dyn Database>),
     Tree(Arc<dyn TreeReader>),
 }
 
@@ -43,6 +44,7 @@ enum Readable {
 pub struct LocalSource {
     appliance: ApplianceFacts,
     datasets: Vec<(DatasetName, Readable)>,
+    scratch: PathBuf,
     by_name: HashMap<DatasetName, usize>,
     leases: Leases,
     clock: Arc<dyn Clock>,
@@ -61,8 +63,9 @@ impl LocalSource {
         let mut datasets = Vec::new();
         for section in &manifest.database {
             let (name, exclude) = (section.name.clone(), section.exclude.clone());
-            let database = place(section)?.database(name.clone(), exclude, scratch.clone());
-            datasets.push((name, Readable::Database(database)));
+            let place = place(section)?;
+            let database = place.database(name.clone(), exclude, scratch.clone());
+            datasets.push((name, Readable::Database(Box::new(place), database)));
         }
         for section in &manifest.files {
             let filter = Filter::new(&section.include, &section.exclude)?;
@@ -71,12 +74,29 @@ impl LocalSource {
         }
         let by_name = datasets.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
         let leases = Leases::new(lease);
-        Ok(Arc::new(Self { appliance: manifest.facts(), datasets, by_name, leases, clock }))
+        Ok(Arc::new(Self { appliance: manifest.facts(), datasets, scratch, by_name, leases, clock }))
     }
 
     /// Ends leases that are not renewed, until dropped. Run it as long as the source serves.
     pub async fn end_stale_leases(&self) {
         self.leases.watch().await;
+    }
+
+    async fn look(&self, name: &DatasetName, readable: &Readable) -> Dataset {
+        let (declared, facts) = match readable {
+            Readable::Database(_, database) => {
+                ("database", database.facts().await.map(DatasetFacts::Database))
+            }
+            Readable::Tree(tree) => ("files", tree.facts().await.map(DatasetFacts::Files)),
+        };
+        let findings = match (readable, &facts) {
+            // What keeps it from being read at all says it all.
+            (_, Err(_)) => Vec::new(),
+            (Readable::Database(place, _), Ok(_)) => access::of_reading(place, name, &self.scratch).await,
+            (Readable::Tree(_), Ok(_)) => access::of_reading_files(name),
+        };
+        let facts = facts.unwrap_or_else(|failure| unreadable(declared, &failure));
+        Dataset { name: name.clone(), facts, findings }
     }
 
     fn unknown(name: &DatasetName) -> Failure {
@@ -86,7 +106,7 @@ impl LocalSource {
 
     fn database(&self, name: &DatasetName) -> Result<Arc<dyn Database>> {
         match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
-            Some(Readable::Database(database)) => Ok(database.clone()),
+            Some(Readable::Database(_, database)) => Ok(database.clone()),
             _ => Err(Self::unknown(name)),
         }
     }
@@ -104,14 +124,6 @@ pub fn place(section: &DatabaseSection) -> Result<Place> {
     section.place().map_err(|problem| Failure::operator(format!("dataset {}", section.name), problem))
 }
 
-async fn facts(readable: &Readable) -> DatasetFacts {
-    let (declared, facts) = match readable {
-        Readable::Database(database) => ("database", database.facts().await.map(DatasetFacts::Database)),
-        Readable::Tree(tree) => ("files", tree.facts().await.map(DatasetFacts::Files)),
-    };
-    facts.unwrap_or_else(|failure| unreadable(declared, &failure))
-}
-
 /// What an inventory says of a dataset that could not be read.
 pub fn unreadable(declared: &str, failure: &Failure) -> DatasetFacts {
     // The hint stands by itself.
@@ -125,7 +137,7 @@ impl SourceHost for LocalSource {
     async fn inspect(&self) -> Result<Inventory> {
         let mut datasets = Vec::with_capacity(self.datasets.len());
         for (name, readable) in &self.datasets {
-            datasets.push(Dataset { name: name.clone(), facts: facts(readable).await });
+            datasets.push(self.look(name, readable).await);
         }
         inventory(self.appliance.clone(), datasets, &*self.clock).await
     }

@@ -5,7 +5,7 @@ mod server;
 mod tree;
 
 pub use database::databases;
-pub use server::{Side, servers};
+pub use server::{Side, servers, servers_between_passes};
 pub use tree::trees;
 
 /// Differences that are named; further ones are only counted.

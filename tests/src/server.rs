@@ -186,6 +186,18 @@ impl Server {
         self.run("", &format!("CREATE DATABASE {quote}{database}{quote}")).map(drop)
     }
 
+    /// Drops the databases whose names begin so: all that migrations of one of that name have left.
+    pub fn drop_databases(&self, beginning: &str) -> Result<()> {
+        let (list, quote, force) = match self.engine {
+            Engine::Mariadb => ("SELECT schema_name FROM information_schema.schemata", '`', ""),
+            Engine::Postgres => ("SELECT datname FROM pg_database", '"', " WITH (FORCE)"),
+        };
+        for name in self.run("", list)?.lines().filter(|name| name.starts_with(beginning)) {
+            self.run("", &format!("DROP DATABASE {quote}{name}{quote}{force}"))?;
+        }
+        Ok(())
+    }
+
     /// Kills it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {

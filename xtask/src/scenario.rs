@@ -62,7 +62,7 @@ struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "crash",
-        about: "kill -9 of either agent at random moments: nothing is lost, nothing sent again",
+        about: "kill -9 of agents and database servers at random moments: nothing is lost, nothing sent again",
         run: crash::run,
     },
     Scenario {

@@ -1,6 +1,7 @@
 //! What a task consists of: its steps in order, each tried again while its failures are transient.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -11,7 +12,7 @@ use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
 use crate::pass::verify::Depth;
-use crate::pass::{self, TargetDataset, Work};
+use crate::pass::{self, Message, TargetDataset, Work};
 use crate::phase::Task;
 use crate::plan::{Plan, StepKind};
 use crate::ports::Result;
@@ -57,6 +58,8 @@ pub struct Runner {
     pub done: Vec<String>,
     pub patience: Duration,
     pub depth: Depth,
+    /// Verification has found differences in this pass.
+    pub differs: AtomicBool,
 }
 
 impl Runner {
@@ -86,6 +89,11 @@ impl Runner {
         self.close_leases().await;
         self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
         self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?;
+        if self.differs.load(Ordering::Relaxed) {
+            let item = format!("migration {}", self.work.migration);
+            return Err(Failure::operator(item, "verification found differences: nothing is published")
+                .hint("`handover report` names them; `handover resume` copies again what differs; `handover abort` undoes everything"));
+        }
         self.stage(|kind| *kind == StepKind::Publish).await
     }
 
@@ -150,22 +158,29 @@ impl Runner {
         self.work.desk.flush().await?;
         match kind {
             StepKind::Prepare => self.prepare().await,
-            StepKind::Copy(dataset) => match self.target(dataset)? {
-                TargetDataset::Database(database) => {
-                    self.renewing(dataset, pass::database::copy(work.clone(), dataset.clone(), database))
-                        .await
+            StepKind::Copy(dataset) => {
+                work.desk.send(Message::CopyBegins(dataset.clone())).await?;
+                match self.target(dataset)? {
+                    TargetDataset::Database(database) => {
+                        let copy = pass::database::copy(work.clone(), dataset.clone(), database);
+                        self.renewing(dataset, copy).await
+                    }
+                    TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
                 }
-                TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
-            },
+            }
             StepKind::Finish(dataset) => self.finish(dataset).await,
-            StepKind::Verify(dataset) => match self.target(dataset)? {
-                TargetDataset::Database(database) => {
-                    pass::verify::database(work.clone(), dataset.clone(), database).await
-                }
-                TargetDataset::Tree(tree) => {
-                    pass::verify::tree(work.clone(), dataset.clone(), tree, self.depth).await
-                }
-            },
+            StepKind::Verify(dataset) => {
+                let differences = match self.target(dataset)? {
+                    TargetDataset::Database(database) => {
+                        pass::verify::database(work.clone(), dataset.clone(), database).await
+                    }
+                    TargetDataset::Tree(tree) => {
+                        pass::verify::tree(work.clone(), dataset.clone(), tree, self.depth).await
+                    }
+                }?;
+                self.differs.fetch_or(differences > 0, Ordering::Relaxed);
+                Ok(())
+            }
             StepKind::Publish => {
                 self.each(|target| {
                     async move {

@@ -1,6 +1,6 @@
 //! Reading the target's data again, and comparing it with what the journal holds of the source's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -13,7 +13,7 @@ use crate::name::DatasetName;
 use crate::plan::StepKind;
 use crate::ports::{DatabaseTarget, Result, TreeTarget};
 use crate::progress::Amount;
-use crate::report::{Difference, Verified};
+use crate::report::{Difference, NAMED, Verified};
 use crate::rows::{HeldChunk, Key, Schema, TableName, TableSpec};
 use crate::tree::{Entry, EntryKind, IndexEntry};
 
@@ -24,16 +24,24 @@ struct Verifier {
     work: Work,
     dataset: DatasetName,
     step: String,
+    found: Mutex<Found>,
 }
 
-/// Reads a database's rows again, chunk by chunk, and its schema.
-pub async fn database(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
+/// The differences of one verification: all are counted, the first are named.
+#[derive(Default)]
+struct Found {
+    count: u64,
+    named: Vec<Difference>,
+}
+
+/// Reads a database's rows again, chunk by chunk, and its schema; the number of differences.
+pub async fn database(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<u64> {
     let verifier = Verifier::new(work, dataset);
     let Verifier { work, dataset, .. } = &verifier;
     let schema = target.reread_schema().await?;
     let held = work.holdings.schema(&work.migration, dataset).await?;
     if held.as_ref().map(Schema::structure) != Some(schema.structure()) {
-        verifier.differs("schema".to_owned(), "it is not the source's").await?;
+        verifier.differs("schema".to_owned(), "it is not the source's");
     }
     let mut read = crate::journal::Sums::default();
     for table in held.iter().flat_map(|held| &held.tables) {
@@ -54,8 +62,13 @@ pub enum Depth {
     Properties,
 }
 
-/// Reads a tree again, and looks that there is nothing else.
-pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>, depth: Depth) -> Result<()> {
+/// Reads a tree again, and looks that there is nothing else; the number of differences.
+pub async fn tree(
+    work: Work,
+    dataset: DatasetName,
+    target: Arc<dyn TreeTarget>,
+    depth: Depth,
+) -> Result<u64> {
     let verifier = Verifier::new(work, dataset);
     let Verifier { work, dataset, .. } = &verifier;
     let mut index = Sorted::new("the journal's index", work.holdings.index(&work.migration, dataset));
@@ -68,7 +81,7 @@ pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>,
         match (index.take(&path), here.take(&path)) {
             (Some(held), Some(entry)) => {
                 if let Some(what) = unlike(&held.source, &entry) {
-                    verifier.differs(path.to_string(), what).await?;
+                    verifier.differs(path.to_string(), what);
                 } else if let Some(size) = entry.size() {
                     read.files += 1;
                     read.bytes += size;
@@ -77,8 +90,8 @@ pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>,
                     }
                 }
             }
-            (Some(_), None) => verifier.differs(path.to_string(), "it is missing").await?,
-            (None, _) => verifier.differs(path.to_string(), "it was not copied from the source").await?,
+            (Some(_), None) => verifier.differs(path.to_string(), "it is missing"),
+            (None, _) => verifier.differs(path.to_string(), "it was not copied from the source"),
         }
         if files.len() >= 1024 {
             verifier.contents(&target, std::mem::take(&mut files)).await?;
@@ -117,7 +130,7 @@ fn unlike(source: &Entry, here: &Entry) -> Option<&'static str> {
 impl Verifier {
     fn new(work: Work, dataset: DatasetName) -> Self {
         let step = StepKind::Verify(dataset.clone()).id();
-        Self { work, dataset, step }
+        Self { work, dataset, step, found: Mutex::default() }
     }
 
     async fn table(&self, target: &Arc<dyn DatabaseTarget>, spec: &TableSpec) -> Result<Amount> {
@@ -128,7 +141,7 @@ impl Verifier {
         if cover::missing(chunks.iter().map(|(_, held)| held), &spec.cuts)
             .is_none_or(|missing| !missing.is_empty())
         {
-            self.differs(format!("table {table}"), "not all of its keys were copied").await?;
+            self.differs(format!("table {table}"), "not all of its keys were copied");
         }
         let mut found = futures::stream::iter(chunks)
             .map(|(_, held)| self.chunk(target, table, held))
@@ -159,7 +172,7 @@ impl Verifier {
             let (dataset, table) = (self.dataset.clone(), table.clone());
             let chunk = held.clone();
             self.work.desk.record(vec![Record::Doubted { dataset, table, chunk }]).await?;
-            self.differs(item, "its rows are not the source's").await?;
+            self.differs(item, "its rows are not the source's");
         }
         Ok(Amount { rows: held.rows, files: 0, bytes: held.bytes })
     }
@@ -171,7 +184,7 @@ impl Verifier {
                 let path = &file.source.path;
                 let blocks = self.work.holdings.blocks(&self.work.migration, &self.dataset, path).await?;
                 if !target.reread(&file, &blocks).await? {
-                    self.differs(path.to_string(), "its contents are not the source's").await?;
+                    self.differs(path.to_string(), "its contents are not the source's");
                     // Out of the index, so that the next pass asks for it again.
                     let (dataset, paths) = (self.dataset.clone(), vec![path.clone()]);
                     self.work.desk.record(vec![Record::Gone { dataset, paths }]).await?;
@@ -185,17 +198,24 @@ impl Verifier {
         Ok(())
     }
 
-    async fn differs(&self, item: String, what: &str) -> Result<()> {
-        let difference = Difference { dataset: self.dataset.clone(), item, what: what.to_owned() };
-        self.work.desk.send(Message::Differs(difference)).await
+    fn differs(&self, item: String, what: &str) {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.count += 1;
+        if found.named.len() < NAMED {
+            found.named.push(Difference { dataset: self.dataset.clone(), item, what: what.to_owned() });
+        }
     }
 
     async fn got_on(&self, amount: Amount) -> Result<()> {
         self.work.desk.send(Message::Progress { step: self.step.clone(), amount }).await
     }
 
-    async fn done(&self, read: crate::journal::Sums) -> Result<()> {
-        let verified = Verified { read, at_ms: self.work.clock.now().millis() };
-        self.work.desk.send(Message::Verified(self.dataset.clone(), verified)).await
+    /// Tells the driver; the number of differences.
+    async fn done(self, read: crate::journal::Sums) -> Result<u64> {
+        let Found { count: differences, named } =
+            self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let verified = Verified { read, at_ms: self.work.clock.now().millis(), differences };
+        self.work.desk.send(Message::Verified(self.dataset, verified, named)).await?;
+        Ok(differences)
     }
 }

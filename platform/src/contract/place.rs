@@ -55,6 +55,31 @@ pub async fn publishing_and_undoing(subject: &impl Subject, occupied: bool) -> R
     Ok(())
 }
 
+/// What was finished and not published, since verification found it to differ, takes chunks again: the pass after it.
+pub async fn a_finished_database_can_be_mended(subject: &impl Subject) -> Result<()> {
+    let view = subject.source().snapshot().await?;
+    let target = subject.target(&migration());
+    target.prepare(view.schema()).await?;
+    let held = all_chunks(&*view).await?;
+    apply(&*target, &held).await?;
+    target.finish(view.schema()).await?;
+    drop(target);
+    subject.mutate().await;
+    let view = subject.source().snapshot().await?;
+    let target = subject.target(&migration());
+    target.prepare(view.schema()).await?;
+    for chunk in &held {
+        let now = view.read(&chunk.header.table, &chunk.header.range, u64::MAX).await?;
+        apply(&*target, &[now]).await?;
+    }
+    target.finish(view.schema()).await?;
+    assert_finished(&*view, &*target, "after mending").await?;
+    assert_eq!(subject.standing().await, None, "mending shows at the final place");
+    target.publish().await?;
+    assert_finished(&*view, &*target, "after publishing what was mended").await?;
+    target.undo().await
+}
+
 /// `undo` of a load that was not published leaves what stands at the final place alone, and nothing of the load.
 pub async fn undoing_what_was_never_published(subject: &impl Subject) -> Result<()> {
     subject.occupy().await;

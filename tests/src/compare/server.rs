@@ -20,12 +20,21 @@ pub struct Side<'a> {
 
 /// Compares schema and rows. Rows may be in any order; each is a line of its table.
 pub fn servers(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
+    compare(left, right, None)
+}
+
+/// As [`servers`], while a migration has not ended: without what the target keeps for an undo inside a database.
+pub fn servers_between_passes(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
+    compare(left, right, Some("handover_state"))
+}
+
+fn compare(left: Side<'_>, right: Side<'_>, without: Option<&str>) -> Result<Comparison> {
     let dir = tempfile::tempdir()?;
     let (a, b) = (dir.path().join("left"), dir.path().join("right"));
     let mut found = Comparison::default();
-    let (tables, rows, bytes) = dump(left, &a)?;
+    let (tables, rows, bytes) = dump(left, &a, None)?;
     (found.tables, found.rows, found.bytes) = (tables, rows, bytes);
-    dump(right, &b)?;
+    dump(right, &b, without)?;
     let (mut a, mut b) = (Lines::open(&a)?, Lines::open(&b)?);
     loop {
         match (&a.line, &b.line) {
@@ -69,7 +78,7 @@ impl Lines {
     }
 }
 
-fn tool(side: Side<'_>) -> Command {
+fn tool(side: Side<'_>, without: Option<&str>) -> Command {
     match side.server.engine() {
         Engine::Mariadb => {
             let mut tool = side.server.tool("mariadb-dump");
@@ -93,15 +102,17 @@ fn tool(side: Side<'_>) -> Command {
         Engine::Postgres => {
             let mut tool = side.server.tool("pg_dump");
             // Options stand before the database's name.
-            tool.args(["--quote-all-identifiers", side.database]);
+            tool.arg("--quote-all-identifiers");
+            tool.args(without.map(|schema| format!("--exclude-schema={schema}")));
+            tool.arg(side.database);
             tool
         }
     }
 }
 
 /// Writes the dump's lines, sorted, each with the table it belongs to; tells tables, rows and bytes.
-fn dump(side: Side<'_>, to: &std::path::Path) -> Result<(u64, u64, u64)> {
-    let mut tool = tool(side);
+fn dump(side: Side<'_>, to: &std::path::Path, without: Option<&str>) -> Result<(u64, u64, u64)> {
+    let mut tool = tool(side, without);
     let mut dumping = tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut sorting = Command::new("sort")
         .env("LC_ALL", "C")

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use handover_tests::bed::{Bed, Dataset};
-use handover_tests::compare::{Side, servers};
+use handover_tests::compare::{Side, servers_between_passes};
 use handover_tests::locate::Binaries;
 use handover_tests::poll;
 use handover_tests::server::{Engine, Server};
@@ -86,34 +86,17 @@ impl Run<'_> {
         Ok(cases)
     }
 
-    fn empty_target(&self) -> Result<()> {
-        let names = match self.to.engine() {
-            Engine::Mariadb => self.to.run("", "SHOW DATABASES LIKE 'app%'")?,
-            Engine::Postgres => {
-                self.to.run("", "SELECT datname FROM pg_database WHERE datname LIKE 'app%'")?
-            }
-        };
-        for name in names.lines() {
-            let sql = match self.to.engine() {
-                Engine::Mariadb => format!("DROP DATABASE `{name}`"),
-                Engine::Postgres => format!("DROP DATABASE \"{name}\" WITH (FORCE)"),
-            };
-            self.to.run("", &sql)?;
-        }
-        Ok(())
-    }
-
     /// Seconds until all is in, and of the verification.
     fn ours(&self, bed: &mut Bed) -> Result<Vec<f64>> {
         bed.target.kill()?;
-        self.empty_target()?;
+        self.to.drop_databases("app")?;
         bed.target.restart_afresh()?;
         let digest = bed.plan()?;
         rustix::fs::sync();
         let begun = poll::wall_ms() as f64 / 1000.0;
         run_quietly(bed.command().args(["start", &digest]))?;
         bed.settle(Duration::from_secs(3600))?;
-        let found = servers(self.side(&self.from), self.side(&self.to))?;
+        let found = servers_between_passes(self.side(&self.from), self.side(&self.to))?;
         ensure!(found.found == 0, "our copy is not the same: {}", found.describe());
         let steps = Steps::of(bed)?;
         Ok(vec![steps.done("finish:app")? - begun, steps.done("verify:app")? - steps.started("verify:app")?])
@@ -125,7 +108,7 @@ impl Run<'_> {
 
     /// Seconds of the peer, and of the engine's own checksums.
     fn peer(&self, peer: &Peer) -> Result<Vec<f64>> {
-        self.empty_target()?;
+        self.to.drop_databases("app")?;
         let scratch = self.place.path().join("peer");
         remove(&scratch)?;
         std::fs::create_dir_all(&scratch)?;

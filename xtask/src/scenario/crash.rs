@@ -1,10 +1,13 @@
-//! Either agent is killed at random moments, again and again; what arrives is whole, and nothing is sent twice.
+//! Agents and database servers are killed at random moments, again and again; what arrives is whole, and nothing is sent twice.
+
+mod appliance;
+mod servers;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use handover_tests::appliance::{Appliance, Changed, Spec, TreeSpec, seeded};
-use handover_tests::bed::{Bed, SERVED, appliance_datasets};
+use handover_tests::appliance::{Changed, seeded};
+use handover_tests::bed::Bed;
 use handover_tests::compare::Comparison;
 use handover_tests::locate::{Binaries, Profile};
 use handover_tests::poll;
@@ -15,53 +18,64 @@ use serde_json::json;
 
 use super::{Options, Outcome};
 use crate::shell::say;
-use crate::workplace::{Workplace, remove};
+use crate::workplace::Workplace;
 
 /// How long a migration may take to settle once it is left alone.
 const SETTLES_WITHIN: Duration = Duration::from_secs(600);
+/// Where servers can be killed, every so many kills is one of theirs.
+const SERVER_EVERY: u32 = 4;
+
+/// What is moved.
+trait Data {
+    /// Compares both sides between two passes, independently of the product.
+    fn compare(&self, bed: &Bed) -> Result<Comparison>;
+    /// Changes something at the source.
+    fn change(&mut self, bed: &Bed, seed: u64) -> Result<Changed>;
+    /// Takes everything away at the target, whose agent does not run.
+    fn empty_target(&mut self, bed: &Bed) -> Result<()>;
+    /// Kills a server of its own and starts it again `pause` later; its name. `None` when there is none.
+    fn strike(&mut self, rng: &mut StdRng, pause: Duration) -> Result<Option<&'static str>>;
+}
 
 /// Runs the scenario.
 pub fn run(options: &Options) -> Result<Outcome> {
-    ensure!(options.engine == "sqlite", "engine `{}` cannot be moved yet; sqlite can", options.engine);
     let begun = Instant::now();
     let place = Workplace::fresh("scenario-crash")?;
     let binaries = Binaries::build(Profile::Release)?;
-    let tree = TreeSpec {
-        files: u32::try_from(options.scaled(6_000))?,
-        bytes: options.scaled(1_200 << 20),
-        large: options.scaled(300 << 20),
-        oddities: true,
+    let (bed, data) = match options.engine.as_str() {
+        "sqlite" => appliance::make(options, place.path(), binaries)?,
+        _ => servers::make(options, place.path(), binaries)?,
     };
-    say(format!("making an appliance: {} rows, {} files", options.scaled(1_000_000), tree.files));
-    let spec = Spec { seed: options.seed, rows: options.scaled(1_000_000), wal: true, tree };
-    Appliance::make(&place.path().join("source/data"), &spec)?;
-    let bed = Bed::at(place.path(), binaries, appliance_datasets(place.path()), SERVED)?;
-    let mut run = Run::new(bed, options.seed);
+    let mut run = Run::new(bed, data, options.seed);
     run.first_pass()?;
     for kill in 1..=options.kills {
         run.wait_for_a_moment()?;
         run.strike(kill, options.kills)?;
     }
     run.finish_round()?;
-    run.outcome(options.kills, begun)
+    run.outcome(options, begun)
 }
 
 struct Run {
     bed: Bed,
+    data: Box<dyn Data>,
     rng: StdRng,
     rounds: Vec<Round>,
     applied: Applied,
     found: Comparison,
+    server_kills: u32,
 }
 
 impl Run {
-    fn new(bed: Bed, seed: u64) -> Self {
+    fn new(bed: Bed, data: Box<dyn Data>, seed: u64) -> Self {
         Self {
             bed,
+            data,
             rng: seeded(seed, "crash"),
             rounds: Vec::new(),
             applied: Applied::default(),
             found: Comparison::default(),
+            server_kills: 0,
         }
     }
 
@@ -98,8 +112,16 @@ impl Run {
         }
     }
 
-    /// Kills one agent, or both, and starts again what was killed.
+    /// Kills one agent, or both, or a database server, and starts again what was killed.
     fn strike(&mut self, kill: u32, kills: u32) -> Result<()> {
+        let pause = Duration::from_millis(self.rng.random_range(0..150));
+        if kill.is_multiple_of(SERVER_EVERY)
+            && let Some(name) = self.data.strike(&mut self.rng, pause)?
+        {
+            println!("kill {kill}/{kills}: {name}");
+            self.server_kills += 1;
+            return Ok(());
+        }
         let victim = self.rng.random_range(0..10);
         let (source, target) = (victim < 5 || victim == 9, victim >= 5);
         let names = ["", "target", "source", "both agents"][usize::from(source) * 2 + usize::from(target)];
@@ -113,7 +135,7 @@ impl Run {
         if target {
             self.applied.absorb(self.bed.target.state())?;
         }
-        poll::pause(Duration::from_millis(self.rng.random_range(0..150)));
+        poll::pause(pause);
         if source {
             self.bed.source.restart()?;
         }
@@ -126,7 +148,7 @@ impl Run {
     /// Lets the pass end and compares what arrived.
     fn finish_round(&mut self) -> Result<()> {
         self.bed.settle(SETTLES_WITHIN)?;
-        let found = self.bed.compare()?;
+        let found = self.data.compare(&self.bed)?;
         say(format!("round {} is done: {}", self.rounds.len(), found.describe().trim_end()));
         self.found.join(found);
         Ok(())
@@ -137,19 +159,18 @@ impl Run {
         if self.rounds.len().is_multiple_of(2) {
             self.bed.target.kill()?;
             self.applied.absorb(self.bed.target.state())?;
-            remove(&self.bed.root().join("target/data"))?;
-            std::fs::create_dir_all(self.bed.copy().files)?;
+            self.data.empty_target(&self.bed)?;
             self.bed.target.restart_afresh()?;
             return self.first_pass();
         }
-        let changed: Changed = self.bed.original().change(self.rng.random())?;
+        let changed = self.data.change(&self.bed, self.rng.random())?;
         say(format!("round {}: another pass, after changes", self.rounds.len() + 1));
         self.rounds.push(Round { begun_ms: poll::wall_ms(), changed: Some(changed) });
         self.bed.cli(&["sync"])?.success()?;
         Ok(())
     }
 
-    fn outcome(mut self, kills: u32, begun: Instant) -> Result<Outcome> {
+    fn outcome(mut self, options: &Options, begun: Instant) -> Result<Outcome> {
         let own = self.bed.json(&["report"])?["totals"]["chunks_resent"].as_u64();
         self.bed.target.kill()?;
         self.applied.absorb(self.bed.target.state())?;
@@ -167,8 +188,9 @@ impl Run {
         Ok(Outcome {
             ok: self.found.found == 0 && again.is_empty() && own == 0,
             figures: json!({
-                "engine": "sqlite",
-                "kills": kills,
+                "engine": options.engine,
+                "kills": options.kills,
+                "server_kills": self.server_kills,
                 "rounds": self.rounds.len(),
                 "differences": self.found.found,
                 "resent_chunks": again.len(),

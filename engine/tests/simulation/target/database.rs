@@ -68,7 +68,9 @@ impl DatabaseTarget for BasePort {
                 base.finished = true;
             }
         };
-        self.change("finish", finish).await
+        self.change("finish", finish).await?;
+        self.port.with(|world| rot(world, self));
+        Ok(())
     }
 
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
@@ -107,6 +109,19 @@ impl DatabaseTarget for BasePort {
 
     async fn forget(&self) -> Result<()> {
         self.change("forget", |place| place.before = None).await
+    }
+}
+
+/// Something that is no part of the migration changes a row before it is verified.
+fn rot(world: &mut World, port: &BasePort) {
+    if !world.strikes() {
+        return;
+    }
+    let place = world.target.bases.get_mut(&port.dataset).expect("a database");
+    let rows = place.building.iter_mut().flat_map(|base| base.rows.values_mut());
+    if let Some(value) = rows.flat_map(|table| table.values_mut()).next() {
+        value.push_str(" rotten");
+        world.say(format!("a row of {} rots", port.dataset));
     }
 }
 

@@ -1,0 +1,36 @@
+//! What workers tell, counted and shown.
+
+use crate::journal::{Event, Record};
+use crate::pass::Message;
+use crate::progress::{Meter, StepState};
+use crate::report::Outcome;
+
+/// Takes a message that is not a record; the record it makes, if it makes one.
+pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Option<Record> {
+    match message {
+        Message::Applied { bytes, resent } => {
+            outcome.chunks_applied += 1;
+            outcome.chunks_resent += u64::from(resent);
+            outcome.bytes_arrived += bytes;
+        }
+        Message::Progress { step, amount } => {
+            if let Some(step) = meter.step(&step) {
+                step.state = StepState::Running;
+                step.add(amount);
+            }
+        }
+        Message::Total { step, amount } => {
+            if let Some(step) = meter.step(&step) {
+                step.rows_total = amount.rows.max(step.rows);
+                step.files_total = amount.files.max(step.files);
+                step.bytes_total = amount.bytes.max(step.bytes);
+            }
+        }
+        Message::Note { item, text } => return Some(Record::Event(Event::Note { item, text })),
+        Message::CopyBegins(dataset) => outcome.forget_left_out(&dataset),
+        Message::LeftOut(item) => outcome.leave_out(item),
+        Message::Verified(dataset, verified, differences) => outcome.verify(dataset, verified, differences),
+        Message::Records(_) | Message::Flush(_) => {}
+    }
+    None
+}

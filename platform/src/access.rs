@@ -1,0 +1,153 @@
+//! What this agent lacks on its host for a dataset: privileges, and space of its own. Each finding says what to do.
+//!
+//! Nothing is written to find out: a preflight leaves no trace.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use handover_engine::check::{Finding, Severity};
+use handover_engine::name::DatasetName;
+use handover_engine::ports::Result;
+use rustix::fs::{Access, AtFlags, CWD};
+
+use crate::database::Place;
+
+/// Where the SQLite file format says how a database is read: 2 is WAL
+/// (<https://www.sqlite.org/fileformat2.html>, "File format version numbers").
+const READ_VERSION: usize = 19;
+
+/// What stands in the way of reading a database; `scratch` is where private copies are made.
+pub async fn of_reading(place: &Place, name: &DatasetName, scratch: &Path) -> Vec<Finding> {
+    let found = match place {
+        Place::Sqlite(path) => Ok(room_for_copy(path, scratch, &item(name)).into_iter().collect()),
+        Place::Mariadb(settings) => {
+            handover_mariadb::source_privileges(name, settings).await.map(|found| mariadb(name, found))
+        }
+        Place::Postgres(settings) => {
+            handover_postgres::privileges(name, settings, handover_postgres::Side::Source).await
+        }
+    };
+    or_unknown(name, found)
+}
+
+/// What stands in the way of making a database.
+pub async fn of_making(place: &Place, name: &DatasetName) -> Vec<Finding> {
+    let found = match place {
+        Place::Sqlite(path) => Ok(writable(path.parent().unwrap_or(path), &item(name)).into_iter().collect()),
+        Place::Mariadb(settings) => {
+            handover_mariadb::target_privileges(name, settings).await.map(|found| mariadb(name, found))
+        }
+        Place::Postgres(settings) => {
+            handover_postgres::privileges(name, settings, handover_postgres::Side::Target(None)).await
+        }
+    };
+    or_unknown(name, found)
+}
+
+/// What stands in the way of reading a tree.
+pub fn of_reading_files(name: &DatasetName) -> Vec<Finding> {
+    let what = "it does not run as root: a file that its user may not read fails the copy";
+    as_root(name, what).into_iter().collect()
+}
+
+/// What stands in the way of making a tree at `root`.
+pub fn of_making_files(root: &Path, name: &DatasetName) -> Vec<Finding> {
+    let what = "it does not run as root: files cannot be given their owners, devices cannot be made";
+    writable(root, &item(name)).into_iter().chain(as_root(name, what)).collect()
+}
+
+fn item(name: &DatasetName) -> String {
+    format!("dataset {name}")
+}
+
+fn or_unknown(name: &DatasetName, found: Result<Vec<Finding>>) -> Vec<Finding> {
+    found.unwrap_or_else(|failure| {
+        let what = format!("its privileges cannot be looked at: {}", failure.what);
+        vec![Finding::new(Severity::Warning, item(name), what, failure.hint)]
+    })
+}
+
+fn mariadb(name: &DatasetName, found: Vec<handover_mariadb::Finding>) -> Vec<Finding> {
+    let finding = |found: handover_mariadb::Finding| {
+        let severity = if found.required { Severity::Error } else { Severity::Warning };
+        Finding::new(severity, item(name), found.what, found.fix)
+    };
+    found.into_iter().map(finding).collect()
+}
+
+fn as_root(name: &DatasetName, what: &str) -> Option<Finding> {
+    let hint = "run the agent as root (the systemd unit of docs/operations.md does)";
+    (!rustix::process::geteuid().is_root()).then(|| Finding::new(Severity::Warning, item(name), what, hint))
+}
+
+/// The directory, or the nearest one above it that is there: what is missing will be made in it.
+fn nearest(place: &Path) -> PathBuf {
+    place.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn writable(place: &Path, item: &str) -> Option<Finding> {
+    let place = nearest(place);
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    let error = rustix::fs::accessat(CWD, &place, wanted, AtFlags::EACCESS).err()?;
+    let hint = "give the agent's user the right to write there, or mount it writable";
+    Some(Finding::new(
+        Severity::Error,
+        item,
+        format!("{} cannot be written to: {error}", place.display()),
+        hint,
+    ))
+}
+
+/// A database that is not in WAL mode is copied before it is read.
+fn room_for_copy(path: &Path, scratch: &Path, item: &str) -> Option<Finding> {
+    let mut head = [0; READ_VERSION + 1];
+    // One that cannot be read is told by who looks at what it holds.
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).ok()?;
+    let size = path.metadata().ok()?.len();
+    let place = nearest(scratch);
+    let free = rustix::fs::statvfs(&place).ok()?;
+    let free = free.f_bavail.saturating_mul(free.f_frsize);
+    (head[READ_VERSION] != 2 && size > free).then(|| {
+        let what = format!(
+            "it is not in WAL mode, so a private copy of {size} bytes is made in {}, where {free} are free",
+            scratch.display()
+        );
+        let hint = "free space there, put `state` of the source's configuration on another file system, or set the database to WAL";
+        Finding::new(Severity::Error, item, what, hint)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> DatasetName {
+        "shop".parse().unwrap()
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(of_making_files(&dir.path().join("not/yet/there"), &name()), []);
+        // Read-only for root too.
+        let found = of_making_files(Path::new("/proc/sys/none"), &name());
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].severity, Severity::Error);
+        assert!(found[0].what.contains("/proc/sys cannot be written to"), "{found:?}");
+    }
+
+    #[test]
+    fn a_copy_needs_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.execute_batch("CREATE TABLE t (a)").unwrap();
+        assert_eq!(room_for_copy(&path, dir.path(), "x"), None);
+        // No bytes are free there.
+        let found = room_for_copy(&path, Path::new("/proc"), "x").unwrap();
+        assert!(found.what.contains("private copy") && found.hint.contains("WAL"), "{found:?}");
+        db.execute_batch("PRAGMA journal_mode = WAL").unwrap();
+        assert_eq!(room_for_copy(&path, Path::new("/proc"), "x"), None);
+    }
+}

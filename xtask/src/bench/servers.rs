@@ -137,14 +137,11 @@ impl Steps {
     }
 
     fn at(&self, kind: &str, step: &str) -> Result<f64> {
-        let event = self.0.iter().rev().find(|line| {
-            let event = if line["event"]["event"].is_string() { &line["event"] } else { *line };
-            event["event"] == kind && event["step"] == step
-        });
+        let mut events = self.0.iter().rev().map(|line| &line["event"]);
+        let event = events.find(|event| event["event"] == kind && event["step"] == step);
         let event = event.with_context(|| format!("no event `{kind}` of {step}"))?;
-        let at = event["at"].as_f64().with_context(|| format!("no time in {event}"))?;
-        // Milliseconds since 1970.
-        Ok(at / 1000.0)
+        let part = |name| event["at"][name].as_f64().with_context(|| format!("no time in {event}"));
+        Ok(part("seconds")? + part("nanos")? / 1e9)
     }
 
     fn started(&self, step: &str) -> Result<f64> {

@@ -11,7 +11,7 @@ use crate::ports::Result;
 use crate::report::Difference;
 use crate::tree::{
     Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, RelPath, Segment,
-    SegmentEnd, digest_of_blocks,
+    SegmentEnd, Stamp, digest_of_blocks,
 };
 
 /// How often a file that changes while it is read is read again.
@@ -141,20 +141,28 @@ impl Fetcher<'_> {
 
     async fn large(&self, path: &RelPath, held: Option<IndexEntry>) -> Result<Option<Ready>> {
         let pass = self.pass;
-        let mut basis = match held {
+        let mut basis = match &held {
             Some(_) => pass.work.holdings.blocks(&pass.work.migration, &pass.dataset, path).await?,
             None => Vec::new(),
         };
-        for _ in 0..TRIES {
-            let partial = pass.partials.lock().ok().and_then(|mut partials| partials.remove(path));
-            match self.read(path, partial, &basis).await? {
+        let mut partial = pass.partials.lock().ok().and_then(|mut partials| partials.remove(path));
+        let mut journaled = partial.as_ref().map(Journaled::of).unwrap_or_default();
+        // It may have landed without its record, by a run that ended there: then it is what stands here.
+        let mut landed = match (&held, &partial) {
+            (None, Some(partial)) => Some(partial.blocks.clone()),
+            _ => None,
+        };
+        let mut changed = 0;
+        while changed < TRIES {
+            match self.read(path, partial.take(), &basis, &mut journaled).await? {
                 Read::Ready(ready) => return Ok(Some(ready)),
                 Read::Gone => {
                     self.gone(path);
                     return Ok(None);
                 }
-                Read::Changed => {}
-                Read::BadBasis => basis.clear(),
+                Read::Changed => changed += 1,
+                // Each is tried once: what stood here, what may have landed, nothing.
+                Read::BadBasis => basis = landed.take().unwrap_or_default(),
             }
         }
         pass.work
@@ -171,7 +179,13 @@ impl Fetcher<'_> {
     }
 
     /// Reads a large file once, from where the journal holds it to its end.
-    async fn read(&self, path: &RelPath, partial: Option<PartialFile>, basis: &[Block]) -> Result<Read> {
+    async fn read(
+        &self,
+        path: &RelPath,
+        partial: Option<PartialFile>,
+        basis: &[Block],
+        journaled: &mut Journaled,
+    ) -> Result<Read> {
         let pass = self.pass;
         let request = FileRequest {
             dataset: pass.dataset.clone(),
@@ -194,6 +208,7 @@ impl Fetcher<'_> {
                 return Ok(Read::Gone);
             }
             let bytes = segment.data.len() as u64;
+            let resent = bytes > 0 && journaled.has(&entry, segment.offset);
             if bytes > 0 {
                 arrived.segments.push(segment.offset);
             }
@@ -203,9 +218,13 @@ impl Fetcher<'_> {
                 Err(failure) if failure.class == Class::Transient && helped => return Ok(Read::BadBasis),
                 Err(failure) => return Err(failure),
             };
-            pass.work.desk.send(Message::Applied { bytes, resent: false }).await?;
+            pass.work.desk.send(Message::Applied { bytes, resent }).await?;
             arrived.add(blocks);
             if let Some(SegmentEnd::Whole(entry)) = end {
+                if arrived.is_journaled_in_part() {
+                    // To the end: should landing be journaled no more, all that is known of it stands here by then.
+                    self.keep(path, &mut arrived, &entry, journaled).await?;
+                }
                 let digest = digest_of_blocks(&arrived.blocks);
                 return Ok(Read::Ready(Ready {
                     entry,
@@ -215,12 +234,25 @@ impl Fetcher<'_> {
                 }));
             }
             if arrived.loose_bytes >= DURABLE_EVERY {
-                pass.target.sync(std::slice::from_ref(path)).await?;
-                pass.work.desk.record(vec![arrived.record(&pass.dataset, entry)]).await?;
+                self.keep(path, &mut arrived, &entry, journaled).await?;
                 pass.work.desk.checkpoint()?;
             }
         }
         Err(Failure::transient(format!("{}, {path}", pass.dataset), "its stream ended before the file did"))
+    }
+
+    /// Makes durable, then journals, what has arrived since the last record.
+    async fn keep(
+        &self,
+        path: &RelPath,
+        arrived: &mut Arrived,
+        entry: &Entry,
+        journaled: &mut Journaled,
+    ) -> Result<()> {
+        self.pass.target.sync(std::slice::from_ref(path)).await?;
+        self.pass.work.desk.record(vec![arrived.record(&self.pass.dataset, entry.clone())]).await?;
+        journaled.add(entry, arrived.at);
+        Ok(())
     }
 
     fn check(&self, path: &RelPath, segment: &Segment, at: u64) -> Result<()> {
@@ -231,6 +263,30 @@ impl Fetcher<'_> {
             format!("{}, {path} at {at}", self.pass.dataset),
             "a segment arrived damaged: its digests are not those of its blocks",
         ))
+    }
+}
+
+/// How much of one state of a large file the journal has been seen to hold.
+#[derive(Default)]
+struct Journaled {
+    stamp: Stamp,
+    end: u64,
+}
+
+impl Journaled {
+    fn of(partial: &PartialFile) -> Self {
+        Self { stamp: partial.entry.stamp, end: partial.end() }
+    }
+
+    /// The file up to `end` is journaled, too.
+    fn add(&mut self, entry: &Entry, end: u64) {
+        let before = if self.stamp == entry.stamp { self.end } else { 0 };
+        *self = Self { stamp: entry.stamp, end: before.max(end) };
+    }
+
+    /// What comes from `offset` on was held already: the file has not changed since.
+    fn has(&self, entry: &Entry, offset: u64) -> bool {
+        self.stamp == entry.stamp && offset < self.end
     }
 }
 
@@ -248,6 +304,11 @@ struct Arrived {
 }
 
 impl Arrived {
+    /// Some is in the journal, and some is not.
+    fn is_journaled_in_part(&self) -> bool {
+        0 < self.loose && self.loose < self.blocks.len()
+    }
+
     fn add(&mut self, blocks: Vec<Block>) {
         let bytes: u64 = blocks.iter().map(|block| u64::from(block.len)).sum();
         self.at += bytes;

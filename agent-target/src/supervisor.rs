@@ -11,7 +11,8 @@ use handover_engine::driver::{Driver, Handle, Ports, Settings, Status};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::journal::{Event, Holdings, Journal, Migration, Record};
-use handover_engine::name::MigrationId;
+use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::pass::TargetDataset;
 use handover_engine::phase::{Operation, State};
 use handover_engine::plan::{ApprovedPlan, Options, Plan, Rates};
 use handover_engine::ports::{Answers, Result, Source, SourceHost};
@@ -100,6 +101,7 @@ impl Supervisor {
             holdings: Arc::new(self.store.clone()),
             clock: Arc::new(SystemClock),
         };
+        show_hidden(&ports.datasets).await;
         let patience = Duration::from_secs(self.limits.patience_seconds);
         let settings = Settings { lanes: self.limits.lanes.max(1), patience };
         let last = self.store.last_event(&id).await?;
@@ -336,6 +338,19 @@ impl Control for Supervisor {
 
     async fn probe(&self, bytes: u64) -> Result<(u64, Duration)> {
         self.source.probe(bytes).await
+    }
+}
+
+/// Gives files that were being changed when the agent ended their names back, whatever state the migration is in: a paused or
+/// failed one does not prepare its trees before it is resumed.
+async fn show_hidden(datasets: &HashMap<DatasetName, TargetDataset>) {
+    for (dataset, target) in datasets {
+        if let TargetDataset::Tree(tree) = target
+            && let Err(failure) = tree.recover().await
+        {
+            // The next pass tries it again, and then it is the operator's to see.
+            tracing::warn!(%dataset, %failure, "a file that was being changed is still hidden");
+        }
     }
 }
 

@@ -91,6 +91,10 @@ pub trait TreeTarget: Send + Sync {
     /// Drops staged contents that no journal entry needs: all but those of the large files in `keep`.
     async fn discard_staged(&self, keep: &[RelPath]) -> Result<()>;
 
+    /// Gives a file that was being changed out of sight when the agent ended, or when landing failed, its name back. Waits
+    /// for work that was begun. Changes nothing in a tree that this migration has not prepared. Idempotent.
+    async fn recover(&self) -> Result<()>;
+
     /// Takes back everything since `prepare`: the tree is as it was then. Idempotent.
     async fn undo(&self) -> Result<()>;
 

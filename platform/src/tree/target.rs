@@ -109,6 +109,19 @@ impl Shared {
         Ok(held.insert(Arc::new(before)).clone())
     }
 
+    /// As `TreeTarget::recover`: a file that was being changed gets its name back.
+    fn recover(&self) -> Result<()> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        let root = self.root()?;
+        // Not what another migration is changing, nor where undo has taken the staging area away.
+        if !Before::owner(&root, self.migration.as_str())? || !staging::Staging::is_there(&root) {
+            return Ok(());
+        }
+        patch::recover(&root, &staging::Staging::open(&root)?)
+    }
+
     fn undo(&self) -> Result<()> {
         if !self.path.exists() {
             return Ok(());
@@ -210,6 +223,10 @@ impl TreeTarget for Target {
     async fn discard_staged(&self, keep: &[RelPath]) -> Result<()> {
         let keep = keep.to_vec();
         self.run_alone(move |shared| shared.discard_staged(&keep)).await
+    }
+
+    async fn recover(&self) -> Result<()> {
+        self.run_alone(Shared::recover).await
     }
 
     async fn undo(&self) -> Result<()> {

@@ -156,6 +156,17 @@ impl Landing<'_> {
             patch::put(self.staging, parent, &name, entry, counted)?;
             self.touched(path)?;
         } else {
+            if let Some(counted) = self.staging.counted(path) {
+                let (parent, name) = self.parents.of(path)?;
+                let here = meta::stamp(&statat(parent, &name, AtFlags::SYMLINK_NOFOLLOW)?);
+                let basis = counted.basis;
+                // An interrupted landing may have set its time already.
+                let is_its_time = here.mtime == basis.mtime || here.mtime == entry.meta.mtime;
+                if (here.inode, here.size) != (basis.inode, basis.size) || !is_its_time {
+                    // Not the file that it was compared with.
+                    return Err(Errno::STALE);
+                }
+            }
             settle(&mut self.parents, entry)?;
             self.staging.forget_counted(path)?;
         }

@@ -66,9 +66,30 @@ pub fn put(
     reserved?;
     drop(file);
     begin(staging, &redo)?;
-    hide(staging, &parent, name, &redo)?;
-    carry_out(staging, &redo, &patch)?;
+    let hidden = hide(staging, &parent, name, &redo).and_then(|()| open_hidden(staging, &redo));
+    let hidden = match hidden {
+        Ok(hidden) => hidden,
+        Err(errno) => {
+            give_back(staging, &parent, name, &redo)?;
+            return Err(errno);
+        }
+    };
+    // Once a byte is written there is no way back, only on: what fails once may do so for a moment.
+    write(&hidden, &redo, &patch).or_else(|_| write(&hidden, &redo, &patch))?;
     show(staging, &parent, name, &redo)
+}
+
+/// Nothing has been written yet: the file gets its name back, as it was.
+fn give_back(staging: &Staging, parent: impl AsFd, name: &CStr, redo: &Redo) -> Result<(), Errno> {
+    match show(staging, &parent, name, redo) {
+        // It had not lost its name.
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    // The record goes last: without it a hidden file would not be found again.
+    fsync(&parent)?;
+    staging.sync()?;
+    staging.drop(&name_of(REDO, &redo.entry.path))
 }
 
 fn begin(staging: &Staging, redo: &Redo) -> Result<(), Errno> {
@@ -88,13 +109,19 @@ fn show(staging: &Staging, parent: impl AsFd, name: &CStr, redo: &Redo) -> Resul
 
 /// Writes the patch into the hidden file.
 fn carry_out(staging: &Staging, redo: &Redo, patch: &Patch) -> Result<(), Errno> {
+    write(&open_hidden(staging, redo)?, redo, patch)
+}
+
+fn open_hidden(staging: &Staging, redo: &Redo) -> Result<File, Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let hidden = name_of(HIDDEN, &redo.entry.path);
-    let file = File::from(openat(staging, hidden, flags, Mode::empty())?);
-    patch.apply(&file).map_err(|e| errno(&e))?;
+    openat(staging, name_of(HIDDEN, &redo.entry.path), flags, Mode::empty()).map(File::from)
+}
+
+fn write(file: &File, redo: &Redo, patch: &Patch) -> Result<(), Errno> {
+    patch.apply(file).map_err(|e| errno(&e))?;
     file.set_len(redo.entry.size().ok_or(Errno::INVAL)?).map_err(|e| errno(&e))?;
     meta::settle(file.as_fd(), &redo.entry)?;
-    fsync(&file)
+    fsync(file)
 }
 
 /// Drops the record of a change that is durable.
@@ -205,6 +232,47 @@ mod tests {
             recover(&root, &staging).unwrap();
             assert!(staging.names().unwrap().iter().all(|name| !is_hidden(name.to_str().unwrap())));
         }
+    }
+
+    #[test]
+    fn a_change_that_cannot_begin_gives_the_file_back() {
+        for hidden in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (root, staging, redo) = tree(dir.path());
+            let directory = File::open(dir.path().join("d")).unwrap();
+            begin(&staging, &redo).unwrap();
+            if hidden {
+                hide(&staging, &directory, c"f", &redo).unwrap();
+            }
+            give_back(&staging, &directory, c"f", &redo).unwrap();
+            assert_eq!(fs::read(dir.path().join("d/f")).unwrap(), OLD);
+            recover(&root, &staging).unwrap();
+            assert_eq!(fs::read(dir.path().join("d/f")).unwrap(), OLD);
+        }
+    }
+
+    #[test]
+    fn a_change_that_fails_on_the_way_is_carried_on_by_recovery() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, staging, redo) = tree(dir.path());
+        let path = redo.entry.path.clone();
+        let basis = meta::stamp(&fstat(root.file(&path).unwrap()).unwrap());
+        let patch_bytes = fs::read(patch_file(dir.path())).unwrap();
+        // The kept contents end too early: the first range is written, the last cannot be.
+        staging.patch(&path).unwrap().set_len(4).unwrap();
+        let counted = Counted { end: NEW.len() as u64, basis, patch: Some(redo.ranges.clone()) };
+        let directory = File::open(dir.path().join("d")).unwrap();
+        put(&staging, &directory, c"f", &redo.entry, counted).unwrap_err();
+        recover(&root, &staging).unwrap_err();
+        fs::write(patch_file(dir.path()), patch_bytes).unwrap();
+        recover(&root, &staging).unwrap();
+        assert_eq!(fs::read(dir.path().join("d/f")).unwrap(), NEW);
+    }
+
+    /// The one patch in the staging area.
+    fn patch_file(dir: &Path) -> std::path::PathBuf {
+        let names = fs::read_dir(dir.join(".handover/staging")).unwrap().map(|entry| entry.unwrap().path());
+        names.into_iter().find(|path| path.extension().is_some_and(|e| e == "patch")).unwrap()
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Staging {
         root.directory(&path).map(Self).map_err(root.failed(&path, "the staging area cannot be opened"))
     }
 
+    /// True when there is one: an undo that was interrupted may have removed it.
+    pub fn is_there(root: &Root) -> bool {
+        !matches!(root.directory(&inside("staging", &RelPath::root())), Err(Errno::NOENT))
+    }
+
     /// Makes an empty file to stage contents in.
     pub fn create(&self, path: &RelPath) -> Result<File, Errno> {
         self.open_new(&staged_name(path))

@@ -13,6 +13,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use webpki::OwnedCertRevocationList;
 
 use crate::clock;
 use crate::identity::{Identity, Role};
@@ -26,6 +27,7 @@ struct InUse {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     trust: tls::Trust,
+    crls: Vec<OwnedCertRevocationList>,
 }
 
 /// An agent's or an operator's credentials. New handshakes use what the files hold now; connections live
@@ -57,7 +59,7 @@ impl Credentials {
     /// Loads the files. Peers that we connect to must have the role `peer`, where given.
     pub fn load(paths: MaterialPaths, peer: Option<Role>) -> Result<Arc<Self>, MaterialError> {
         let loaded = seen(&paths);
-        let now = ArcSwap::from_pointee(in_use(&paths, peer)?);
+        let now = ArcSwap::from_pointee(in_use(Material::load(&paths)?, peer)?);
         Ok(Arc::new(Self {
             paths,
             peer,
@@ -93,9 +95,20 @@ impl Credentials {
         self.reloads.subscribe()
     }
 
-    /// Loads the files again. When they cannot be used, what is in use stays.
+    /// Loads the files again. When they cannot be used, what is in use stays; so do revocation lists whose file is gone: else whoever
+    /// deletes it would let everybody in again.
     pub fn reload(&self) -> Result<(), MaterialError> {
-        self.now.store(Arc::new(in_use(&self.paths, self.peer)?));
+        let mut material = Material::load(&self.paths)?;
+        let before = self.now.load();
+        if material.crls.is_empty() && !before.crls.is_empty() {
+            let path = self.paths.crl.as_deref().unwrap_or(Path::new("")).display();
+            tracing::warn!(
+                %path,
+                "the revocation list is gone: the last one stays in use; bring the CA's `crl.pem` back"
+            );
+            material.crls.clone_from(&before.crls);
+        }
+        self.now.store(Arc::new(in_use(material, self.peer)?));
         self.generation.fetch_add(1, Ordering::Release);
         self.reloads.send_modify(|count| *count += 1);
         Ok(())
@@ -214,8 +227,7 @@ impl Watcher {
     }
 }
 
-fn in_use(paths: &MaterialPaths, peer: Option<Role>) -> Result<InUse, MaterialError> {
-    let material = Material::load(paths)?;
+fn in_use(material: Material, peer: Option<Role>) -> Result<InUse, MaterialError> {
     Ok(InUse {
         identity: material.identity().clone(),
         not_after: material.not_after(),
@@ -223,5 +235,6 @@ fn in_use(paths: &MaterialPaths, peer: Option<Role>) -> Result<InUse, MaterialEr
         server: tls::server_config(&material)?,
         client: tls::client_config(&material, peer)?,
         trust: tls::Trust::new(&material, peer),
+        crls: material.crls,
     })
 }

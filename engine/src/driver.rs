@@ -168,7 +168,7 @@ impl Driver {
             patience: self.settings.patience,
             differs: (task == Task::Pass && self.migration.outcome.differences_found > 0).into(),
             depth: if task == Task::Pass && self.migration.pass > 1 {
-                Depth::Properties
+                Depth::Landed
             } else {
                 Depth::Contents
             },

@@ -30,6 +30,9 @@ pub struct IndexEntry {
     pub landed: Stamp,
     /// Small file: digest of its contents. Large file: [`digest_of_blocks`]. Anything else: digest of nothing.
     pub digest: Digest,
+    /// The pass that landed it; 0 when an earlier migration did.
+    #[serde(default)]
+    pub pass: u32,
 }
 
 /// The digest of a large file: over the lengths and digests of its blocks, in order (a hole counts as zeros).

@@ -1,6 +1,6 @@
 //! Prints a journal as this release writes it, as SQL: the fixture that later releases must still open.
 //!
-//! `cargo run -p handover-platform --example journal_fixture > platform/tests/fixtures/journal/v1.sql`
+//! `cargo run -p handover-platform --example journal_fixture > platform/tests/fixtures/journal/v2.sql` (`v` and the journal's version)
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -106,7 +106,7 @@ fn tree() -> Vec<Record> {
     let landing = |source: Entry, digest, blocks: Vec<Block>| {
         let landed = Stamp { inode: 22, ..source.stamp };
         Landing {
-            entry: IndexEntry { source, landed, digest },
+            entry: IndexEntry { source, landed, digest, pass: 1 },
             segments: vec![0; blocks.len().min(1)],
             blocks,
         }

@@ -24,3 +24,9 @@ impl Clock for SystemClock {
         Timestamp { seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
     }
 }
+
+/// Whether agents name every chunk that they send or apply, for those who look into what was sent: with the log filter
+/// `handover::served=debug` the source logs them, and the target journals them.
+fn names_chunks() -> bool {
+    tracing::enabled!(target: "handover::served", tracing::Level::DEBUG)
+}

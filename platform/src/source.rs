@@ -150,7 +150,8 @@ impl SourceHost for LocalSource {
             let parts =
                 usize::try_from(table.estimated_bytes / PART_BYTES).unwrap_or(MOST_PARTS).min(MOST_PARTS);
             if parts > 1 {
-                table.cuts = snapshot.split(&table.name, parts).await?;
+                let cuts = snapshot.split(&table.name, parts).await;
+                table.cuts = cuts.inspect_err(|_| self.leases.give_up(lease, &snapshot.id()))?;
             }
         }
         Ok(Opened { snapshot: snapshot.id(), schema })
@@ -201,6 +202,8 @@ impl RowSource for LocalSource {
                 RowsWanted::Recheck(held) => reading.recheck(held, renew).await,
             };
             if let Err(failure) = result {
+                // It may be lost with its connections: the next try is to find a new one, and to compare what is held.
+                leases.give_up(&request.lease, &reading.snapshot.id());
                 // The receiver may have gone: then nobody wants to know.
                 let _ = reading.to.send(Err(failure)).await;
             }
@@ -270,7 +273,7 @@ impl Reading {
 
 /// Logs that contents were served, for those who count what is sent twice.
 fn served(dataset: &DatasetName, chunk: &str, bytes: u64) {
-    if tracing::enabled!(target: "handover::served", tracing::Level::DEBUG) {
+    if crate::names_chunks() {
         let at_ms = crate::SystemClock.now().millis();
         tracing::debug!(target: "handover::served", %dataset, chunk, bytes, at_ms, "served");
     }

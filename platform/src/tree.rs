@@ -22,7 +22,6 @@ use std::path::PathBuf;
 
 use handover_engine::name::{DatasetName, MigrationId};
 
-pub use assemble::{BASIS_MISMATCH, is_basis_mismatch};
 pub use filter::Filter;
 pub use reader::Reader;
 pub(crate) use reader::blocking;

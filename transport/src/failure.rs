@@ -28,8 +28,16 @@ pub fn from_status(peer: &str, status: Status) -> Failure {
         _ if causes.contains("alert") || causes.contains("certificate") => Class::NeedsOperator,
         _ => Class::Transient,
     };
+    // As tonic tells that a message is larger than our bound: sending it again would not make it smaller. (The code alone also stands for
+    // an HTTP/2 peer that asks for calm.)
+    let is_too_large = matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted)
+        && status.message().contains("message length too large");
+    let class = if is_too_large { Class::NeedsOperator } else { class };
     let what = if causes.is_empty() { status.message().to_owned() } else { causes };
     let hint = match class {
+        _ if is_too_large => {
+            "one entry or schema is larger than a message may be: leave it out (`exclude`), and report this"
+        }
         Class::NeedsOperator if what.contains("alert") || what.contains("certificate") => {
             "the peer refused this certificate or the other way round: `handover certs show` tells role, expiry and CA"
         }
@@ -70,9 +78,14 @@ mod tests {
             (Code::Internal, Class::Transient),
             (Code::PermissionDenied, Class::NeedsOperator),
             (Code::InvalidArgument, Class::Permanent),
+            (Code::ResourceExhausted, Class::Transient),
         ];
         for (code, class) in table {
             assert_eq!(from_status("source", Status::new(code, "x")).class, class, "{code:?}");
         }
+        let large = Status::out_of_range(
+            "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+        );
+        assert_eq!(from_status("source", large).class, Class::NeedsOperator);
     }
 }

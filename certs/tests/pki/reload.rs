@@ -96,3 +96,19 @@ async fn nothing_changed_means_nothing_reloaded() {
     let (credentials, _stop, _watch) = watched(&bed.issue(Role::Target), Role::Source);
     assert!(tokio::time::timeout(EVERY * 5, credentials.changed().changed()).await.is_err());
 }
+
+#[tokio::test]
+async fn a_list_that_is_deleted_stays_in_use() {
+    let bed = Bed::new();
+    let (source, target) = (bed.issue(Role::Source), bed.issue(Role::Target));
+    bed.ca().revoke(&Which::Identity(load(&source).identity().clone())).unwrap();
+    std::fs::copy(bed.path("ca/crl.pem"), target.join("crl.pem")).unwrap();
+    let (credentials, _stop, _watch) = watched(&target, Role::Source);
+    let client = handover_certs::tls::client_config(&load(&source), Role::Target).unwrap();
+    shake(client.clone(), credentials.server()).await.unwrap_err();
+    let mut changed = credentials.changed();
+    std::fs::remove_file(target.join("crl.pem")).unwrap();
+    changed.changed().await.unwrap();
+    let (_, refused) = shake(client, credentials.server()).await.unwrap_err();
+    assert!(refused.contains("Revoked"), "{refused}");
+}

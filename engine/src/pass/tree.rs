@@ -192,7 +192,8 @@ impl Pass {
                 bytes: entries.iter().filter_map(Entry::size).sum(),
             };
             let entries = batch.into_iter().zip(stamps).map(|(ready, landed)| {
-                let entry = IndexEntry { source: ready.entry, landed, digest: ready.digest };
+                let entry =
+                    IndexEntry { source: ready.entry, landed, digest: ready.digest, pass: self.work.pass };
                 Landing { entry, blocks: ready.blocks, segments: ready.segments }
             });
             let record = Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() };
@@ -247,7 +248,8 @@ impl Pass {
     /// The record of entries without contents of their own.
     fn landed(&self, entries: Vec<Entry>) -> Record {
         let entries = entries.into_iter().map(|source| {
-            let entry = IndexEntry { source, landed: Stamp::default(), digest: nothing() };
+            let entry =
+                IndexEntry { source, landed: Stamp::default(), digest: nothing(), pass: self.work.pass };
             Landing { entry, blocks: Vec::new(), segments: Vec::new() }
         });
         Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() }
@@ -321,7 +323,8 @@ fn add_job(jobs: &mut Vec<Job>, entry: Entry, held: Option<IndexEntry>) {
         jobs.push(Job::Large { entry, held });
         return;
     }
-    let size = entry.size().unwrap_or(0);
+    // Attributes travel beside the contents, and may be larger than they are.
+    let size = entry.size().unwrap_or(0) + entry.meta.xattr_bytes();
     let item = PackItem { path: entry.path, held: held.map(|held| held.digest) };
     // Packs stay open over large files in between: those are jobs of their own.
     if let Some(Job::Pack { items, bytes }) =

@@ -58,8 +58,8 @@ pub async fn database(work: Work, dataset: DatasetName, target: Arc<dyn Database
 pub enum Depth {
     /// Everything's properties, and every file's contents.
     Contents,
-    /// Everything's properties: what a later pass brought was verified as it arrived.
-    Properties,
+    /// Everything's properties, and the contents of the files that the pass at hand landed: the others were read when they were.
+    Landed,
 }
 
 /// Reads a tree again, and looks that there is nothing else; the number of differences.
@@ -82,12 +82,12 @@ pub async fn tree(
             (Some(held), Some(entry)) => {
                 if let Some(what) = unlike(&held.source, &entry) {
                     verifier.differs(path.to_string(), what);
-                } else if let Some(size) = entry.size() {
+                } else if let Some(size) = entry.size()
+                    && (depth == Depth::Contents || held.pass == work.pass)
+                {
                     read.files += 1;
                     read.bytes += size;
-                    if depth == Depth::Contents {
-                        files.push(held);
-                    }
+                    files.push(held);
                 }
             }
             (Some(_), None) => verifier.differs(path.to_string(), "it is missing"),

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Answers, Result};
+use crate::failure::{Class, Failure};
 use crate::inventory::TreeFacts;
 use crate::tree::{Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, RelPath, Segment, Stamp};
 
@@ -21,6 +22,20 @@ pub trait TreeReader: Send + Sync {
 
     /// Reads a large file from `request.offset` to its end.
     fn file(&self, request: FileRequest) -> Answers<Segment>;
+}
+
+/// What [`Failure::what`] says when what stands at the target does not help to write a segment.
+const NO_HELP: &str = "what is here of the file is not what the journal says it is";
+
+/// How [`TreeTarget::write`] fails when the file under the path does not have the contents that the basis describes, or the part that
+/// the journal holds is gone from the staging area.
+pub fn no_help(item: impl Into<String>) -> Failure {
+    Failure::transient(item, NO_HELP).hint("it is copied without the help of what is here")
+}
+
+/// True for the failures of [`no_help`]: ask the source again, for the whole file.
+pub fn is_no_help(failure: &Failure) -> bool {
+    failure.class == Class::Transient && failure.what == NO_HELP
 }
 
 /// One change of the target tree that needs no contents from the source.
@@ -71,7 +86,8 @@ pub trait TreeTarget: Send + Sync {
 
     /// Writes a segment of a large file out of sight; pieces of the basis are copied from the file that stands under the
     /// path now, and verified against `basis` on the way. Segments come in order. Returns the blocks written, in order.
-    /// Idempotent: a segment that was written already may be written again.
+    /// Idempotent: a segment that was written already may be written again. Fails with [`no_help`] when what is here is not what the
+    /// journal says.
     async fn write(&self, segment: Segment, basis: &[Block]) -> Result<Vec<Block>>;
 
     /// Makes what was written of these large files durable, still out of sight, so that the journal may hold it.

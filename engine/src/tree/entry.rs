@@ -86,6 +86,13 @@ pub struct Stamp {
     pub ctime: Timestamp,
 }
 
+impl Meta {
+    /// Bytes of the extended attributes: what makes an entry large.
+    pub fn xattr_bytes(&self) -> u64 {
+        self.xattrs.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+    }
+}
+
 impl Entry {
     /// Bytes of a regular file; `None` for all else.
     pub fn size(&self) -> Option<u64> {

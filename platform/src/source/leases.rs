@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{DatabaseSnapshot, Result};
+use handover_engine::rows::SnapshotId;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
@@ -23,8 +24,8 @@ type Table = HashMap<LeaseId, Held>;
 pub struct Leases {
     lasts: Duration,
     held: Arc<Mutex<Table>>,
-    /// Two requests for the same lease must not open two snapshots.
-    opening: Arc<AsyncMutex<()>>,
+    /// Two requests for the same lease must not open two snapshots; for others, nobody waits.
+    opening: Arc<Mutex<HashMap<LeaseId, Arc<AsyncMutex<()>>>>>,
 }
 
 impl Leases {
@@ -53,7 +54,27 @@ impl Leases {
         dataset: &DatasetName,
         open: impl FnOnce() -> F,
     ) -> Result<Arc<dyn DatabaseSnapshot>> {
-        let _one = self.opening.lock().await;
+        let gate = self.gates().entry(lease.clone()).or_default().clone();
+        let opened = {
+            let _one = gate.lock().await;
+            self.open_alone(lease, dataset, open).await
+        };
+        drop(gate);
+        // Whoever still waits holds it too.
+        self.gates().retain(|_, gate| Arc::strong_count(gate) > 1);
+        opened
+    }
+
+    fn gates(&self) -> MutexGuard<'_, HashMap<LeaseId, Arc<AsyncMutex<()>>>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open_alone<F: Future<Output = Result<Arc<dyn DatabaseSnapshot>>>>(
+        &self,
+        lease: &LeaseId,
+        dataset: &DatasetName,
+        open: impl FnOnce() -> F,
+    ) -> Result<Arc<dyn DatabaseSnapshot>> {
         if let Some((_, snapshot)) = self.renewed(lease).filter(|(of, _)| of == dataset) {
             return Ok(snapshot);
         }
@@ -66,6 +87,14 @@ impl Leases {
     /// Ends a lease.
     pub fn close(&self, lease: &LeaseId) {
         self.table().remove(lease);
+    }
+
+    /// Ends a lease whose snapshot could not be read, unless another snapshot is under it by now: the next one who asks gets a new one.
+    pub fn give_up(&self, lease: &LeaseId, snapshot: &SnapshotId) {
+        let mut table = self.table();
+        if table.get(lease).is_some_and(|held| held.snapshot.id() == *snapshot) {
+            table.remove(lease);
+        }
     }
 
     /// Ends stale leases, for ever.
@@ -86,7 +115,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use handover_engine::failure::Failure;
-    use handover_engine::rows::{KeyRange, RowsChunk, Schema, SnapshotId, TableName};
+    use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
 
     struct Nothing(Schema);
 
@@ -129,5 +158,35 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(80)).await;
         assert!(leases.renewed(&lease).is_none());
         task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_slow_opening_keeps_nobody_else_waiting() {
+        let leases = Leases::new(Duration::from_secs(60));
+        let (slow, quick): (LeaseId, LeaseId) = ("slow".parse().unwrap(), "quick".parse().unwrap());
+        let dataset: DatasetName = "d".parse().unwrap();
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let opening = leases.open(&slow, &dataset, || async {
+            wait.await.unwrap();
+            Ok(nothing())
+        });
+        let others = async {
+            leases.open(&quick, &dataset, || async { Ok(nothing()) }).await.unwrap();
+            go.send(()).unwrap();
+        };
+        let (opened, ()) = tokio::join!(opening, others);
+        opened.unwrap();
+        assert!(leases.gates().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_that_is_given_up_makes_room_for_another() {
+        let leases = Leases::new(Duration::from_secs(60));
+        let (lease, dataset): (LeaseId, DatasetName) = ("l".parse().unwrap(), "d".parse().unwrap());
+        leases.open(&lease, &dataset, || async { Ok(nothing()) }).await.unwrap();
+        leases.give_up(&lease, &SnapshotId("another".into()));
+        assert!(leases.renewed(&lease).is_some());
+        leases.give_up(&lease, &SnapshotId("s".into()));
+        assert!(leases.renewed(&lease).is_none());
     }
 }

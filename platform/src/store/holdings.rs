@@ -42,6 +42,7 @@ impl Store {
             source: self.decode(row, 0)?,
             landed: self.decode(row, 1)?,
             digest: self.digest(row, 2)?,
+            pass: row.get(4),
         })
     }
 
@@ -100,10 +101,10 @@ impl Holdings for Store {
                 let Some(after) = after else { return Ok(None) };
                 let first = after.is_empty();
                 let sql = if first {
-                    "SELECT entry, landed, digest, path FROM tree_entry WHERE migration = ? AND dataset = ? AND path >= ? \
+                    "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path >= ? \
                      ORDER BY path LIMIT ?"
                 } else {
-                    "SELECT entry, landed, digest, path FROM tree_entry WHERE migration = ? AND dataset = ? AND path > ? \
+                    "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path > ? \
                      ORDER BY path LIMIT ?"
                 };
                 let query = sqlx::query(sql).bind(id).bind(dataset).bind(after).bind(BATCH as i64);

@@ -64,7 +64,7 @@ pub(super) async fn inherit_index(store: &Store, tx: &mut Tx, m: &Migration) -> 
             continue;
         }
         for sql in [
-            "INSERT INTO tree_entry SELECT ?, dataset, path, entry, landed, digest, is_file, bytes \
+            "INSERT INTO tree_entry SELECT ?, dataset, path, entry, landed, digest, is_file, bytes, 0 \
              FROM tree_entry WHERE migration = ?",
             "INSERT INTO file_blocks SELECT ?, dataset, path, blocks FROM file_blocks WHERE migration = ?",
         ] {
@@ -179,7 +179,7 @@ impl Writer<'_> {
         for Landing { entry, blocks, segments } in entries {
             let key = path_key(&entry.source.path);
             let size = entry.source.size();
-            let query = sqlx::query("INSERT OR REPLACE INTO tree_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+            let query = sqlx::query("INSERT OR REPLACE INTO tree_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
                 .bind(self.id.to_owned())
                 .bind(dataset.to_string())
                 .bind(key.clone())
@@ -187,7 +187,8 @@ impl Writer<'_> {
                 .bind(encode(&entry.landed))
                 .bind(entry.digest.0.to_vec())
                 .bind(size.is_some())
-                .bind(signed(size.unwrap_or(0)));
+                .bind(signed(size.unwrap_or(0)))
+                .bind(entry.pass);
             self.run(query).await?;
             if size.is_none() {
                 continue;
@@ -265,13 +266,17 @@ impl Writer<'_> {
         self.run(query).await
     }
 
-    /// Remembers that a chunk of rows was applied, unless it was only found still true.
+    /// Remembers that a chunk of rows was applied, unless it was only found still true. Only where chunks are named: it grows
+    /// with every pass.
     async fn applied_rows(
         &mut self,
         dataset: &DatasetName,
         table: &TableName,
         chunk: &HeldChunk,
     ) -> Result<()> {
+        if !crate::names_chunks() {
+            return Ok(());
+        }
         let start = chunk.range.after.as_ref().map(|key| key.0.to_vec()).unwrap_or_default();
         let hex: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
         let sql = "INSERT INTO applied SELECT ?1, ?2, ?3, ?4 WHERE NOT EXISTS (SELECT 1 FROM row_chunk WHERE \
@@ -290,6 +295,9 @@ impl Writer<'_> {
 
     /// Remembers that a file's contents were applied: those of a small file whole, those of a large one by segments.
     async fn applied_file(&mut self, dataset: &DatasetName, path: &RelPath, segments: &[u64]) -> Result<()> {
+        if !crate::names_chunks() {
+            return Ok(());
+        }
         // As the source logs it: a path that is not UTF-8 is shown with replacement characters.
         let segments = segments.iter().map(|offset| format!("file/{path}@{offset}"));
         for chunk in std::iter::once(format!("file/{path}")).chain(segments) {

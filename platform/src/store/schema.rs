@@ -7,10 +7,10 @@ use super::Store;
 
 /// The version of the journal that this release writes (`PRAGMA user_version`). Every released version keeps a fixture
 /// in `tests/fixtures/journal` that must still open.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// What makes a journal of each version out of one of the version before.
-const STEPS: [&str; 1] = [V1];
+const STEPS: [&str; 2] = [V1, V2];
 
 const V1: &str = "
 CREATE TABLE plan (digest TEXT PRIMARY KEY, plan TEXT NOT NULL) STRICT;
@@ -47,9 +47,15 @@ CREATE TABLE file_part (
     migration TEXT NOT NULL, dataset TEXT NOT NULL, path BLOB NOT NULL, start INTEGER NOT NULL, entry BLOB NOT NULL,
     blocks BLOB NOT NULL,
     PRIMARY KEY (migration, dataset, path, start)) STRICT, WITHOUT ROWID;
--- What was applied and when, in the names that the source logs: never changed, for those who look into what was sent.
+-- What was applied and when, in the names that the source logs: never changed, for those who look into what was sent (`names_chunks`).
 CREATE TABLE applied (
     migration TEXT NOT NULL, dataset TEXT NOT NULL, chunk TEXT NOT NULL, at_ms INTEGER NOT NULL);
+";
+
+/// Which pass landed an entry; of those that were there nobody knows, so they count as the pass at hand's.
+const V2: &str = "
+ALTER TABLE tree_entry ADD COLUMN pass INTEGER NOT NULL DEFAULT 0;
+UPDATE tree_entry SET pass = coalesce((SELECT pass FROM migration WHERE id = tree_entry.migration), 0);
 ";
 
 /// Brings the journal up to [`VERSION`], one version after the other, each in a transaction of its own.

@@ -11,7 +11,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use handover_engine::failure::{Class, Failure};
+use handover_engine::failure::Failure;
+use handover_engine::ports::tree::no_help;
 use handover_engine::tree::{Block, Piece, Segment, Stamp};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -19,19 +20,10 @@ use serde::{Deserialize, Serialize};
 pub use basis::{Basis, consists_of};
 pub use patch::{Patch, Range};
 
-/// What [`Failure::what`] says when the basis does not have the contents that its blocks describe.
-pub const BASIS_MISMATCH: &str = "the file here is not what the journal says it is";
-
 /// Writing back to the disk begins each time this much has been written, so that little is left to wait for at the end.
 const FLUSH_EVERY: u64 = 32 << 20;
 /// The longest hole that one block describes.
 const HOLE: u64 = 1 << 30;
-
-/// True when a segment could not be written because the file that stands under the path does not have the contents that
-/// `basis` describes: ask the source again, without a basis.
-pub fn is_basis_mismatch(failure: &Failure) -> bool {
-    failure.class == Class::Transient && failure.what == BASIS_MISMATCH
-}
 
 /// What goes wrong while a file is put together.
 #[derive(Debug)]
@@ -61,9 +53,7 @@ impl Trouble {
     pub fn into_failure(self, failed: impl Fn(Errno) -> Failure, item: String) -> Failure {
         match self {
             Trouble::Errno(errno) => failed(errno),
-            Trouble::Basis => {
-                Failure::transient(item, BASIS_MISMATCH).hint("it is copied without the help of what is here")
-            }
+            Trouble::Basis => no_help(item),
             Trouble::Pieces => Failure::permanent(item, "the source sent pieces that do not fit together")
                 .hint("are both agents of the same release?"),
         }

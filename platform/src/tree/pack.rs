@@ -24,14 +24,24 @@ const MOST_BYTES: usize = 2 * PACK_BYTES as usize;
 /// Reads the files of a pack.
 pub fn read(root: &Root, filter: &Filter, items: &[PackItem]) -> Result<PackChunk> {
     let mut data = Vec::new();
-    let mut files = Vec::with_capacity(items.len());
+    let (mut files, mut properties) = (Vec::with_capacity(items.len()), 0);
     for item in items {
         if !filter.admits(&item.path, false) {
             files.push(PackedFile::Gone { path: item.path.clone() });
             continue;
         }
-        let file = one(root, item, &mut data);
-        files.push(file.map_err(root.failed(&item.path, "cannot be read"))?);
+        let start = data.len();
+        let mut file = one(root, item, &mut data).map_err(root.failed(&item.path, "cannot be read"))?;
+        if let PackedFile::Same { entry } | PackedFile::Contents { entry, .. } = &file {
+            properties += entry.meta.xattr_bytes();
+            // As with contents: attributes that have grown since the scan.
+            if properties > MOST_BYTES as u64 {
+                properties -= entry.meta.xattr_bytes();
+                data.truncate(start);
+                file = PackedFile::Unfit { path: item.path.clone() };
+            }
+        }
+        files.push(file);
     }
     Ok(PackChunk { files, data: data.into() })
 }

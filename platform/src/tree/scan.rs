@@ -18,8 +18,9 @@ use super::filter::Filter;
 use super::meta;
 use super::root::{DIRECTORY, Root, open_below};
 
-/// Entries in one batch.
+/// Entries in one batch, and the most bytes of their extended attributes but for those of the last one.
 const BATCH: usize = 512;
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// A directory being walked: its names that are still to come, the last first.
 struct Level {
@@ -137,12 +138,16 @@ pub fn stream(
         let walk = |to: &mpsc::Sender<_>| -> Result<()> {
             let root = open()?;
             let mut walk = Walk::new(&root, &filter);
-            let mut batch = Vec::with_capacity(BATCH);
+            let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
             while let Some(entry) = walk.next()? {
+                bytes += entry.meta.xattr_bytes();
                 batch.push(entry);
-                // Nobody listens any more: the walk is over.
-                if batch.len() == BATCH && to.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
-                    return Ok(());
+                if batch.len() == BATCH || bytes > BATCH_BYTES {
+                    bytes = 0;
+                    // Nobody listens any more: the walk is over.
+                    if to.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+                        return Ok(());
+                    }
                 }
             }
             if !batch.is_empty() {

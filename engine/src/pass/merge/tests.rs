@@ -26,7 +26,7 @@ fn directory(path: &str) -> Entry {
 }
 
 fn landed(source: &Entry, here: &Entry) -> IndexEntry {
-    IndexEntry { source: source.clone(), landed: here.stamp, digest: Digest::of(b"abc") }
+    IndexEntry { source: source.clone(), landed: here.stamp, digest: Digest::of(b"abc"), pass: 1 }
 }
 
 fn stream<T: Send + 'static>(items: Vec<T>) -> Answers<Vec<T>> {

@@ -4,10 +4,11 @@ use futures::TryStreamExt;
 
 use super::Pass;
 use crate::digest::Digest;
-use crate::failure::{Class, Failure};
+use crate::failure::Failure;
 use crate::journal::{PartialFile, Record};
 use crate::pass::Message;
 use crate::ports::Result;
+use crate::ports::tree::is_no_help;
 use crate::report::Difference;
 use crate::tree::{
     Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, RelPath, Segment,
@@ -215,7 +216,7 @@ impl Fetcher<'_> {
             let blocks = match pass.target.write(segment, basis).await {
                 Ok(blocks) => blocks,
                 // What is here does not help: neither the file under the path nor the part that was staged.
-                Err(failure) if failure.class == Class::Transient && helped => return Ok(Read::BadBasis),
+                Err(failure) if is_no_help(&failure) && helped => return Ok(Read::BadBasis),
                 Err(failure) => return Err(failure),
             };
             pass.work.desk.send(Message::Applied { bytes, resent }).await?;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
+use handover_engine::ports::tree::no_help;
 use handover_engine::ports::{Answers, Result, TreeOp, TreeTarget};
 use handover_engine::tree::{
     Block, Entry, EntryKind, IndexEntry, PackChunk, PackedFile, Piece, RelPath, Segment, Stamp,
@@ -31,10 +32,6 @@ impl GroundPort {
         self.at(act);
         self.port.step(Site::Written, what).await
     }
-}
-
-fn mismatch(path: &RelPath) -> Failure {
-    Failure::transient(path.to_string(), "the file here is not what the journal says it is")
 }
 
 #[async_trait]
@@ -197,7 +194,7 @@ fn write(ground: &mut Ground, segment: &Segment, basis: &[Block]) -> Result<Vec<
             }
         }
         if model::size(&parts) != segment.offset {
-            return Err(Failure::transient(path.to_string(), "the part that the journal holds is gone"));
+            return Err(no_help(path.to_string()));
         }
     }
     let (mut data, mut made) = (segment.data.clone(), Vec::new());
@@ -209,7 +206,7 @@ fn write(ground: &mut Ground, segment: &Segment, basis: &[Block]) -> Result<Vec<
                 let standing = ground.tree.get(path).map(|node| node.parts.clone()).unwrap_or_default();
                 for at in *first as usize..(*first + *count) as usize {
                     let part = standing.get(at).filter(|part| basis.get(at) == Some(&part.block()));
-                    made.push(part.cloned().ok_or_else(|| mismatch(path))?);
+                    made.push(part.cloned().ok_or_else(|| no_help(path.to_string()))?);
                 }
             }
         }

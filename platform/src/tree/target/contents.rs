@@ -97,11 +97,7 @@ impl Shared {
             Ok(file) if file.metadata().is_ok_and(|meta| meta.len() >= segment.offset) => {
                 Assembly::resumed(basis, file, segment.offset).map_err(|e| failed(errno(&e)))
             }
-            Ok(_) | Err(Errno::NOENT) => Err(Failure::transient(
-                format!("{}, {path}", self.dataset),
-                "the part of it that the journal holds is gone from the staging area",
-            )
-            .hint("it is copied from the start")),
+            Ok(_) | Err(Errno::NOENT) => Err(self.trouble(root, path, "", Trouble::Basis)),
             Err(errno) => Err(failed(errno)),
         }
     }

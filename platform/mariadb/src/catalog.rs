@@ -3,6 +3,7 @@
 mod columns;
 pub mod create;
 mod objects;
+mod wide;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -146,8 +147,23 @@ pub async fn read(session: &mut Session, database: &str, exclude: &[String]) -> 
     }
     let Reading { mut catalog, foreign_keys, .. } = reading;
     catalog.schema.after_load.extend(foreign_keys);
-    objects::read(session, database, &mut catalog).await?;
+    references_to_excluded(&mut catalog, exclude);
+    objects::read(session, database, exclude, &mut catalog).await?;
     Ok(catalog)
+}
+
+/// Tells of foreign keys to tables that are left out: they are made, and no row with such a reference can be added.
+fn references_to_excluded(catalog: &mut Catalog, exclude: &[String]) {
+    for ddl in catalog.schema.after_load.iter().filter(|ddl| ddl.kind == "foreign key") {
+        if let Some(table) =
+            exclude.iter().find(|table| ddl.sql.contains(&format!(" REFERENCES {} (", quote(table))))
+        {
+            catalog.notes.push(format!(
+                "foreign key {} references the excluded table {table}: new references need that table at the target",
+                ddl.name
+            ));
+        }
+    }
 }
 
 struct Reading {
@@ -173,7 +189,13 @@ impl Reading {
             session.record(WHAT, &format!("SHOW CREATE TABLE {}", quote(&table.name))).await?.text(1);
         let statement =
             without_positions(&statement).replace(&format!("nextval({}.", quote(database)), "nextval(");
-        let (columns, key, index) = self.columns.of(&table.name);
+        let statement = wide::restore(session, &table.name, statement).await?;
+        let (mut columns, key, index) = self.columns.of(&table.name);
+        for column in columns.iter_mut().filter(|column| column.declared.contains('?')) {
+            if let Some(real) = wide::member_type(&statement, &column.name) {
+                column.declared = with_type(&column.declared, &real);
+            }
+        }
         let unusable = || {
             Failure::operator(
                 format!("{}, table {}", session.item(), table.name),
@@ -181,13 +203,6 @@ impl Reading {
             )
             .hint("name it in `exclude`, and report this")
         };
-        if let Some(column) = columns.iter().find(|column| has_lost_members(&column.declared)) {
-            return Err(Failure::operator(
-                format!("{}, table {}, column {}", session.item(), table.name, column.name),
-                "the server shows a `?` among its members: one of them may have a character that no statement of this server can show",
-            )
-            .hint("rename the member, or name the table in `exclude`"));
-        }
         let parts = create::parts(&statement, index.as_deref()).ok_or_else(unusable)?;
         let Catalog { schema, tables, notes } = &mut self.catalog;
         let alter = format!("ALTER TABLE {} ", quote(&table.name));
@@ -237,14 +252,12 @@ impl Reading {
     }
 }
 
-/// The server shows definitions in utf8mb3, and writes `?` for every character of four bytes: such a member would
-/// silently become another.
-fn has_lost_members(declared: &str) -> bool {
-    let lower = declared.to_ascii_lowercase();
-    let has_members = lower.starts_with("enum(") || lower.starts_with("set(");
-    let is_wide =
-        ["utf8mb4", "utf16", "utf32"].iter().any(|wide| lower.contains(&format!("character set {wide}")));
-    has_members && is_wide && declared.contains('?')
+/// A declared type with another column type; the character set stays.
+fn with_type(declared: &str, column_type: &str) -> String {
+    match declared.rfind(" CHARACTER SET ") {
+        Some(at) => format!("{column_type}{}", &declared[at..]),
+        None => column_type.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -252,16 +265,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_that_cannot_be_shown_are_noticed() {
-        let table = [
-            ("enum('a','?') CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", true),
-            ("set('?') CHARACTER SET utf16 COLLATE utf16_bin", true),
-            ("enum('a','?') CHARACTER SET latin1 COLLATE latin1_bin", false),
-            ("enum('a') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false),
-            ("varchar(3) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", false),
-        ];
-        for (declared, lost) in table {
-            assert_eq!(has_lost_members(declared), lost, "{declared}");
-        }
+    fn a_type_keeps_its_character_set() {
+        let declared = "enum('a','?') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+        assert_eq!(with_type(declared, "enum('😀')"), "enum('😀') CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
+        assert_eq!(with_type("set('?')", "set('x')"), "set('x')");
     }
 }

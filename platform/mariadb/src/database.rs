@@ -1,5 +1,6 @@
 //! The source's side: inventories and snapshots.
 
+mod cuts;
 mod snapshot;
 
 use std::sync::Arc;

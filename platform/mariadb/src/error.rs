@@ -16,6 +16,9 @@ pub fn failed(item: &str, what: &str, error: Error) -> Failure {
             let text = without_values(error.code, &error.message);
             Failure::new(class, item, what).because(Told(format!("{text} (error {})", error.code))).hint(hint)
         }
+        Error::Io(IoError::Io(error)) if is_about_tls(&error) => Failure::operator(item, what)
+            .because(Told(format!("TLS: {error}")))
+            .hint("check `ca` and that the server's certificate names this host"),
         Error::Io(IoError::Io(error)) => Failure::transient(item, what)
             .because(error)
             .hint("check that the server runs and can be reached"),
@@ -26,6 +29,13 @@ pub fn failed(item: &str, what: &str, error: Error) -> Failure {
         Error::Other(error) => Failure::operator(item, what).because(Told(error.to_string())),
         Error::Url(_) => Failure::operator(item, what).hint("correct `url` in appliance.toml"),
     }
+}
+
+/// A handshake that was refused comes as an error of the connection.
+fn is_about_tls(error: &std::io::Error) -> bool {
+    let text = error.to_string();
+    error.kind() == std::io::ErrorKind::InvalidData
+        && (text.contains("certificate") || text.contains("alert"))
 }
 
 fn driver(item: &str, what: &str, error: &DriverError) -> Failure {

@@ -131,6 +131,8 @@ impl Session {
 
     async fn set_up_loader(&mut self, settings: &Settings) -> Result<()> {
         let _ = self.conn.query_drop("SET innodb_strict_mode = 0").await;
+        // Tables with system versioning are altered too: they get positions for the load, and indexes after it.
+        let _ = self.conn.query_drop("SET system_versioning_alter_history = KEEP").await;
         let format = self.record("cannot be set up", "SELECT @@log_bin, @@binlog_format").await?;
         if format.text(0) == "0" || format.text(1) != "STATEMENT" {
             // No gap locks: loaders do not wait for each other.

@@ -1,5 +1,8 @@
 //! A table's shape in SQL: how its values are read, compared and loaded.
 
+mod find;
+mod mid;
+
 use std::fmt::Write as _;
 
 use handover_engine::failure::Failure;
@@ -7,6 +10,8 @@ use handover_engine::ports::Result;
 use handover_engine::rows::{KeyRange, TableKey, TableSpec, text};
 
 use super::sql::{hex, quote, string};
+
+pub use find::Found;
 
 /// The column that holds positions while a table without a key is loaded.
 pub const POSITION: &str = "__handover_pos";

@@ -172,3 +172,85 @@ async fn excluded_tables_stay_away_and_wrong_names_are_told() {
     let failure = source("c").facts().await.unwrap_err();
     assert!(failure.to_string().contains("the table c"), "{failure}");
 }
+
+#[tokio::test]
+async fn what_needs_an_excluded_table_is_left_out_and_told() {
+    let server = Server::shared();
+    let from = server.database(
+        "needs",
+        "CREATE TABLE a (id INT PRIMARY KEY, b INT); CREATE TABLE b (id INT PRIMARY KEY);
+         INSERT INTO a VALUES (1, 1); INSERT INTO b VALUES (1);
+         ALTER TABLE a ADD CONSTRAINT to_b FOREIGN KEY (b) REFERENCES b (id);
+         CREATE VIEW of_both AS SELECT a.id, b.id AS b FROM a LEFT JOIN b ON b.id = a.b; CREATE VIEW above AS SELECT id FROM of_both;
+         CREATE VIEW plain AS SELECT id, b FROM a; CREATE TRIGGER t BEFORE INSERT ON b FOR EACH ROW SET NEW.id = 3;",
+    );
+    let to = server.fresh("needs_to");
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), vec!["b".to_owned()]);
+    let notes = source.facts().await.unwrap().notes.join("\n");
+    for part in [
+        "view of_both is left out: it reads the excluded table b",
+        "view above is left out: it reads the view of_both",
+        "foreign key a.to_b",
+    ] {
+        assert!(notes.contains(part), "{notes}");
+    }
+    assert!(!notes.contains("plain"), "{notes}");
+    let view = source.snapshot().await.unwrap();
+    let target = MariaTarget::new(
+        "db".parse().unwrap(),
+        server.settings(&to),
+        &"needs".parse::<MigrationId>().unwrap(),
+    );
+    target.prepare(view.schema()).await.unwrap();
+    let chunk = view.read(&view.schema().tables[0].name, &KeyRange::default(), u64::MAX).await.unwrap();
+    target.apply(&[chunk]).await.unwrap();
+    target.finish(view.schema()).await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+    target.publish().await.unwrap();
+    assert_eq!(server.sql(&to, "SHOW TABLES"), "a\nplain\n");
+    assert_eq!(server.sql(&to, "SELECT * FROM plain"), "1\t1\n");
+}
+
+#[tokio::test]
+async fn the_history_of_versioned_tables_is_told_to_stay() {
+    let server = Server::shared();
+    let from = server.database(
+        "versioned",
+        "CREATE TABLE hidden (id INT PRIMARY KEY, v INT) WITH SYSTEM VERSIONING;
+         CREATE TABLE told (id INT PRIMARY KEY, v INT, s TIMESTAMP(6) GENERATED ALWAYS AS ROW START, e TIMESTAMP(6) GENERATED ALWAYS AS ROW END,
+           PERIOD FOR SYSTEM_TIME (s, e)) WITH SYSTEM VERSIONING;
+         INSERT INTO hidden VALUES (1, 1), (2, 2); UPDATE hidden SET v = 3; DELETE FROM hidden WHERE id = 2;
+         INSERT INTO told (id, v) VALUES (1, 1), (2, 2); UPDATE told SET v = 3 WHERE id = 1;",
+    );
+    let to = server.fresh("versioned_to");
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), Vec::new());
+    let notes = source.facts().await.unwrap().notes.join("\n");
+    for table in ["hidden", "told"] {
+        let expected =
+            format!("table {table} is system-versioned: its current rows move, its history does not");
+        assert!(notes.contains(&expected), "{notes}");
+    }
+    let view = source.snapshot().await.unwrap();
+    let target = MariaTarget::new(
+        "db".parse().unwrap(),
+        server.settings(&to),
+        &"versioned".parse::<MigrationId>().unwrap(),
+    );
+    target.prepare(view.schema()).await.unwrap();
+    for table in &view.schema().tables {
+        let chunk = view.read(&table.name, &KeyRange::default(), u64::MAX).await.unwrap();
+        target.apply(std::slice::from_ref(&chunk)).await.unwrap();
+        assert_eq!(
+            target.reread(&table.name, &KeyRange::default()).await.unwrap().header.digest,
+            chunk.header.digest
+        );
+    }
+    target.finish(view.schema()).await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+    target.publish().await.unwrap();
+    let rows = "SELECT id, v FROM hidden ORDER BY id; SELECT id, v FROM told ORDER BY id";
+    assert_eq!(server.sql(&from, rows), server.sql(&to, rows));
+    // The target writes history from now on.
+    server.sql(&to, "UPDATE told SET v = 9 WHERE id = 1");
+    assert_eq!(server.sql(&to, "SELECT COUNT(*) FROM told FOR SYSTEM_TIME ALL").trim(), "3");
+}

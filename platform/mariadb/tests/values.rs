@@ -118,3 +118,58 @@ async fn a_row_larger_than_packets_arrives() {
         server.sql(&to, "CHECKSUM TABLE t").split('\t').nth(1)
     );
 }
+
+/// Definitions with what the server shows as `?`.
+const UNSHOWN: &str = r#"
+SET sql_mode = '';
+CREATE TABLE wide (id INT PRIMARY KEY, e ENUM('', '😀', 'a,)''\\', '?', '😁?') NOT NULL DEFAULT '😁?', s SET('x', '😀', 'ü') DEFAULT 'x,😀',
+  u ENUM('?', '😀') CHARACTER SET utf16, l ENUM('ÿ', '?') CHARACTER SET latin1 DEFAULT '?', v VARCHAR(20) DEFAULT 'it''s 😀\n\\', b VARBINARY(9) DEFAULT x'ff3f0027fe',
+  g ENUM('x', '😀') AS (e) VIRTUAL, made VARCHAR(20) AS (CONCAT('😀', v)) STORED, KEY e (e), CHECK (v <> '😂'));
+INSERT INTO wide (id) VALUES (0);
+INSERT INTO wide (id, e, s, u) SELECT seq, seq, seq, 1 + seq % 2 FROM seq_1_to_5;
+CREATE TABLE by_member (e ENUM('?', '😀', 'b') PRIMARY KEY, s SET('😀', '?'));
+INSERT INTO by_member VALUES (1, 1), (2, 2), (3, 3);
+"#;
+
+#[tokio::test]
+async fn members_and_defaults_that_cannot_be_shown_arrive() {
+    let server = Server::start(&[]);
+    let from = server.database("unshown", UNSHOWN);
+    let to = server.fresh("unshown_to");
+    // Reading takes no privilege beyond the usual ones.
+    server.sql("", &format!("CREATE USER reader@localhost; GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON `{from}`.* TO reader@localhost"));
+    let modest = server.url(&from).replace("root@", "reader@");
+    let modest = MariaDatabase::new("db".parse().unwrap(), Settings::parse(&modest).unwrap(), Vec::new());
+    let seen = modest.snapshot().await.unwrap().schema().clone();
+    assert!(seen.before_load.iter().any(|ddl| ddl.sql.contains("'😁?'")), "{seen:?}");
+    assert!(
+        seen.tables[1].columns[1].declared.starts_with("enum('','😀','a,)''\\\\','?','😁?') CHARACTER SET"),
+        "{seen:?}"
+    );
+    carry(&server, &from, server.settings(&to)).await;
+    assert_eq!(contents(&server, &from), contents(&server, &to));
+    // What new rows get, and what is accepted.
+    let fresh = "SET sql_mode = ''; INSERT INTO wide (id, e) VALUES (100, '😀'); INSERT INTO wide (id) VALUES (101);
+        SELECT e + 0, HEX(e), HEX(s), HEX(v), HEX(b), HEX(made), HEX(g) FROM wide ORDER BY id; SELECT HEX(e), HEX(s) FROM by_member";
+    let there = server.sql(&from, fresh);
+    assert!(there.contains("F09F9880"), "{there}");
+    assert_eq!(there, server.sql(&to, fresh));
+    let target = MariaDatabase::new("db".parse().unwrap(), server.settings(&to), Vec::new());
+    assert_eq!(target.snapshot().await.unwrap().schema().structure(), seen.structure());
+}
+
+#[tokio::test]
+async fn a_member_that_only_looks_the_same_is_a_difference() {
+    let server = Server::shared();
+    let table =
+        |member: &str| format!("CREATE TABLE t (e ENUM('{member}') PRIMARY KEY, v VARCHAR(3) DEFAULT 'x')");
+    let mut structures = Vec::new();
+    for member in ["😀", "😁", "?"] {
+        let name = server.database("looks", &table(member));
+        let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&name), Vec::new());
+        structures.push(source.facts().await.unwrap().structure);
+    }
+    assert!(
+        structures[0] != structures[1] && structures[1] != structures[2] && structures[0] != structures[2]
+    );
+}

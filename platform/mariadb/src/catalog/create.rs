@@ -16,7 +16,7 @@ pub struct Parts {
 }
 
 /// Splits at `separator` outside of quotes and parentheses.
-fn split(text: &str, separator: char) -> Vec<&str> {
+pub fn split(text: &str, separator: char) -> Vec<&str> {
     let (mut out, mut from, mut depth) = (Vec::new(), 0, 0_usize);
     scan(text, |at, c, _| {
         match c {
@@ -35,7 +35,7 @@ fn split(text: &str, separator: char) -> Vec<&str> {
 }
 
 /// Calls `see` with every character outside of quotes, until it returns false.
-fn scan(text: &str, mut see: impl FnMut(usize, char, &str) -> bool) {
+pub fn scan(text: &str, mut see: impl FnMut(usize, char, &str) -> bool) {
     let mut chars = text.char_indices();
     let mut quoted = None;
     while let Some((at, c)) = chars.next() {
@@ -54,7 +54,7 @@ fn scan(text: &str, mut see: impl FnMut(usize, char, &str) -> bool) {
 }
 
 /// Where the parenthesis that opens at `open` closes.
-fn closing(text: &str, open: usize) -> Option<usize> {
+pub fn closing(text: &str, open: usize) -> Option<usize> {
     let (mut depth, mut found) = (0, None);
     scan(&text[open..], |at, c, _| {
         match c {
@@ -70,8 +70,34 @@ fn closing(text: &str, open: usize) -> Option<usize> {
     found
 }
 
+/// Where the parenthesis around a statement's body opens and closes.
+pub fn body(statement: &str) -> Option<(usize, usize)> {
+    let mut open = None;
+    scan(statement, |at, c, _| {
+        if c == '(' {
+            open = Some(at);
+        }
+        open.is_none()
+    });
+    Some((open?, closing(statement, open?)?))
+}
+
+/// Where the quoted literal that begins at `from` ends, behind its quote.
+pub fn literal_end(text: &str, from: usize) -> Option<usize> {
+    let mut chars = text[from + 1..].char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '\'' if chars.peek().is_some_and(|(_, next)| *next == '\'') => drop(chars.next()),
+            '\'' => return Some(from + 1 + at + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
 /// The name at the beginning of `text`, which is in backticks.
-fn name(text: &str) -> Option<String> {
+pub fn name(text: &str) -> Option<String> {
     let rest = text.trim_start().strip_prefix('`')?;
     let mut out = String::new();
     let mut chars = rest.chars().peekable();
@@ -139,15 +165,7 @@ fn item(line: &str) -> Item {
 
 /// Takes a statement apart. `key` is the index that rows are found by; it and an index that AUTO_INCREMENT needs stay.
 pub fn parts(statement: &str, key: Option<&str>) -> Option<Parts> {
-    let mut open = None;
-    scan(statement, |at, c, _| {
-        if c == '(' {
-            open = Some(at);
-        }
-        open.is_none()
-    });
-    let open = open?;
-    let close = closing(statement, open)?;
+    let (open, close) = body(statement)?;
     let lines: Vec<&str> = split(&statement[open + 1..close], ',').into_iter().map(str::trim).collect();
     let auto = lines.iter().find(|l| matches!(item(l), Item::Column) && is_auto(l)).and_then(|l| name(l));
     let mut is_served = auto.is_none();

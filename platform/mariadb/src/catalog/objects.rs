@@ -92,8 +92,13 @@ async fn names(session: &mut Session, query: &str) -> Result<Vec<Record>> {
     session.records(WHAT, query).await
 }
 
-/// Appends all of a database, in an order in which they can be made.
-pub async fn read(session: &mut Session, database: &str, catalog: &mut Catalog) -> Result<()> {
+/// Appends all of a database, in an order in which they can be made; what needs an excluded table is left out.
+pub async fn read(
+    session: &mut Session,
+    database: &str,
+    exclude: &[String],
+    catalog: &mut Catalog,
+) -> Result<()> {
     let here = sql::text(database);
     // Functions first: views call them.
     let query = format!(
@@ -104,12 +109,12 @@ pub async fn read(session: &mut Session, database: &str, catalog: &mut Catalog) 
         let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
         add(session, catalog, &row.text(1).to_ascii_lowercase(), &row.text(0), &at).await?;
     }
-    views(session, &here, catalog).await?;
+    views(session, &here, exclude, catalog).await?;
     let query = format!(
-        "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = {here} \
+        "SELECT trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = {here} \
          ORDER BY event_object_table, event_manipulation, action_timing, action_order"
     );
-    for row in names(session, &query).await? {
+    for row in names(session, &query).await?.iter().filter(|row| !exclude.contains(&row.text(1))) {
         let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
         add(session, catalog, "trigger", &row.text(0), &at).await?;
     }
@@ -123,8 +128,40 @@ pub async fn read(session: &mut Session, database: &str, catalog: &mut Catalog) 
     Ok(())
 }
 
+/// The views that can be made without the excluded tables; the others are told of.
+fn without_excluded(views: Vec<Ddl>, exclude: &[String], catalog: &mut Catalog) -> Vec<Ddl> {
+    let mut missing: Vec<(&str, String)> =
+        exclude.iter().map(|name| ("excluded table", name.clone())).collect();
+    let mut left = views;
+    loop {
+        let lacks = |view: &Ddl| missing.iter().position(|(_, name)| reads(&view.sql, name));
+        let Some((at, of)) = left.iter().enumerate().find_map(|(at, view)| Some((at, lacks(view)?))) else {
+            return left;
+        };
+        let view = left.remove(at);
+        let (kind, name) = &missing[of];
+        catalog.notes.push(format!("view {} is left out: it reads the {kind} {name}", view.name));
+        catalog.schema.state.remove(&format!("definer/view/{}", view.name));
+        missing.push(("view", view.name));
+    }
+}
+
+/// A view's statement, as the server prints it, takes rows from this table or view.
+fn reads(statement: &str, name: &str) -> bool {
+    let (quoted, mut found) = (quote(name), false);
+    let mut before = 0;
+    // Names in backticks: what stands before one tells whether it is a table's.
+    while let Some(at) = statement[before..].find(&quoted).map(|at| before + at) {
+        let (head, rest) = (&statement[..at], &statement[at + quoted.len()..]);
+        let head = head.trim_end_matches('(').to_ascii_lowercase();
+        found |= [" from ", " join ", ","].iter().any(|word| head.ends_with(word)) && !rest.starts_with('.');
+        before = at + quoted.len();
+    }
+    found
+}
+
 /// Views, each behind those that it names.
-async fn views(session: &mut Session, here: &str, catalog: &mut Catalog) -> Result<()> {
+async fn views(session: &mut Session, here: &str, exclude: &[String], catalog: &mut Catalog) -> Result<()> {
     let query = format!(
         "SELECT table_name FROM information_schema.views WHERE table_schema = {here} ORDER BY table_name"
     );
@@ -134,7 +171,8 @@ async fn views(session: &mut Session, here: &str, catalog: &mut Catalog) -> Resu
         let at = Columns { statement: 1, sql_mode: None, charset: 2, time_zone: None };
         add(session, catalog, "view", name, &at).await?;
     }
-    let mut waiting: Vec<Ddl> = catalog.schema.after_load.split_off(from);
+    let read = catalog.schema.after_load.split_off(from);
+    let mut waiting = without_excluded(read, exclude, catalog);
     while !waiting.is_empty() {
         let left: Vec<String> = waiting.iter().map(|view| quote(&view.name)).collect();
         let is_ready = |view: &Ddl| {
@@ -152,4 +190,27 @@ async fn views(session: &mut Session, here: &str, catalog: &mut Catalog) -> Resu
         catalog.schema.after_load.extend(ready);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_known_by_what_they_read() {
+        let table = [
+            ("CREATE VIEW `v` AS select `t`.`a` AS `a` from `t`", true),
+            ("CREATE VIEW `v` AS select 1 AS `t` from `u`", false),
+            ("CREATE VIEW `v` AS select `u`.`t` AS `t` from `u`", false),
+            (
+                "CREATE VIEW `v` AS select `x`.`a` AS `a` from ((`u` `x` left join `t` `y` on(1 = 1)) join `w`)",
+                true,
+            ),
+            ("CREATE VIEW `v` AS select `x`.`a` AS `a` from ((`t` join `u`))", true),
+            ("CREATE VIEW `v` AS select exists(select 1 from `t` limit 1) AS `e`", true),
+        ];
+        for (statement, expected) in table {
+            assert_eq!(reads(statement, "t"), expected, "{statement}");
+        }
+    }
 }

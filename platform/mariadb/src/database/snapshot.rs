@@ -10,6 +10,7 @@ use handover_engine::ports::{DatabaseSnapshot, Result};
 use handover_engine::rows::{Key, KeyRange, RowsChunk, Schema, SnapshotId, TableKey, TableName};
 use tokio::sync::{Mutex, Semaphore};
 
+use super::cuts::Cutter;
 use crate::catalog::{self, Catalog};
 use crate::cursor::{Cursor, Plan};
 use crate::session::{Role, Session};
@@ -253,38 +254,17 @@ impl DatabaseSnapshot for Snapshot {
 
     async fn split(&self, table: &TableName, parts: usize) -> Result<Vec<Key>> {
         let Some(spec) = self.catalog.schema.table(table) else { return Ok(Vec::new()) };
-        let TableKey::Columns(key) = &spec.key else { return Ok(Vec::new()) };
-        if parts < 2 || spec.estimated_bytes < WORTH_SPLITTING || key.len() != 1 || !self.transactional(table)
-        {
+        let is_keyed = matches!(spec.key, TableKey::Columns(_));
+        if parts < 2 || spec.estimated_bytes < WORTH_SPLITTING || !is_keyed || !self.transactional(table) {
             return Ok(Vec::new());
         }
-        let column = &spec.columns[key[0] as usize];
-        let is_integer = ["int", "bigint", "smallint", "mediumint", "tinyint"].iter().any(|word| {
-            column
-                .declared
-                .strip_prefix(word)
-                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic()))
-        });
-        if !is_integer {
-            return Ok(Vec::new());
-        }
+        let shape = self.catalog.shape(table)?;
         let _lane = self.lanes.acquire().await.map_err(|_| self.gone())?;
         let mut session = self.session(&mut *self.pool.lock().await).await?;
-        let (name, from) = (quote(&column.name), quote(&table.name));
-        let query = format!("SELECT MIN({name}), MAX({name}) FROM {}.{from}", quote(&self.settings.database));
-        let ends = session.record("cannot be measured", &query).await;
+        let mut cutter = Cutter { session: &mut session, database: &self.settings.database, shape: &shape };
+        let cuts = cutter.cuts(parts).await;
         self.pool.lock().await.idle.push(session);
-        let ends = ends?;
-        let (Ok(low), Ok(high)) = (ends.text(0).parse::<i128>(), ends.text(1).parse::<i128>()) else {
-            return Ok(Vec::new());
-        };
-        let count = i128::try_from(parts).unwrap_or(1);
-        if high - low < count * 1000 {
-            return Ok(Vec::new());
-        }
-        Ok((1..count)
-            .map(|n| Key((low + (high - low) * n / count).to_string().into_bytes().into()))
-            .collect())
+        cuts
     }
 }
 

@@ -47,6 +47,16 @@ impl Server {
         self.inner().socket()
     }
 
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.inner().port()
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.inner().data()
+    }
+
     /// Kills the server and starts it again.
     pub fn crash(&self) {
         self.inner().restart().unwrap();

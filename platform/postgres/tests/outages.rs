@@ -73,21 +73,21 @@ async fn a_target_that_is_killed_at_every_step() {
     let _ = tokio::time::timeout(Duration::from_secs(5), until(&there, "postgres", busy)).await;
     there.stop();
     if let Err(failure) = finishing.await.unwrap() {
-        check(&failure, Class::Transient, &["shop", &name]);
+        check(&failure, Class::Transient, &["shop"]);
     }
-    check(&to.finish(view.schema()).await.unwrap_err(), Class::Transient, &["shop", &name]);
+    check(&to.finish(view.schema()).await.unwrap_err(), Class::Transient, &["shop"]);
     there.boot();
     to.finish(view.schema()).await.unwrap();
     assert_eq!(partial(&there, &name), holder);
 
     there.stop();
-    check(&to.publish().await.unwrap_err(), Class::Transient, &["shop", &name, "is the server running"]);
+    check(&to.publish().await.unwrap_err(), Class::Transient, &["shop", "is the server running"]);
     there.boot();
     to.publish().await.unwrap();
     to.publish().await.unwrap();
     assert!(here.sorted_dump(&from) == there.sorted_dump(&name));
     there.stop();
-    check(&to.undo().await.unwrap_err(), Class::Transient, &["shop", &name, "is the server running"]);
+    check(&to.undo().await.unwrap_err(), Class::Transient, &["shop", "is the server running"]);
     there.boot();
     to.undo().await.unwrap();
     to.undo().await.unwrap();
@@ -308,6 +308,7 @@ async fn deadlocks_and_locked_tables_are_tried_again() {
     to.apply(&chunks).await.unwrap();
     to.finish(view.schema()).await.unwrap();
 
+    drop(view);
     // A table that stays locked, at either side: the wait ends by itself after half a minute.
     let hold = "SELECT pg_advisory_lock(2); BEGIN; LOCK TABLE a; SELECT pg_sleep(300)";
     let released = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(300)%' AND pid <> pg_backend_pid()";

@@ -1,5 +1,7 @@
 //! The unit of transfer: a header that describes it and the bytes it carries.
 
+pub mod room;
+
 use crate::rows::RowsChunk;
 use crate::tree::{PackChunk, Segment};
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use handover_certs::reload::Credentials;
 use handover_engine::chunk::Chunk;
+use handover_engine::chunk::room::{LARGE_BYTES, Room, Taken};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::name::{DatasetName, LeaseId};
@@ -34,6 +35,8 @@ type Client = SourceClient<InterceptedService<Channel, Announce>>;
 const CONNECTIONS: usize = 2;
 /// Chunks of a stream that wait, decompressed, until the engine takes them.
 const AHEAD: usize = 2;
+/// A large chunk is received once the one before has been applied.
+static ROOM: Room = Room::new();
 /// Blocks of a basis in one message.
 const BASIS_BATCH: usize = 16 << 10;
 /// A call that asks for no work must be answered within this time. Those that do (looking through trees, opening a snapshot that is
@@ -125,11 +128,15 @@ impl RemoteSource {
         let peer = self.peer.clone();
         tokio::spawn(async move {
             let mut receiver = Receiver::default();
+            let mut room = None;
             loop {
+                if receiver.arrived() > LARGE_BYTES && room.is_none() {
+                    room = Some(ROOM.take().await);
+                }
                 let answer = match frames.message().await {
                     Ok(Some(frame)) => match receiver.take(frame) {
                         Ok(None) => continue,
-                        Ok(Some(chunk)) => pick(chunk).ok_or_else(|| unexpected(&peer)),
+                        Ok(Some(chunk)) => pick(hold(chunk, room.take())).ok_or_else(|| unexpected(&peer)),
                         Err(bad) => Err(Failure::from(bad)),
                     },
                     Ok(None) => match receiver.end() {
@@ -147,6 +154,19 @@ impl RemoteSource {
         });
         ReceiverStream::new(chunks).boxed()
     }
+}
+
+/// A chunk that gives the room it has taken back when its bytes are dropped.
+fn hold(mut chunk: Chunk, room: Option<Taken>) -> Chunk {
+    let data = match &mut chunk {
+        Chunk::Rows(rows) => &mut rows.block,
+        Chunk::Pack(pack) => &mut pack.data,
+        Chunk::Segment(segment) => &mut segment.data,
+    };
+    if let Some(room) = room {
+        *data = room.until_dropped(std::mem::take(data));
+    }
+    chunk
 }
 
 fn unexpected(peer: &str) -> Failure {

@@ -40,11 +40,19 @@ pub fn split(chunk: Chunk) -> (v1::ChunkHeader, Bytes) {
 /// The frames of a chunk. Compresses: call it where blocking is allowed.
 pub fn frames(chunk: Chunk, compressor: &mut Compressor) -> Vec<v1::Frame> {
     let (header, data) = split(chunk);
-    let mut frames = Vec::with_capacity(2 + data.len() / FRAME_BYTES);
-    frames.push(v1::Frame { kind: Some(v1::frame::Kind::Header(header)) });
-    let mut rest = data;
-    while !rest.is_empty() {
-        let piece = rest.split_to(rest.len().min(FRAME_BYTES));
+    std::iter::once(header_frame(header)).chain(data_frames(data, compressor)).collect()
+}
+
+/// The frame that a chunk begins with.
+pub fn header_frame(header: v1::ChunkHeader) -> v1::Frame {
+    v1::Frame { kind: Some(v1::frame::Kind::Header(header)) }
+}
+
+/// The frames of a part of a chunk's bytes. Compresses: call it where blocking is allowed.
+pub fn data_frames(mut data: Bytes, compressor: &mut Compressor) -> Vec<v1::Frame> {
+    let mut frames = Vec::with_capacity(1 + data.len() / FRAME_BYTES);
+    while !data.is_empty() {
+        let piece = data.split_to(data.len().min(FRAME_BYTES));
         frames.push(v1::Frame { kind: Some(v1::frame::Kind::Data(compressor.data(piece))) });
     }
     frames

@@ -67,7 +67,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "memory",
-        about: "a 4 GiB file and a table of 10 million rows: at most 256 MiB resident per agent",
+        about: "a 4 GiB file and a table of 10 million rows (--engine: and rows of 64 MiB): at most 256 MiB resident per agent",
         run: memory::run,
     },
     Scenario {

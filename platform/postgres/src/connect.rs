@@ -6,12 +6,15 @@ use std::time::Duration;
 use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
+use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::{Client, Config, Connection, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Settings;
-use crate::error::failed;
+use crate::error::{failed, unreachable};
+use crate::pieces::{Pieces, Piecewise, Plain};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -56,13 +59,21 @@ impl Conn {
         let item = format!("{dataset}, {}", settings.location());
         let config = config(&item, settings)?;
         let refused = |error: tokio_postgres::Error| failed(&item, "it cannot be connected to", &error);
-        let conn = match &settings.ca {
-            None => {
-                let (client, connection) = within(&item, config.connect(NoTls)).await?.map_err(refused)?;
+        let conn = match (&settings.socket, &settings.ca) {
+            (Some(directory), _) => {
+                let path = directory.join(format!(".s.PGSQL.{}", settings.port));
+                let socket = within(&item, UnixStream::connect(path)).await?;
+                let socket = socket.map_err(|error| unreachable(&item, error))?;
+                let connecting = config.connect_raw(Pieces::plain(socket), NoTls);
+                let (client, connection) = within(&item, connecting).await?.map_err(refused)?;
                 Self { client, driver: drive(connection) }
             }
-            Some(ca) => {
-                let tls = MakeRustlsConnect::new(crate::tls::config(&item, ca)?);
+            (None, None) => {
+                let (client, connection) = within(&item, config.connect(Plain)).await?.map_err(refused)?;
+                Self { client, driver: drive(connection) }
+            }
+            (None, Some(ca)) => {
+                let tls = Piecewise(MakeRustlsConnect::new(crate::tls::config(&item, ca)?));
                 let (client, connection) = within(&item, config.connect(tls)).await?.map_err(refused)?;
                 Self { client, driver: drive(connection) }
             }
@@ -111,16 +122,14 @@ fn config(item: &str, settings: &Settings) -> Result<Config> {
     if let Some(password) = password {
         config.password(password);
     }
-    match &settings.socket {
-        Some(directory) => config.host_path(directory),
-        None => config.host(&settings.host),
+    match (&settings.socket, &settings.ca) {
+        (Some(_), _) => config.ssl_mode(SslMode::Disable),
+        // Nothing is negotiated for what takes TLS's place (`Plain`).
+        (None, None) => {
+            config.host(&settings.host).ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct)
+        }
+        (None, Some(_)) => config.host(&settings.host).ssl_mode(SslMode::Require),
     };
-    let tls = settings.ca.is_some() && settings.socket.is_none();
-    config.ssl_mode(if tls {
-        tokio_postgres::config::SslMode::Require
-    } else {
-        tokio_postgres::config::SslMode::Disable
-    });
     Ok(config)
 }
 

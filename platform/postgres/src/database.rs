@@ -23,6 +23,10 @@ const KEPT: usize = 8;
 const WORTH_CUTTING: u64 = 16 << 20;
 /// Rows that cuts are chosen from, for each part.
 const SAMPLE: u64 = 100;
+/// Pages that they are chosen from at least: rows of one page often have neighbouring keys, and count for little more than one.
+const SAMPLE_PAGES: u64 = 400;
+/// Bytes of a page.
+const PAGE: u64 = 8 << 10;
 
 /// A database to be read.
 #[derive(Debug, Clone)]
@@ -216,8 +220,10 @@ impl DatabaseSnapshot for Snapshot {
             return Ok(Vec::new());
         };
         let rows = spec.estimated_rows.max(spec.estimated_bytes / 1000).max(1);
+        let pages = (spec.estimated_bytes / PAGE).max(1);
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let percent = (100.0 * (SAMPLE * parts as u64) as f64 / rows as f64).clamp(0.001, 100.0);
+        let share = |wanted: u64, all: u64| 100.0 * wanted as f64 / all as f64;
+        let percent = share(SAMPLE * parts as u64, rows).max(share(SAMPLE_PAGES, pages)).clamp(0.001, 100.0);
         let keys = self.sample(table, percent).await?;
         let mut cuts: Vec<Key> =
             (1..parts).filter_map(|n| keys.get(keys.len() * n / parts).cloned()).collect();

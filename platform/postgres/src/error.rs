@@ -26,6 +26,12 @@ pub fn failed(item: impl Into<String>, what: impl Into<String>, error: &Error) -
     Failure::new(class, item, what).because(cause(error)).hint(hint)
 }
 
+/// A failure to reach the server at all.
+pub fn unreachable(item: &str, error: std::io::Error) -> Failure {
+    let (class, hint) = io_error(&error);
+    Failure::new(class, item, "it cannot be connected to").because(error).hint(hint)
+}
+
 fn cause(error: &Error) -> Cause {
     let Some(db) = error.as_db_error() else {
         let mut text = error.to_string();

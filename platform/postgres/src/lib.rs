@@ -7,6 +7,7 @@ mod connect;
 mod database;
 mod dump;
 mod error;
+mod pieces;
 mod privileges;
 mod read;
 mod settings;

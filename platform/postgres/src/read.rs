@@ -4,12 +4,48 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use handover_engine::chunk::room::{LARGE_BYTES, Room, Taken};
 use handover_engine::digest::Digest;
 use handover_engine::rows::{Key, KeyRange, RowsChunk, RowsHeader, TableName};
 use tokio_postgres::{CopyOutStream, Error};
 
 use crate::connect::Conn;
 use crate::shape::Shape;
+
+/// Rows that are larger than what a chunk usually is are read one at a time, until they are sent or looked at.
+static ROOM: Room = Room::new();
+/// Room that a chunk of several pieces is given at first.
+const USUAL: usize = 2 << 20;
+
+/// The text of a chunk's rows, as it grows.
+#[derive(Default)]
+struct Block {
+    data: Vec<u8>,
+    room: Option<Taken>,
+}
+
+impl Block {
+    async fn add(&mut self, piece: &[u8]) {
+        if self.data.len() + piece.len() > LARGE_BYTES && self.room.is_none() {
+            self.room = Some(ROOM.take().await);
+        }
+        if !self.data.is_empty() && self.data.capacity() < USUAL {
+            self.data.reserve(USUAL);
+        }
+        self.data.extend_from_slice(piece);
+    }
+
+    fn is_between_rows(&self) -> bool {
+        self.data.last().is_none_or(|byte| *byte == b'\n')
+    }
+
+    fn freeze(self) -> Bytes {
+        match self.room {
+            Some(room) => room.until_dropped(self.data),
+            None => self.data.into(),
+        }
+    }
+}
 
 /// A query that has not come to its end: the next chunk follows the last one.
 pub struct Cursor {
@@ -19,7 +55,7 @@ pub struct Cursor {
     pub range: KeyRange,
     shape: Shape,
     rows: Pin<Box<CopyOutStream>>,
-    /// The row after the last chunk.
+    /// The beginning of the row after the last chunk.
     next: Option<Bytes>,
     conn: Conn,
 }
@@ -48,38 +84,32 @@ impl Cursor {
         self.conn
     }
 
-    /// The next chunk. The server sends one message for each row.
+    /// The next chunk. Rows come in pieces; a newline is nowhere but at a row's end.
     pub async fn chunk(&mut self, budget: u64) -> Result<RowsChunk, Error> {
-        let Some(first) = self.next.take() else { return Ok(self.pack(Bytes::new(), 0, &[])) };
-        let (mut block, mut count, mut last) = (Vec::new(), 1, first);
-        let (mut together, mut filled) = (false, last.len() as u64);
-        while let Some(row) = self.rows.next().await.transpose()? {
-            if filled >= budget {
-                self.next = Some(row);
+        let mut block = Block::default();
+        let (mut count, mut last) = (0, 0);
+        let mut next = self.next.take();
+        while let Some(piece) = next {
+            if block.is_between_rows() {
+                last = block.data.len();
+                count += 1;
+            }
+            block.add(&piece).await;
+            next = self.rows.next().await.transpose()?;
+            if block.is_between_rows() && block.data.len() as u64 >= budget {
+                self.next = next;
                 break;
             }
-            if !together {
-                block.reserve(usize::try_from(budget.min(4 << 20)).unwrap_or_default());
-                together = true;
-            }
-            block.extend_from_slice(&last);
-            last = row;
-            filled += last.len() as u64;
-            count += 1;
         }
-        // One row alone, which may be huge, is not copied.
-        if together {
-            block.extend_from_slice(&last);
-            Ok(self.pack(block.into(), count, &last))
-        } else {
-            Ok(self.pack(last.clone(), count, &last))
-        }
+        Ok(self.pack(block, count, last))
     }
 
-    fn pack(&mut self, block: Bytes, rows: u64, last: &[u8]) -> RowsChunk {
+    fn pack(&mut self, block: Block, rows: u64, last: usize) -> RowsChunk {
+        let block = block.freeze();
         let after = self.range.after.clone();
         let until = if self.next.is_some() {
-            let row = last.strip_suffix(b"\n").unwrap_or(last);
+            let row = &block[last..];
+            let row = row.strip_suffix(b"\n").unwrap_or(row);
             Some(Key(self.shape.key_of(row).into()))
         } else {
             self.range.until.clone()

@@ -100,9 +100,12 @@ impl PostgresTarget {
         }
         let conn = self.conn(settings).await?;
         let encoding = schema.settings.get("encoding").map_or("UTF8", String::as_str);
-        conn.raw_text(encoding)
-            .await
-            .map_err(|e| failed(self.item(None), "its session cannot be set up", &e))?;
+        // Indexes and keys that are built side by side wait for each other as long as it takes; rows wait for strangers.
+        let set_up = async {
+            conn.batch_execute("SET lock_timeout = '30s'").await?;
+            conn.raw_text(encoding).await
+        };
+        set_up.await.map_err(|e| failed(self.item(None), "its session cannot be set up", &e))?;
         Ok(conn)
     }
 

@@ -73,6 +73,11 @@ impl Receiver {
         }
     }
 
+    /// Bytes of the unfinished chunk that have arrived.
+    pub fn arrived(&self) -> usize {
+        self.open.as_ref().map_or(0, |(_, data)| data.len())
+    }
+
     /// The stream has ended: an error when it ended in the middle of a chunk.
     pub fn end(&self) -> Result<(), BadFrame> {
         match &self.open {

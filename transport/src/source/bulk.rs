@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use handover_engine::chunk::Chunk;
+use handover_engine::chunk::room::{LARGE_BYTES, Room};
 use handover_engine::ports::Answers;
 use handover_engine::tree::FileRequest;
 use handover_proto::v1;
@@ -13,12 +14,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::within_bounds;
+use crate::FRAME_BYTES;
 use crate::failure::to_status;
-use crate::frames::{Compressor, frames as to_frames};
+use crate::frames::{Compressor, data_frames, header_frame, split};
 use crate::wire::{self, BadField, FromWire};
 
 /// Frames that wait for the link: a chunk of the usual size.
 const AHEAD: usize = 4;
+/// Bytes that are compressed before their frames are sent: a chunk of the usual size.
+const PART: usize = 4 * FRAME_BYTES;
+/// Large chunks are sent one after another.
+static ROOM: Room = Room::new();
 
 /// The frames of a stream of chunks. Ends after the first failure.
 pub fn frames(mut chunks: Answers<Chunk>) -> BoxStream<'static, Result<v1::Frame, Status>> {
@@ -43,22 +49,32 @@ pub fn frames(mut chunks: Answers<Chunk>) -> BoxStream<'static, Result<v1::Frame
 
 type Sender = mpsc::Sender<Result<v1::Frame, Status>>;
 
-/// Compresses and sends one chunk, and lets the compressor learn from how long each took.
+/// Compresses and sends one chunk, and lets the compressor learn from how long each took. A large one is compressed part by
+/// part: all of its frames would be as much again.
 async fn send(chunk: Chunk, mut compressor: Compressor, to: &Sender) -> Result<Option<Compressor>, Status> {
-    let work = tokio::task::spawn_blocking(move || {
-        let began = Instant::now();
-        let frames = to_frames(chunk, &mut compressor);
-        (compressor, frames, began.elapsed())
-    });
-    let (mut compressor, frames, compressing) =
-        work.await.map_err(|error| Status::internal(error.to_string()))?;
-    let mut waiting = Duration::ZERO;
-    for frame in frames {
-        let began = Instant::now();
-        if to.send(Ok(frame)).await.is_err() {
-            return Ok(None);
+    let (header, mut data) = split(chunk);
+    let _room = if data.len() > LARGE_BYTES { Some(ROOM.take().await) } else { None };
+    if to.send(Ok(header_frame(header))).await.is_err() {
+        return Ok(None);
+    }
+    let (mut compressing, mut waiting) = (Duration::ZERO, Duration::ZERO);
+    while !data.is_empty() {
+        let part = data.split_to(data.len().min(PART));
+        let work = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let frames = data_frames(part, &mut compressor);
+            (compressor, frames, began.elapsed())
+        });
+        let (back, frames, took) = work.await.map_err(|error| Status::internal(error.to_string()))?;
+        compressor = back;
+        compressing += took;
+        for frame in frames {
+            let began = Instant::now();
+            if to.send(Ok(frame)).await.is_err() {
+                return Ok(None);
+            }
+            waiting += began.elapsed();
         }
-        waiting += began.elapsed();
     }
     compressor.adapt(compressing, waiting);
     Ok(Some(compressor))

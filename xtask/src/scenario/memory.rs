@@ -1,5 +1,7 @@
 //! Much data, little memory: a file and a table that are far larger than what the agents may hold.
 
+mod server;
+
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::time::{Duration, Instant};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use handover_tests::appliance::{Content, wide_table};
 use handover_tests::bed::{Bed, appliance_datasets};
+use handover_tests::compare::Comparison;
 use handover_tests::locate::{Binaries, Profile};
 use serde_json::json;
 
@@ -21,6 +24,9 @@ const ROWS: u64 = 10_000_000;
 
 /// Runs the scenario.
 pub fn run(options: &Options) -> Result<Outcome> {
+    if options.engine != "sqlite" {
+        return server::run(options.server()?, options);
+    }
     let place = Workplace::fresh("scenario-memory")?;
     let binaries = Binaries::build(Profile::Release)?;
     let (size, rows) = (options.scaled(FILE), options.scaled(ROWS));
@@ -36,17 +42,23 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let begun = Instant::now();
     say(format!("moving it: {}", bed.start()?));
     bed.settle(Duration::from_secs(3600))?;
-    outcome(&bed, begun.elapsed().as_secs_f64())
+    outcome(&bed, "sqlite", begun.elapsed().as_secs_f64(), || bed.compare())
 }
 
-fn outcome(bed: &Bed, seconds: f64) -> Result<Outcome> {
+fn outcome(
+    bed: &Bed,
+    engine: &str,
+    seconds: f64,
+    compare: impl FnOnce() -> Result<Comparison>,
+) -> Result<Outcome> {
     let (source, target) = (bed.source.usage(), bed.target.usage());
     say(format!("done after {seconds:.1} s; comparing both sides"));
-    let found = bed.compare()?;
+    let found = compare()?;
     println!("{}", found.describe());
     Ok(Outcome {
         ok: source.peak_mib() <= LIMIT_MIB && target.peak_mib() <= LIMIT_MIB && found.found == 0,
         figures: json!({
+            "engine": engine,
             "source_peak_mib": source.peak_mib(),
             "target_peak_mib": target.peak_mib(),
             "limit_mib": LIMIT_MIB,

@@ -61,7 +61,16 @@ async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
     let rows = conn.rows(sql).await.map_err(|e| failed(item, "roles cannot be looked at", &e))?;
     let roles: Vec<String> = rows.into_iter().flatten().flatten().collect();
     let mut missing = std::collections::BTreeSet::new();
-    for (what, role) in with_prefix(schema, "owner/") {
+    // A new owner needs the right to make objects in the schema, and in `public` the database's owner has it: these come first.
+    if let Some(role) = schema.state.get("database/owner").filter(|role| roles.contains(role)) {
+        let name = conn.text("SELECT pg_catalog.current_database()").await;
+        let name = name.map_err(|e| failed(item, "its name cannot be asked for", &e))?.unwrap_or_default();
+        let sql = format!("ALTER DATABASE {} OWNER TO {}", quote(&name), quote(role));
+        try_to(item, conn, &sql).await?;
+    }
+    let (schemas, others): (Vec<_>, Vec<_>) =
+        with_prefix(schema, "owner/").partition(|(what, _)| what.starts_with("SCHEMA "));
+    for (what, role) in schemas.into_iter().chain(others) {
         if !roles.iter().any(|known| known == role) {
             missing.insert(role);
             continue;
@@ -84,12 +93,17 @@ async fn attempt(item: &str, conn: &Conn, sql: &str) -> Result<()> {
             tracing::warn!(item, why, "a grant is left out");
             continue;
         }
-        let Err(error) = conn.execute(statement, &[]).await else { continue };
-        let passable = [SqlState::UNDEFINED_OBJECT, SqlState::INSUFFICIENT_PRIVILEGE];
-        if !error.code().is_some_and(|code| passable.contains(code)) {
-            return Err(failed(item, "owners and grants cannot be set", &error));
-        }
-        tracing::warn!(item, error = describe(&error), "an owner or grant is left out");
+        try_to(item, conn, statement).await?;
     }
+    Ok(())
+}
+
+async fn try_to(item: &str, conn: &Conn, statement: &str) -> Result<()> {
+    let Err(error) = conn.execute(statement, &[]).await else { return Ok(()) };
+    let passable = [SqlState::UNDEFINED_OBJECT, SqlState::INSUFFICIENT_PRIVILEGE];
+    if !error.code().is_some_and(|code| passable.contains(code)) {
+        return Err(failed(item, "owners and grants cannot be set", &error));
+    }
+    tracing::warn!(item, error = describe(&error), "an owner or grant is left out");
     Ok(())
 }

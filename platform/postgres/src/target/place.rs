@@ -71,6 +71,26 @@ impl Place {
         Conn::open(&self.dataset, &self.settings.with_database(&self.settings.maintenance)).await
     }
 
+    /// The same, before something is changed. A server that is read only says so here: sessions of databases that are read only
+    /// by a setting of their own, which travels with them, write nevertheless.
+    async fn writer(&self) -> Result<Conn> {
+        let admin = self.admin().await?;
+        let sql = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'standby' ELSE reset_val END \
+                   FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'";
+        let state = admin.text(sql).await.map_err(self.failed("the server cannot be asked"))?;
+        match state.as_deref() {
+            Some("standby") => {
+                Err(Failure::operator(self.item(), "the server is a standby, which is read only")
+                    .hint("name the primary in `url`, or promote this one, then resume"))
+            }
+            Some("on") => {
+                Err(Failure::operator(self.item(), "the server is read only (default_transaction_read_only)")
+                    .hint("turn it off for the server, the role or the maintenance database, then resume"))
+            }
+            _ => Ok(admin),
+        }
+    }
+
     /// The marks of a database; `None` when there is no such database.
     async fn marks(&self, admin: &Conn, database: &str) -> Result<Option<Marks>> {
         let Some(comment) = self.comment(admin, database).await? else { return Ok(None) };
@@ -132,7 +152,7 @@ impl Place {
 
     /// Makes the unfinished database: empty, or from what was published.
     pub async fn begin(&self, schema: &Schema) -> Result<Settings> {
-        let admin = self.admin().await?;
+        let admin = self.writer().await?;
         self.drop(&admin, &self.old).await?;
         let partial = self.marks(&admin, &self.partial).await?;
         if !partial.is_some_and(|marks| marks.contains_key("ready")) {
@@ -251,7 +271,7 @@ impl Place {
 
     /// Drops what is being built; the next build starts empty.
     pub async fn discard(&self) -> Result<()> {
-        let admin = self.admin().await?;
+        let admin = self.writer().await?;
         self.drop(&admin, &self.partial).await?;
         if self.is_ours(&admin, &self.settings.database).await? {
             self.mark(&admin, &self.settings.database, "continues", "no").await?;
@@ -265,7 +285,7 @@ impl Place {
 
     /// Puts the finished database in its final place.
     pub async fn publish(&self) -> Result<()> {
-        let admin = self.admin().await?;
+        let admin = self.writer().await?;
         let partial = self.marks(&admin, &self.partial).await?;
         if partial.is_some_and(|marks| marks.contains_key("ready")) {
             self.drop(&admin, &self.old).await?;
@@ -284,7 +304,7 @@ impl Place {
 
     /// Brings back what stood here before.
     pub async fn undo(&self) -> Result<()> {
-        let admin = self.admin().await?;
+        let admin = self.writer().await?;
         self.drop(&admin, &self.partial).await?;
         let place = &self.settings.database;
         if self.is_ours(&admin, place).await? {
@@ -301,7 +321,7 @@ impl Place {
 
     /// Drops what undo would need; `true` when the published database is this migration's.
     pub async fn forget(&self) -> Result<bool> {
-        let admin = self.admin().await?;
+        let admin = self.writer().await?;
         for database in [&self.partial, &self.undo, &self.old] {
             self.drop(&admin, database).await?;
         }
@@ -310,7 +330,7 @@ impl Place {
 
     /// Takes the marks off the published database.
     pub async fn unmark(&self) -> Result<()> {
-        let admin = self.admin().await?;
+        let admin = self.writer().await?;
         self.set_marks(&admin, &self.settings.database, &Marks::new()).await
     }
 }

@@ -56,11 +56,13 @@ impl LocalDatasets {
             let (engine, location) = (place.engine().to_owned(), place.location());
             let empty = DatabaseFacts { engine, location, ..DatabaseFacts::default() };
             let name = section.name.clone();
-            let (facts, findings) = match place.target(name.clone(), &nobody).occupied().await {
-                Ok(facts) => {
-                    (DatasetFacts::Database(facts.unwrap_or(empty)), access::of_making(&place, &name).await)
+            let mut findings = access::of_making(&place, &name).await;
+            let facts = match place.target(name.clone(), &nobody).occupied().await {
+                Ok(facts) => DatasetFacts::Database(facts.unwrap_or(empty)),
+                Err(failure) => {
+                    access::keep_errors(&mut findings);
+                    unreadable("database", &failure)
                 }
-                Err(failure) => (unreadable("database", &failure), Vec::new()),
             };
             datasets.push(Dataset { name, facts, findings });
         }

@@ -89,6 +89,9 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
     let chosen = |name| options.datasets.is_empty() || options.datasets.contains(name);
     for dataset in source.datasets.iter().filter(|d| chosen(&d.name)) {
         let item = format!("dataset {}", dataset.name);
+        let here = target.datasets.iter().find(|d| d.name == dataset.name);
+        findings.extend(at("source", dataset));
+        findings.extend(here.into_iter().flat_map(|here| at("target", here)));
         let notes = match &dataset.facts {
             DatasetFacts::Unreadable { problem, hint, .. } => {
                 let what = format!("the source cannot read it: {problem}");
@@ -99,9 +102,6 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
             DatasetFacts::Files(facts) => &facts.notes,
         };
         findings.extend(notes.iter().map(|note| Finding::new(Severity::Info, &item, note, "")));
-        findings.extend(at("source", dataset));
-        let here = target.datasets.iter().find(|d| d.name == dataset.name);
-        findings.extend(here.into_iter().flat_map(|here| at("target", here)));
         match here.map(|here| &here.facts) {
             None => findings.push(Finding::new(
                 Severity::Error,

@@ -57,6 +57,11 @@ pub fn of_making_files(root: &Path, name: &DatasetName) -> Vec<Finding> {
     writable(root, &item(name)).into_iter().chain(as_root(name, what)).collect()
 }
 
+/// For a dataset that could not be looked at: what is missing may be why, but that nothing can be asked of it is told already.
+pub fn keep_errors(findings: &mut Vec<Finding>) {
+    findings.retain(|finding| finding.severity == Severity::Error);
+}
+
 fn item(name: &DatasetName) -> String {
     format!("dataset {name}")
 }

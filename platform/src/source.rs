@@ -89,12 +89,13 @@ impl LocalSource {
             }
             Readable::Tree(tree) => ("files", tree.facts().await.map(DatasetFacts::Files)),
         };
-        let findings = match (readable, &facts) {
-            // What keeps it from being read at all says it all.
-            (_, Err(_)) => Vec::new(),
-            (Readable::Database(place, _), Ok(_)) => access::of_reading(place, name, &self.scratch).await,
-            (Readable::Tree(_), Ok(_)) => access::of_reading_files(name),
+        let mut findings = match readable {
+            Readable::Database(place, _) => access::of_reading(place, name, &self.scratch).await,
+            Readable::Tree(_) => access::of_reading_files(name),
         };
+        if facts.is_err() {
+            access::keep_errors(&mut findings);
+        }
         let facts = facts.unwrap_or_else(|failure| unreadable(declared, &failure));
         Dataset { name: name.clone(), facts, findings }
     }

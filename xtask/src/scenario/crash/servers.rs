@@ -20,7 +20,7 @@ use crate::shell::say;
 
 const NAME: &str = "app";
 /// Tables that a change touches, whatever schema they are shown with.
-const CHANGED: &[&str] = &["orders", "lines", "words", "events"];
+const CHANGED: &[&str] = &["orders", "order_lines", "words", "events"];
 
 struct Servers {
     from: Server,
@@ -55,10 +55,10 @@ fn script(engine: Engine, rows: u64) -> String {
         "CREATE TABLE orders (id BIGINT PRIMARY KEY, customer INT NOT NULL, cents BIGINT, note VARCHAR(80));
          INSERT INTO orders SELECT n, n * 7919 % 10007, n * 31, CONCAT('note ', MD5(CAST(n AS {text}(20)))) FROM {orders};
          CREATE INDEX orders_by_customer ON orders (customer);
-         CREATE TABLE lines (order_id BIGINT NOT NULL REFERENCES orders (id), position INT NOT NULL, article VARCHAR(20), amount DECIMAL(12,3),
+         CREATE TABLE order_lines (order_id BIGINT NOT NULL REFERENCES orders (id), position INT NOT NULL, article VARCHAR(20), amount DECIMAL(12,3),
            PRIMARY KEY (order_id, position));
-         INSERT INTO lines SELECT (n + 1) / 2, n % 2, CONCAT('article ', n % 1009), n / 8.0 FROM {lines} WHERE n % 2 = 1;
-         INSERT INTO lines SELECT n / 2, n % 2, CONCAT('article ', n % 1013), n / 8.0 FROM {lines} WHERE n % 2 = 0;
+         INSERT INTO order_lines SELECT (n + 1) / 2, n % 2, CONCAT('article ', n % 1009), n / 8.0 FROM {lines} WHERE n % 2 = 1;
+         INSERT INTO order_lines SELECT n / 2, n % 2, CONCAT('article ', n % 1013), n / 8.0 FROM {lines} WHERE n % 2 = 0;
          CREATE TABLE words (word VARCHAR(40) PRIMARY KEY, seen INT);
          INSERT INTO words SELECT CONCAT('w', MD5(CAST(n AS {text}(20)))), n FROM {words};
          CREATE TABLE events (at INT, what VARCHAR(60));
@@ -90,7 +90,7 @@ impl Data for Servers {
             &format!(
                 "BEGIN;
                  UPDATE orders SET cents = cents + {n} WHERE id % 9973 = {n};
-                 DELETE FROM lines WHERE order_id % 4999 = {n};
+                 DELETE FROM order_lines WHERE order_id % 4999 = {n};
                  INSERT INTO orders VALUES ({late}, {n}, {n}, 'late');
                  UPDATE words SET word = CONCAT(word, '{n}') WHERE seen % 9901 = {n};
                  DELETE FROM events WHERE at % 101 = {n};

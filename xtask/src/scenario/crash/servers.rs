@@ -45,7 +45,7 @@ fn script(engine: Engine, rows: u64) -> String {
     let (lines, words, few) = (rows / 2, rows / 6, (rows / 3000).max(1));
     let series = |n: u64| match engine {
         Engine::Mariadb => format!("(SELECT seq AS n FROM seq_1_to_{n}) s"),
-        Engine::Postgres => format!("generate_series(1, {n}) n"),
+        Engine::Postgres => format!("generate_series(1, {n}::bigint) n"),
     };
     let (text, blob, blobs) = match engine {
         Engine::Mariadb => ("CHAR", "LONGBLOB", "REPEAT(MD5(n), 3000)"),

@@ -1,6 +1,8 @@
 //! Private database servers: started in a directory of their own, killed when dropped.
 
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -15,6 +17,8 @@ use crate::poll;
 
 /// How long a server may take until it answers, on a busy machine, after a crash.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+/// How many ports are tried.
+const PORTS: u32 = 5;
 
 /// A database engine with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +75,11 @@ pub struct Server {
 impl Server {
     /// Makes a server with an empty data directory, and starts it with these further options (`--name=value`).
     pub fn start(engine: Engine, options: &[&str]) -> Result<Self> {
+        Self::start_at(engine, options, free_port()?)
+    }
+
+    /// On another port if that one is taken.
+    fn start_at(engine: Engine, options: &[&str], port: u16) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "a private database server needs root, to run as {}",
@@ -85,11 +94,19 @@ impl Server {
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir_in("/tmp")?
             .keep();
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Self { engine, dir, port, options, child: None };
         server.make()?;
-        server.launch()?;
+        let mut tries = 0;
+        while let Err(error) = server.launch() {
+            // Somebody else was quicker to take the port.
+            tries += 1;
+            if tries == PORTS || !format!("{error:#}").contains("Address already in use") {
+                return Err(error);
+            }
+            server.port = free_port()?;
+            fs::remove_file(server.dir.join("log"))?;
+        }
         Ok(server)
     }
 
@@ -326,6 +343,19 @@ pub fn run(client: &mut Command, sql: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// A port that nothing listens at now. Not one of those that the kernel gives away (ip(7), `ip_local_port_range`): every outgoing connection
+/// could take it before the server does.
+fn free_port() -> Result<u16> {
+    for _ in 0..100 {
+        let noise = RandomState::new().build_hasher().finish();
+        let port = 15_000 + u16::try_from(noise % 15_000)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port between 15000 and 30000 is free on 127.0.0.1")
+}
+
 fn id(what: &str, user: &str) -> Result<u32> {
     let output = Command::new("id").args([what, user]).output()?;
     ensure!(output.status.success(), "there is no user {user}");
@@ -336,6 +366,17 @@ fn id(what: &str, user: &str) -> Result<u32> {
 mod tests {
     use super::*;
     use crate::compare::{Side, servers};
+
+    #[test]
+    fn a_port_that_is_taken_is_left_to_others() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        for engine in [Engine::Mariadb, Engine::Postgres] {
+            let server = Server::start_at(engine, &[], port).unwrap();
+            assert_ne!(server.port(), port);
+            assert_eq!(server.run("", "SELECT 1").unwrap(), "1\n");
+        }
+    }
 
     #[test]
     fn servers_survive_a_crash_and_are_compared() {

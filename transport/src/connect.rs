@@ -17,6 +17,8 @@ use crate::trusted::Trusted;
 const STREAM_WINDOW: u32 = 16 << 20;
 /// Receive window of a connection: what all its streams together may hold in memory.
 const CONNECTION_WINDOW: u32 = 24 << 20;
+/// Largest HTTP/2 frame that the peer may send: the default of 16 KiB makes a TLS record of each frame's header, and costs a lock for each.
+const HTTP2_FRAME: u32 = 256 << 10;
 /// How long connecting may take, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A silent connection is probed this often…
@@ -40,6 +42,7 @@ pub fn channel(address: &str, credentials: Arc<Credentials>) -> Result<Channel, 
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME)
         .http2_keep_alive_interval(KEEPALIVE_EVERY)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

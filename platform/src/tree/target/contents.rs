@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
@@ -169,7 +168,7 @@ pub fn sync_one(staging: &Staging, path: &RelPath, assembly: &mut Assembly) -> R
 /// Whether an open file has the contents that the journal says.
 fn read_again(opened: File, file: &IndexEntry, blocks: &[Block]) -> Result<bool, Errno> {
     if !blocks.is_empty() {
-        return consists_of(&Arc::new(opened), blocks);
+        return consists_of(&opened, blocks);
     }
     let size = file.landed.size.max(file.source.stamp.size);
     let mut contents = Vec::new();

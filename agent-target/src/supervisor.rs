@@ -1,7 +1,7 @@
 //! The target's answer to operators and watchers: makes plans, starts drivers, and knows every migration.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ const EVENTS: u32 = 256;
 
 /// The target agent's brain.
 pub struct Supervisor {
+    /// For work that goes on when its caller leaves.
+    me: Weak<Self>,
     identity: String,
     source: Arc<RemoteSource>,
     datasets: LocalDatasets,
@@ -64,7 +66,39 @@ impl Supervisor {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let (running, drivers, broken) = (Mutex::default(), TaskTracker::new(), Arc::default());
-        Arc::new(Self { identity, source, datasets, store, limits, stop, running, drivers, broken })
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            identity,
+            source,
+            datasets,
+            store,
+            limits,
+            stop,
+            running,
+            drivers,
+            broken,
+        })
+    }
+
+    /// The agent ends, and says why.
+    fn give_up(&self, failure: Failure) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+        self.stop.cancel();
+    }
+
+    /// Journals a new migration, and runs it.
+    async fn take_on(&self, migration: Migration, by: String) -> Result<()> {
+        // What can be refused is refused before anything is journaled.
+        self.datasets.of(&migration.id)?;
+        self.store.create(&migration).await?;
+        let driven = async {
+            let event = Event::State { state: migration.state.clone(), by: Some(by.clone()) };
+            self.store.commit(&migration.id, SystemClock.now(), &[Record::Event(event)]).await?;
+            tracing::info!(migration = %migration.id, plan = %migration.digest.short(), by, "a migration starts");
+            self.drive(migration).await
+        };
+        // Journaled, and nobody would drive it: whoever starts the agent again takes it up.
+        driven.await.inspect_err(|failure| self.give_up(failure.clone()))
     }
 
     /// Takes up every migration that has not ended.
@@ -262,12 +296,12 @@ impl Control for Supervisor {
         Self::refuse_occupied(&plan, &target)?;
         let digest = plan.digest();
         let migration = self.begin(&plan.approve(digest)?, by)?;
-        self.store.create(&migration).await?;
-        let event = Event::State { state: migration.state.clone(), by: Some(by.to_owned()) };
-        self.store.commit(&migration.id, SystemClock.now(), &[Record::Event(event)]).await?;
         let id = migration.id.clone();
-        tracing::info!(migration = %id, plan = %digest.short(), by, "a migration starts");
-        self.drive(migration).await?;
+        let stopping = || Failure::transient("agent", "the agent is stopping");
+        let (me, by) = (self.me.upgrade().ok_or_else(stopping)?, by.to_owned());
+        // On a task of its own: a client that goes away meanwhile must not leave it half begun.
+        let begun = tokio::spawn(async move { me.take_on(migration, by).await });
+        begun.await.map_err(|_| stopping())??;
         Ok(id)
     }
 

@@ -1,7 +1,7 @@
 //! Exit codes. They are part of the interface: scripts rely on them.
 
 use handover_engine::failure::{Class, Failure};
-use handover_engine::phase::{Condition, State, Task};
+use handover_engine::phase::{Condition, Phase, State, Task};
 use handover_engine::report::Totals;
 
 /// How a command ended.
@@ -51,6 +51,8 @@ pub fn is_settled(state: &State) -> bool {
 pub fn settled(state: &State, totals: &Totals) -> Code {
     match (&state.condition, state.task) {
         (Condition::Paused, _) => Code::Paused,
+        // What was found no longer stands there.
+        (Condition::Good, None) if state.phase == Phase::Aborted => Code::Done,
         // A pass that was not taken over because of them.
         (_, None | Some(Task::Pass)) if totals.differences > 0 => Code::Differences,
         (Condition::Failed(_), _) => Code::Failed,
@@ -62,7 +64,6 @@ pub fn settled(state: &State, totals: &Totals) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handover_engine::phase::Phase;
 
     #[test]
     fn the_table_of_codes() {
@@ -82,6 +83,8 @@ mod tests {
             let totals = Totals { differences, left_out, ..Totals::default() };
             assert_eq!(settled(&state, &totals), expected, "{state}");
         }
+        let undone = State { phase: Phase::Aborted, task: None, condition: Condition::Good };
+        assert_eq!(settled(&undone, &Totals { differences: 1, ..Totals::default() }), Code::Done);
         assert!(!is_settled(&state(Some(Task::Pass), Condition::Good)));
         assert_eq!(of(&Failure::transient("a", "b")), Code::Unreachable);
         assert_eq!(of(&Failure::permanent("a", "b")), Code::Refused);

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
-use crate::plan::Options;
+use crate::name::DatasetName;
+use crate::plan::{self, Options};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,8 +120,30 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
                 let what = format!("the target cannot look at its place: {problem}");
                 findings.push(Finding::new(Severity::Error, item, what, hint));
             }
-            Some(_) => {}
+            Some(_) => {
+                if let Err(failure) = plan::matches_target(dataset, target) {
+                    findings.push(Finding::new(Severity::Error, failure.item, failure.what, failure.hint));
+                }
+            }
         }
+    }
+    let unknown = |name: &&DatasetName| !source.datasets.iter().any(|dataset| dataset.name == **name);
+    findings.extend(options.datasets.iter().filter(unknown).map(|name| {
+        let what = "the source's manifest does not name it";
+        Finding::new(
+            Severity::Error,
+            format!("dataset {name}"),
+            what,
+            "`handover inspect` lists the datasets",
+        )
+    }));
+    if source.datasets.is_empty() {
+        findings.push(Finding::new(
+            Severity::Error,
+            "manifest",
+            "there is nothing to move: the source's manifest names no dataset",
+            "add [[database]] or [[files]] sections to the source's appliance.toml",
+        ));
     }
 }
 

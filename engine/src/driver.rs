@@ -5,7 +5,7 @@ mod handle;
 mod tally;
 mod task;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ pub use self::handle::{Command, Handle, Status, at_rest};
 use crate::failure::Failure;
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
 use crate::name::DatasetName;
-use crate::pass::verify::Depth;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, State, Task, Trigger};
 use crate::plan::StepKind;
@@ -167,10 +166,9 @@ impl Driver {
             done: self.migration.steps_done.clone(),
             patience: self.settings.patience,
             differs: (task == Task::Pass && self.migration.outcome.differences_found > 0).into(),
-            depth: if task == Task::Pass && self.migration.pass > 1 {
-                Depth::Landed
-            } else {
-                Depth::Contents
+            verified_passes: match task {
+                Task::Pass => self.migration.outcome.verified_passes.clone(),
+                _ => BTreeMap::new(),
             },
         };
         Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
@@ -238,8 +236,18 @@ impl Driver {
     async fn wind_down(&mut self, mut busy: Busy) -> Result<()> {
         busy.stop.cancel();
         let mut batch = Vec::new();
-        while busy.messages.recv_many(&mut batch, 256).await > 0 {
-            self.take(std::mem::take(&mut batch)).await?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                received = busy.messages.recv_many(&mut batch, 256) => match received {
+                    0 => break,
+                    _ => self.take(std::mem::take(&mut batch)).await?,
+                },
+                // A statement that has begun is waited for: watchers see that it is.
+                _ = tick.tick() => self.show().await?,
+            }
         }
         // Its result is that it was stopped.
         let _ = busy.end.await;
@@ -278,6 +286,9 @@ impl Driver {
         if new_task {
             // What the meter has seen is the task before: its share is not this one's.
             self.meter = Meter::new(task::steps(&self.migration), 0.0);
+        } else if state.phase.is_final() {
+            // As it will be shown once nobody drives it any more.
+            self.meter = Meter::new(task::steps(&self.migration), self.migration.shown);
         }
         self.commit(&records).await?;
         self.show().await?;

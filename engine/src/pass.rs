@@ -55,8 +55,8 @@ pub enum Message {
     CopyBegins(DatasetName),
     /// An item could not be copied in this pass.
     LeftOut(Difference),
-    /// A dataset was verified, with the first of the differences that were found.
-    Verified(DatasetName, Verified, Vec<Difference>),
+    /// A dataset was verified in a pass, with the first of the differences that were found.
+    Verified(DatasetName, u32, Verified, Vec<Difference>),
     /// Answers once everything sent before it is journaled.
     Flush(oneshot::Sender<()>),
 }

@@ -246,7 +246,7 @@ fn choose<'a>(
     Ok(chosen)
 }
 
-fn matches_target(dataset: &Dataset, target: &Inventory) -> Result<(), Failure> {
+pub(crate) fn matches_target(dataset: &Dataset, target: &Inventory) -> Result<(), Failure> {
     let item = format!("dataset {}", dataset.name);
     if let DatasetFacts::Unreadable { problem, hint, .. } = &dataset.facts {
         return Err(

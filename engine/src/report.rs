@@ -47,6 +47,9 @@ pub struct Outcome {
     pub bytes_arrived: u64,
     /// What the last verification read, by dataset.
     pub verified: BTreeMap<DatasetName, Verified>,
+    /// The last pass whose verification has read all that it should, by dataset.
+    #[serde(default)]
+    pub verified_passes: BTreeMap<DatasetName, u32>,
     /// The first differences that it found.
     pub differences: Vec<Difference>,
     /// How many it found.
@@ -61,8 +64,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Takes what a verification of a dataset found, in place of what an earlier one did.
-    pub fn verify(&mut self, dataset: DatasetName, verified: Verified, differences: Vec<Difference>) {
+    /// Takes what the verification of a dataset in a pass found, in place of what an earlier one did.
+    pub fn verify(
+        &mut self,
+        dataset: DatasetName,
+        pass: u32,
+        verified: Verified,
+        differences: Vec<Difference>,
+    ) {
+        self.verified_passes.insert(dataset.clone(), pass);
         self.differences.retain(|known| known.dataset != dataset);
         self.differences.extend(differences);
         self.differences.truncate(NAMED);

@@ -15,7 +15,7 @@ use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{
     Answers, Database, DatabaseSnapshot, Opened, Result, RowSource, SourceHost, TreeReader, TreeSource,
 };
-use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, TableName};
+use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
 use handover_engine::time::Clock;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
 use tokio::sync::mpsc;
@@ -146,6 +146,10 @@ impl SourceHost for LocalSource {
     async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened> {
         let database = self.database(dataset)?;
         let snapshot = self.leases.open(lease, dataset, || async move { database.snapshot().await }).await?;
+        if let Some(schema) = self.leases.schema(lease, &snapshot.id()) {
+            // The lease was only renewed: the tables are cut once.
+            return Ok(Opened { snapshot: snapshot.id(), schema: Schema::clone(&schema) });
+        }
         let mut schema = snapshot.schema().clone();
         for table in &mut schema.tables {
             let parts =
@@ -155,6 +159,7 @@ impl SourceHost for LocalSource {
                 table.cuts = cuts.inspect_err(|_| self.leases.give_up(lease, &snapshot.id()))?;
             }
         }
+        self.leases.keep_schema(lease, &snapshot.id(), Arc::new(schema.clone()));
         Ok(Opened { snapshot: snapshot.id(), schema })
     }
 

@@ -8,6 +8,8 @@ mod crashes;
 mod identities;
 #[path = "e2e/migrations.rs"]
 mod migrations;
+#[path = "e2e/places.rs"]
+mod places;
 #[path = "e2e/preflight.rs"]
 mod preflight;
 #[path = "e2e/refusals.rs"]

@@ -29,7 +29,9 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
         Message::Note { item, text } => return Some(Record::Event(Event::Note { item, text })),
         Message::CopyBegins(dataset) => outcome.forget_left_out(&dataset),
         Message::LeftOut(item) => outcome.leave_out(item),
-        Message::Verified(dataset, verified, differences) => outcome.verify(dataset, verified, differences),
+        Message::Verified(dataset, pass, verified, differences) => {
+            outcome.verify(dataset, pass, verified, differences);
+        }
         Message::Records(_) | Message::Flush(_) => {}
     }
     None

@@ -1,6 +1,6 @@
 //! What a task consists of: its steps in order, each tried again while its failures are transient.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
-use crate::pass::verify::Depth;
 use crate::pass::{self, Message, TargetDataset, Work};
-use crate::phase::Task;
+use crate::phase::{Phase, Task};
 use crate::plan::{Plan, StepKind};
 use crate::ports::Result;
 use crate::progress::{StepProgress, StepState};
@@ -30,6 +29,8 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
     let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
         Some(Task::Verify) => matches!(step.step, StepKind::Verify(_)),
         Some(Task::Undo | Task::Finalize) => false,
+        // What was undone is no longer there.
+        None if migration.state.phase == Phase::Aborted => false,
         Some(Task::Pass) | None => true,
     });
     let finished = migration.state.task.is_none();
@@ -57,7 +58,8 @@ pub struct Runner {
     pub plan: Plan,
     pub done: Vec<String>,
     pub patience: Duration,
-    pub depth: Depth,
+    /// Up to which pass each tree's contents were read again.
+    pub verified_passes: BTreeMap<DatasetName, u32>,
     /// Verification has found differences in this pass.
     pub differs: AtomicBool,
 }
@@ -69,6 +71,7 @@ impl Runner {
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await,
             Task::Undo => self.undo().await,
             Task::Finalize => {
+                self.look_for_what_is_ours().await?;
                 self.each(|target| {
                     async move {
                         match target {
@@ -126,15 +129,17 @@ impl Runner {
         let event = Event::StepStarted { step: id.clone() };
         self.work.desk.record(vec![Record::Event(event)]).await?;
         let work = Work { desk: self.work.desk.counting(), ..self.work.clone() };
-        let (mut wait, mut since, mut seen) = (FIRST_WAIT, Instant::now(), 0);
+        // Since when it fails without getting on.
+        let (mut wait, mut since, mut seen) = (FIRST_WAIT, None, 0);
         loop {
             self.work.desk.checkpoint()?;
             let Err(failure) = self.act(kind, &work).await else { break };
             self.work.desk.checkpoint()?;
             let now = work.desk.recorded();
             if now != seen {
-                (wait, since, seen) = (FIRST_WAIT, Instant::now(), now);
+                (wait, since, seen) = (FIRST_WAIT, None, now);
             }
+            let since = since.get_or_insert_with(Instant::now);
             if !failure.is_transient() || since.elapsed() > self.patience {
                 return Err(failure);
             }
@@ -175,7 +180,8 @@ impl Runner {
                         pass::verify::database(work.clone(), dataset.clone(), database).await
                     }
                     TargetDataset::Tree(tree) => {
-                        pass::verify::tree(work.clone(), dataset.clone(), tree, self.depth).await
+                        let since = self.verified_passes.get(dataset).copied().unwrap_or(0);
+                        pass::verify::tree(work.clone(), dataset.clone(), tree, since).await
                     }
                 }?;
                 self.differs.fetch_or(differences > 0, Ordering::Relaxed);
@@ -243,7 +249,40 @@ impl Runner {
         database.finish(&schema).await
     }
 
+    /// What was copied must be found before it is undone or kept for good: a file system that is not mounted looks like one where there is
+    /// nothing to do. Asked once for each dataset; whoever resumes goes on without it.
+    async fn look_for_what_is_ours(&self) -> Result<()> {
+        for dataset in self.plan.datasets() {
+            let mark = format!("looked:{dataset}");
+            if self.done.contains(&mark) {
+                continue;
+            }
+            let target = self.target(dataset)?;
+            self.work.desk.record(vec![Record::StepDone(mark)]).await?;
+            let held = self.work.holdings.sums(&self.work.migration, dataset).await?;
+            if held.rows + held.files == 0 {
+                continue;
+            }
+            let is_there = match &target {
+                TargetDataset::Database(database) => database.is_prepared().await?,
+                TargetDataset::Tree(tree) => tree.is_prepared().await?,
+            };
+            if !is_there {
+                self.work.desk.flush().await?;
+                return Err(Failure::operator(
+                    format!("dataset {dataset}"),
+                    "nothing of this migration is found at its place",
+                )
+                .hint(
+                    "is its file system mounted, and the manifest as it was? `handover resume` looks again, and goes on without what is not there",
+                ));
+            }
+        }
+        self.work.desk.flush().await
+    }
+
     async fn undo(&self) -> Result<()> {
+        self.look_for_what_is_ours().await?;
         self.each(|target| {
             async move {
                 match target {
@@ -260,8 +299,9 @@ impl Runner {
 
     /// Does the same to every chosen dataset, the last one first.
     async fn each(&self, act: impl Fn(TargetDataset) -> BoxFuture<'static, Result<()>>) -> Result<()> {
-        for (dataset, target) in self.chosen().into_iter().rev() {
-            act(target).await?;
+        let datasets: Vec<&DatasetName> = self.plan.datasets().collect();
+        for dataset in datasets.into_iter().rev() {
+            act(self.target(dataset)?).await?;
             tracing::debug!(%dataset, "one dataset is done");
         }
         Ok(())

@@ -212,15 +212,16 @@ impl Pass {
             }
         }
         ops.extend(late.directories.values().rev().cloned().map(TreeOp::Settle));
-        if !ops.is_empty() {
-            self.target.change(&ops).await?;
+        for ops in ops.chunks(WINDOW) {
+            self.target.change(ops).await?;
         }
-        if !late.removals.is_empty() {
-            self.record_gone(late.removals).await?;
+        for removals in late.removals.chunks(WINDOW) {
+            self.record_gone(removals.to_vec()).await?;
         }
-        let landed: Vec<Entry> = late.links.into_iter().chain(late.directories.into_values()).collect();
-        if !landed.is_empty() {
-            self.work.desk.record(vec![self.landed(landed)]).await?;
+        let mut landed = late.links.into_iter().chain(late.directories.into_values()).peekable();
+        while landed.peek().is_some() {
+            let some = landed.by_ref().take(WINDOW).collect();
+            self.work.desk.record(vec![self.landed(some)]).await?;
         }
         Ok(())
     }

@@ -53,22 +53,9 @@ pub async fn database(work: Work, dataset: DatasetName, target: Arc<dyn Database
     verifier.done(read).await
 }
 
-/// How much of a tree is read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// Everything's properties, and every file's contents.
-    Contents,
-    /// Everything's properties, and the contents of the files that the pass at hand landed: the others were read when they were.
-    Landed,
-}
-
-/// Reads a tree again, and looks that there is nothing else; the number of differences.
-pub async fn tree(
-    work: Work,
-    dataset: DatasetName,
-    target: Arc<dyn TreeTarget>,
-    depth: Depth,
-) -> Result<u64> {
+/// Reads a tree again, and looks that there is nothing else; the number of differences. Looks at everything's properties, and reads the
+/// contents of the files that landed after pass `since`: those before were read when that pass was verified.
+pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>, since: u32) -> Result<u64> {
     let verifier = Verifier::new(work, dataset);
     let Verifier { work, dataset, .. } = &verifier;
     let mut index = Sorted::new("the journal's index", work.holdings.index(&work.migration, dataset));
@@ -82,8 +69,9 @@ pub async fn tree(
             (Some(held), Some(entry)) => {
                 if let Some(what) = unlike(&held.source, &entry) {
                     verifier.differs(path.to_string(), what);
-                } else if let Some(size) = entry.size()
-                    && (depth == Depth::Contents || held.pass == work.pass)
+                }
+                if let Some(size) = entry.size().filter(|size| held.source.size() == Some(*size))
+                    && held.pass > since
                 {
                     read.files += 1;
                     read.bytes += size;
@@ -215,7 +203,7 @@ impl Verifier {
         let Found { count: differences, named } =
             self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         let verified = Verified { read, at_ms: self.work.clock.now().millis(), differences };
-        self.work.desk.send(Message::Verified(self.dataset, verified, named)).await?;
+        self.work.desk.send(Message::Verified(self.dataset, self.work.pass, verified, named)).await?;
         Ok(differences)
     }
 }

@@ -48,6 +48,9 @@ pub trait DatabaseTarget: Send + Sync {
     /// What stands at the final place now, if anything (an inventory of it, for plan and preflight).
     async fn occupied(&self) -> Result<Option<DatabaseFacts>>;
 
+    /// True when this migration has prepared the database here, and has not undone it since.
+    async fn is_prepared(&self) -> Result<bool>;
+
     /// Makes the unfinished database and its tables (`schema.before_load`). Idempotent: what exists already, from an
     /// interrupted run of the same migration, is kept with its rows. After `publish` (a later pass) it starts from a copy
     /// of what was published, without what `finish` made that would get in the way of loading (triggers).

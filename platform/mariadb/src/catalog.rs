@@ -13,7 +13,9 @@ use handover_engine::rows::{Ddl, Schema, TableKey, TableName, TableSpec};
 
 pub use objects::{Late, parse as parse_late};
 
+use crate::accounts;
 use crate::session::Session;
+use crate::settings::Settings;
 use crate::shape::{POSITION, Shape};
 use crate::sql::{self, quote};
 
@@ -150,6 +152,24 @@ pub async fn read(session: &mut Session, database: &str, exclude: &[String]) -> 
     references_to_excluded(&mut catalog, exclude);
     objects::read(session, database, exclude, &mut catalog).await?;
     Ok(catalog)
+}
+
+/// Appends the accounts that the settings name.
+pub async fn accounts(session: &mut Session, settings: &Settings, catalog: &mut Catalog) -> Result<()> {
+    for account in &settings.accounts {
+        let told = accounts::read(session, account, &settings.database).await?.ok_or_else(|| {
+            Failure::operator(
+                session.item().to_owned(),
+                format!("`accounts` names {account}, which is not there"),
+            )
+            .hint(
+                "correct the URL's option `accounts` (SELECT user, host FROM mysql.user shows what there is)",
+            )
+        })?;
+        catalog.schema.after_load.extend(accounts::ddl(account, told.statements));
+        catalog.notes.extend(told.notes);
+    }
+    Ok(())
 }
 
 /// Tells of foreign keys to tables that are left out: they are made, and no row with such a reference can be added.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use handover_engine::chunk::room::{LARGE_BYTES, Room};
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
@@ -12,10 +13,15 @@ use mysql_async::{QueryResult, Row, TextProtocol, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::session::Session;
+use crate::session::{Session, record};
 use crate::shape::Shape;
 
 const WHAT: &str = "cannot be read";
+
+/// Of the tables whose rows may be large, one chunk is read at a time; one that is large keeps the room until it is sent…
+static ROOM: Room = Room::new();
+/// …or looked at. Apart, since what is read again may be compared with a chunk that has room already.
+static ROOM_AGAIN: Room = Room::new();
 
 /// What is read.
 #[derive(Clone)]
@@ -23,7 +29,18 @@ pub struct Plan {
     pub table: TableName,
     pub range: KeyRange,
     pub shape: Arc<Shape>,
+    pub database: String,
     pub query: String,
+}
+
+impl Plan {
+    /// How many rows of a table without a key lie before the range.
+    fn position(&self) -> Result<u64> {
+        match &self.range.after {
+            Some(key) if self.shape.is_by_position() => self.shape.position(&key.0),
+            _ => Ok(0),
+        }
+    }
 }
 
 struct Ask {
@@ -77,90 +94,96 @@ impl Cursor {
 
 async fn serve(mut session: Session, plan: Plan, mut asks: mpsc::Receiver<Ask>) -> Session {
     let mut ask = asks.recv().await;
-    let opened = session.conn().query_iter(plan.query.as_str()).await;
-    let failure = match opened {
-        Ok(result) => {
-            let mut reading =
-                Reading { result, position: 0, pending: None, plan: &plan, after: plan.range.after.clone() };
-            let mut failure = reading.begin().await.err();
-            while failure.is_none() {
-                let Some(Ask { budget, reply }) = ask.take() else { break };
-                match reading.chunk(budget).await {
-                    Ok(chunk) => drop(reply.send(Ok(chunk))),
-                    Err(error) => {
-                        failure = Some(error);
-                        ask = Some(Ask { budget, reply });
-                        break;
-                    }
-                }
-                ask = asks.recv().await;
-            }
-            if failure.is_none() {
-                let _ = reading.result.drop_result().await;
-            }
-            failure
-        }
-        Err(error) => Some(Error::Sql(error)),
-    };
-    if let (Some(error), Some(Ask { reply, .. })) = (failure, ask) {
-        let failure = match error {
-            Error::Sql(error) => session.failed(Some(&plan.table.name), WHAT, error),
-            Error::Failure(failure) => failure,
-        };
+    if let Err(failure) = answer(&mut session, &plan, &mut asks, &mut ask).await
+        && let Some(Ask { reply, .. }) = ask
+    {
         drop(reply.send(Err(failure)));
     }
     session
 }
 
-enum Error {
-    Sql(mysql_async::Error),
-    Failure(Failure),
+/// Answers until nobody asks any more. After a failure `ask` is what was not answered.
+async fn answer(
+    session: &mut Session,
+    plan: &Plan,
+    asks: &mut mpsc::Receiver<Ask>,
+    ask: &mut Option<Ask>,
+) -> Result<()> {
+    let (position, last) = (plan.position()?, last_key(session, plan).await?);
+    let done: std::result::Result<(), mysql_async::Error> = async {
+        let result = session.conn().query_iter(plan.query.as_str()).await?;
+        let mut reading = Reading::new(result, plan, position, last, &ROOM);
+        while let Some(Ask { budget, reply }) = ask.take() {
+            match reading.chunk(budget).await {
+                Ok(chunk) => drop(reply.send(Ok(chunk))),
+                Err(error) => {
+                    *ask = Some(Ask { budget, reply });
+                    return Err(error);
+                }
+            }
+            *ask = asks.recv().await;
+        }
+        let _ = reading.result.drop_result().await;
+        Ok(())
+    }
+    .await;
+    done.map_err(|error| session.failed(Some(&plan.table.name), WHAT, error))
 }
 
-impl From<mysql_async::Error> for Error {
-    fn from(error: mysql_async::Error) -> Self {
-        Self::Sql(error)
+/// The last key of the range, of a table with large rows.
+async fn last_key(session: &mut Session, plan: &Plan) -> Result<Option<Vec<u8>>> {
+    if !plan.shape.may_be_large() {
+        return Ok(None);
     }
+    let query = plan.shape.last(&plan.database, &plan.range)?;
+    let row = session.conn().query_first::<Row, _>(query.as_str()).await;
+    let row = row.map_err(|error| session.failed(Some(&plan.table.name), WHAT, error))?;
+    Ok(row.map(|row| plan.shape.last_key(&record(row))))
 }
 
 struct Reading<'a> {
     result: QueryResult<'a, 'static, TextProtocol>,
     /// Rows read, for tables without a key.
     position: u64,
+    /// A row that was looked at, to see whether there is another one.
     pending: Option<Row>,
+    /// The last key, of a table whose rows may be large: looking at a row would hold it until it is asked for.
+    last: Option<Vec<u8>>,
     plan: &'a Plan,
     after: Option<Key>,
+    room: &'static Room,
 }
 
-impl Reading<'_> {
-    async fn begin(&mut self) -> std::result::Result<(), Error> {
-        if let (true, Some(key)) = (self.plan.shape.is_by_position(), &self.plan.range.after) {
-            self.position = self.plan.shape.position(&key.0).map_err(Error::Failure)?;
-        }
-        self.pending = self.result.next().await?;
-        Ok(())
+impl<'a> Reading<'a> {
+    fn new(
+        result: QueryResult<'a, 'static, TextProtocol>,
+        plan: &'a Plan,
+        position: u64,
+        last: Option<Vec<u8>>,
+        room: &'static Room,
+    ) -> Self {
+        Self { result, position, pending: None, last, plan, after: plan.range.after.clone(), room }
     }
 
-    async fn chunk(&mut self, budget: u64) -> std::result::Result<RowsChunk, Error> {
-        let (mut block, mut rows, mut key) = (Vec::new(), 0, Vec::new());
-        while let Some(row) = self.pending.take() {
-            if rows > 0 && block.len() as u64 >= budget {
-                self.pending = Some(row);
-                break;
-            }
-            let at = block.len();
-            print(&mut block, &row);
-            drop(row);
+    async fn chunk(&mut self, budget: u64) -> std::result::Result<RowsChunk, mysql_async::Error> {
+        let room = if self.plan.shape.may_be_large() { Some(self.room.take().await) } else { None };
+        let (mut block, mut rows) = (Vec::new(), 0);
+        let until = loop {
+            let row = match self.pending.take() {
+                Some(row) => Some(row),
+                None => self.result.next().await?,
+            };
+            let Some(row) = row else { break self.plan.range.until.clone() };
+            let begins = block.len();
+            print(&mut block, row);
             rows += 1;
             self.position += 1;
-            self.pending = self.result.next().await?;
-            let is_end = self.pending.is_none() || block.len() as u64 >= budget;
-            if is_end {
-                key = self.key(&block[at..block.len() - 1]);
+            if block.len() as u64 >= budget {
+                let key = self.key(&block[begins..block.len() - 1]);
+                let is_end = self.is_end(&key).await?;
+                break if is_end { self.plan.range.until.clone() } else { Some(Key(Bytes::from(key))) };
             }
-        }
-        let until =
-            if self.pending.is_some() { Some(Key(Bytes::from(key))) } else { self.plan.range.until.clone() };
+        };
         let after = std::mem::replace(&mut self.after, until.clone());
         let header = RowsHeader {
             table: self.plan.table.clone(),
@@ -170,7 +193,20 @@ impl Reading<'_> {
             digest: Digest::of(&block),
             unchanged: false,
         };
-        Ok(RowsChunk { header, block: block.into() })
+        let block = match room.filter(|_| block.len() > LARGE_BYTES) {
+            Some(room) => room.until_dropped(block),
+            None => block.into(),
+        };
+        Ok(RowsChunk { header, block })
+    }
+
+    /// No row follows the one with this key.
+    async fn is_end(&mut self, key: &[u8]) -> std::result::Result<bool, mysql_async::Error> {
+        if let Some(last) = &self.last {
+            return Ok(last == key);
+        }
+        self.pending = self.result.next().await?;
+        Ok(self.pending.is_none())
     }
 
     /// The key of a row of the block.
@@ -188,18 +224,19 @@ impl Reading<'_> {
 /// Values above this size are measured before they are written, so that the block grows once.
 const LARGE: usize = 1 << 20;
 
-fn print(block: &mut Vec<u8>, row: &Row) {
-    for at in 0..row.len() {
+/// Each value is dropped as soon as it is written.
+fn print(block: &mut Vec<u8>, row: Row) {
+    for (at, value) in row.unwrap_raw().into_iter().enumerate() {
         if at > 0 {
             block.push(b'\t');
         }
-        match row.as_ref(at) {
+        match value {
             Some(Value::Bytes(bytes)) => {
                 if bytes.len() > LARGE {
                     let escapes = bytes.iter().filter(|b| **b < 14 || **b == b'\\').count();
                     block.reserve_exact(bytes.len() + escapes + 64);
                 }
-                text::escape_into(block, bytes);
+                text::escape_into(block, &bytes);
             }
             Some(Value::NULL) | None => block.extend_from_slice(text::NULL),
             Some(other) => text::escape_into(block, other.as_sql(true).as_bytes()),
@@ -210,16 +247,10 @@ fn print(block: &mut Vec<u8>, row: &Row) {
 
 /// Reads a whole range on a connection, in one chunk.
 pub async fn read_whole(session: &mut Session, plan: &Plan) -> Result<RowsChunk> {
-    let done = async {
-        let result = session.conn().query_iter(plan.query.as_str()).await?;
-        let mut reading =
-            Reading { result, position: 0, pending: None, plan, after: plan.range.after.clone() };
-        reading.begin().await?;
-        reading.chunk(u64::MAX).await
+    let position = plan.position()?;
+    let done = match session.conn().query_iter(plan.query.as_str()).await {
+        Ok(result) => Reading::new(result, plan, position, None, &ROOM_AGAIN).chunk(u64::MAX).await,
+        Err(error) => Err(error),
     };
-    let done = done.await;
-    done.map_err(|error| match error {
-        Error::Sql(error) => session.failed(Some(&plan.table.name), WHAT, error),
-        Error::Failure(failure) => failure,
-    })
+    done.map_err(|error| session.failed(Some(&plan.table.name), WHAT, error))
 }

@@ -44,7 +44,12 @@ pub fn facts(catalog: &Catalog, settings: &Settings) -> DatabaseFacts {
         .collect();
     tables.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
     let mut notes = catalog.notes.clone();
-    notes.push("accounts and their grants do not move".to_owned());
+    let accounts: Vec<String> = settings.accounts.iter().map(ToString::to_string).collect();
+    notes.push(if accounts.is_empty() {
+        "accounts and their grants do not move (the URL's option `accounts`)".to_owned()
+    } else {
+        format!("the accounts {} move, with their passwords and grants on this database", accounts.join(", "))
+    });
     DatabaseFacts {
         engine: schema.engine.clone(),
         version: schema.version.clone(),
@@ -61,7 +66,8 @@ impl Database for MariaDatabase {
     async fn facts(&self) -> Result<DatabaseFacts> {
         let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
         session.enter(&self.settings.database).await?;
-        let catalog = catalog::read(&mut session, &self.settings.database, &self.exclude).await?;
+        let mut catalog = catalog::read(&mut session, &self.settings.database, &self.exclude).await?;
+        catalog::accounts(&mut session, &self.settings, &mut catalog).await?;
         Ok(facts(&catalog, &self.settings))
     }
 

@@ -6,6 +6,7 @@
 //! Values are never decoded: what the source prints is what the target's `LOAD DATA` parses. What the server would print
 //! with a loss (FLOAT) or convert (BIT, ENUM, SET) travels as a number.
 
+mod accounts;
 mod catalog;
 mod cursor;
 mod database;

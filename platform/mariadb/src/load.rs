@@ -96,7 +96,13 @@ async fn compare(session: &mut Session, database: &str, shape: &Shape, chunk: &R
     let range = &chunk.header.range;
     let query = shape.select(database, range, true)?;
     let shape = std::sync::Arc::new(shape.clone());
-    let plan = Plan { table: chunk.header.table.clone(), range: range.clone(), shape, query };
+    let plan = Plan {
+        table: chunk.header.table.clone(),
+        range: range.clone(),
+        shape,
+        database: database.to_owned(),
+        query,
+    };
     let stored = cursor::read_whole(session, &plan).await?;
     if stored.header.digest == chunk.header.digest {
         return Ok(());

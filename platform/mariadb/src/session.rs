@@ -203,6 +203,12 @@ impl Session {
         Ok(row.map(record))
     }
 
+    /// The first values of a small result's rows, with the server's error number where it refuses.
+    pub async fn texts(&mut self, query: &str) -> std::result::Result<Vec<String>, mysql_async::Error> {
+        let rows: Vec<Row> = self.conn.query(query).await?;
+        Ok(rows.into_iter().map(|row| record(row).text(0)).collect())
+    }
+
     /// Uses a database.
     pub async fn enter(&mut self, database: &str) -> Result<()> {
         self.run("cannot be opened", &format!("USE {}", sql::quote(database))).await
@@ -278,7 +284,7 @@ pub struct Loaded {
     pub warnings: u16,
 }
 
-fn record(row: Row) -> Record {
+pub fn record(row: Row) -> Record {
     let values = row.unwrap().into_iter();
     Record(
         values

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::accounts::Account;
+
 /// How many connections read or load at once, unless told.
 const CONNECTIONS: usize = 4;
 
@@ -31,6 +33,8 @@ pub struct Settings {
     pub connections: usize,
     /// Loading is written to the target's binary log (default). Without, replicas of the target do not get the rows.
     pub binlog: bool,
+    /// Source only: accounts that move with the database.
+    pub accounts: Vec<Account>,
 }
 
 /// The URL cannot be used.
@@ -52,7 +56,9 @@ pub enum BadSettings {
     #[error("a percent sign must be followed by two hexadecimal digits, and the result must be UTF-8")]
     Percent,
     /// An option that means nothing.
-    #[error("the URL has an option {0:?}; known are socket, password_file, tls, ca, connections, binlog")]
+    #[error(
+        "the URL has an option {0:?}; known are socket, password_file, tls, ca, connections, binlog, accounts"
+    )]
     Option(String),
     /// An option's value that means nothing.
     #[error("the URL's option {0} has a value that it cannot have")]
@@ -62,7 +68,8 @@ pub enum BadSettings {
 impl Settings {
     /// Reads `mariadb://user:password@host:port/database?option=value&…`.
     ///
-    /// Options: `socket=/path`, `password_file=/path`, `tls=required`, `ca=/path`, `connections=4`, `binlog=off`.
+    /// Options: `socket=/path`, `password_file=/path`, `tls=required`, `ca=/path`, `connections=4`, `binlog=off`,
+    /// `accounts=app@localhost,report@%25`.
     pub fn parse(url: &str) -> Result<Self, BadSettings> {
         let rest = url
             .strip_prefix("mariadb://")
@@ -88,6 +95,7 @@ impl Settings {
             ca: None,
             connections: CONNECTIONS,
             binlog: true,
+            accounts: Vec::new(),
         };
         for option in options.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
@@ -121,6 +129,10 @@ impl Settings {
                 "off" => self.binlog = false,
                 _ => return Err(BadSettings::Value("binlog")),
             },
+            "accounts" => {
+                let accounts: Result<Vec<Account>, ()> = value.split(',').map(str::parse).collect();
+                self.accounts = accounts.map_err(|()| BadSettings::Value("accounts"))?;
+            }
             _ => return Err(BadSettings::Option(name.to_owned())),
         }
         Ok(())
@@ -219,6 +231,8 @@ mod tests {
             .unwrap();
         assert_eq!(s.server(), "/run/mysqld/mysqld.sock");
         assert!(s.connections == 2 && !s.binlog);
+        let s = Settings::parse("mysql://u@h/d?accounts=app@localhost,report@%25").unwrap();
+        assert_eq!(s.accounts, ["app@localhost", "report"].map(|name| name.parse().unwrap()));
         assert_eq!(Settings::parse("mysql://u@[::1]:33/d").unwrap().server(), "::1:33");
     }
 
@@ -236,6 +250,7 @@ mod tests {
             ("mysql://u@h/d?tls=maybe", BadSettings::Value("tls")),
             ("mysql://u@h/d?ca=/c&tls=off", BadSettings::Value("tls")),
             ("mysql://u@h/d?socket=relative", BadSettings::Value("socket")),
+            ("mysql://u@h/d?accounts=a,,b", BadSettings::Value("accounts")),
             ("mysql://u@h/d?connections=0", BadSettings::Value("connections")),
         ];
         for (url, expected) in table {

@@ -9,6 +9,7 @@ use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::rows::{KeyRange, TableKey, TableSpec, text};
 
+use super::session::Record;
 use super::sql::{hex, quote, string};
 
 pub use find::Found;
@@ -35,10 +36,24 @@ enum Kind {
     Text { charset: String, collation: String },
 }
 
+/// The type's first word.
+fn word(declared: &str) -> String {
+    declared.chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+}
+
+/// A value may have 16 MiB and more: JSON is a LONGTEXT, a geometry a LONGBLOB (manual: "Data Type Storage Requirements").
+fn may_be_large(declared: &str) -> bool {
+    let word = word(declared);
+    word.starts_with("long")
+        || word.starts_with("medium") && word != "mediumint"
+        || word == "json"
+        || word.ends_with("geometry")
+        || word.ends_with("geometrycollection")
+        || ["point", "linestring", "polygon"].iter().any(|kind| word.ends_with(kind))
+}
+
 fn kind(declared: &str) -> Kind {
-    let word: String =
-        declared.chars().take_while(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    match word.as_str() {
+    match word(declared).as_str() {
         "tinyint" | "smallint" | "mediumint" | "int" | "integer" | "bigint" | "decimal" | "double"
         | "real" => Kind::Number,
         "float" => Kind::Float,
@@ -118,6 +133,7 @@ pub struct Shape {
     key: Vec<usize>,
     index: Option<String>,
     by_position: bool,
+    may_be_large: bool,
 }
 
 /// A text block or a key is not the table's.
@@ -135,6 +151,7 @@ impl Shape {
         Self {
             name: spec.name.name.clone(),
             columns: spec.columns.iter().map(|c| (quote(&c.name), kind(&c.declared))).collect(),
+            may_be_large: spec.columns.iter().any(|column| may_be_large(&column.declared)),
             by_position: key.is_empty(),
             key,
             index: index.map(str::to_owned),
@@ -149,6 +166,11 @@ impl Shape {
     /// The table has no key: its rows are found by their position.
     pub fn is_by_position(&self) -> bool {
         self.by_position
+    }
+
+    /// A row may be larger than what one chunk usually holds of them.
+    pub fn may_be_large(&self) -> bool {
+        self.may_be_large
     }
 
     /// Which of a row's values are the key.
@@ -241,6 +263,20 @@ impl Shape {
             format!(" LIMIT {} OFFSET {after}", until.saturating_sub(after))
         };
         Ok(format!("{from} USE INDEX (){limit}"))
+    }
+
+    /// Finds the last key of a range.
+    pub fn last(&self, database: &str, range: &KeyRange) -> Result<String> {
+        match (self.by_position, &range.until) {
+            (false, _) => self.edge(database, range, &[], true),
+            (true, Some(until)) => Ok(format!("SELECT {}", self.position(&until.0)?)),
+            (true, None) => Ok(format!("SELECT COUNT(*) FROM {}.{}", quote(database), quote(&self.name))),
+        }
+    }
+
+    /// The key that it has found.
+    pub fn last_key(&self, row: &Record) -> Vec<u8> {
+        if self.by_position { row.text(0).into_bytes() } else { self.found(row).key.0.to_vec() }
     }
 
     /// Asks whether a range holds any row.

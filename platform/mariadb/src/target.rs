@@ -71,6 +71,12 @@ impl MariaTarget {
         Session::open(&self.dataset, &self.settings, Role::Loader).await
     }
 
+    /// A new connection, and no old ones: privileges that were given since do not reach those.
+    async fn fresh_session(&self) -> Result<Session> {
+        self.idle.lock().await.clear();
+        self.session().await
+    }
+
     /// Keeps a connection for the next one. Only after success: a failed one may be broken, or in a transaction.
     async fn keep(&self, session: Session) {
         let mut idle = self.idle.lock().await;
@@ -130,7 +136,7 @@ impl MariaTarget {
 
     /// The state, and a connection.
     async fn open(&self) -> Result<(Session, Option<State>)> {
-        let mut session = self.session().await?;
+        let mut session = self.fresh_session().await?;
         let state = place::state(&mut session, &self.names).await?;
         Ok((session, state))
     }
@@ -154,9 +160,15 @@ impl DatabaseTarget for MariaTarget {
         Ok(Some(database::facts(&catalog, &self.settings)))
     }
 
+    async fn is_prepared(&self) -> Result<bool> {
+        let (session, state) = self.open().await?;
+        self.keep(session).await;
+        Ok(state.is_some())
+    }
+
     async fn prepare(&self, schema: &Schema) -> Result<()> {
         self.forget_current().await;
-        let mut session = self.session().await?;
+        let mut session = self.fresh_session().await?;
         let mut state = place::begin(&mut session, &self.names, &self.migration, schema).await?;
         if state.publishing {
             // The last publication was interrupted: it is ended first.
@@ -217,7 +229,8 @@ impl DatabaseTarget for MariaTarget {
         let current = self.current(&mut session).await?;
         let shape = Arc::new(current.catalog.shape(table)?);
         let query = shape.select(&current.database, range, current.positioned.contains(&table.name))?;
-        let plan = Plan { table: table.clone(), range: range.clone(), shape, query };
+        let database = current.database.clone();
+        let plan = Plan { table: table.clone(), range: range.clone(), shape, database, query };
         let chunk = cursor::read_whole(&mut session, &plan).await?;
         self.keep(session).await;
         Ok(chunk)
@@ -228,8 +241,12 @@ impl DatabaseTarget for MariaTarget {
         let state = state.ok_or_else(|| self.unprepared())?;
         self.forget_current().await;
         let mut schema = self.current(&mut session).await?.catalog.schema.clone();
-        if let (true, Some(intended)) = (state.building, &state.schema) {
-            build::as_intended(&mut schema, intended);
+        if let Some(intended) = &state.schema {
+            if state.building {
+                build::as_intended(&mut schema, intended);
+            }
+            let accounts = publish::accounts(&mut session, &self.names, &state, intended).await?;
+            schema.after_load.extend(accounts);
         }
         self.keep(session).await;
         Ok(schema)

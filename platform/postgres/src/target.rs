@@ -202,6 +202,10 @@ impl DatabaseTarget for PostgresTarget {
         })))
     }
 
+    async fn is_prepared(&self) -> Result<bool> {
+        self.place.is_prepared().await
+    }
+
     async fn prepare(&self, schema: &Schema) -> Result<()> {
         self.close();
         build::guard(&self.item(None), schema)?;

@@ -28,8 +28,10 @@ pub async fn publishing_and_undoing(subject: &impl Subject, occupied: bool) -> R
     assert_eq!(before.is_some(), occupied);
     let target = subject.target(&migration());
     assert_eq!(target.occupied().await?.is_some(), occupied, "`occupied` sees something else");
+    assert!(!target.is_prepared().await?, "prepared before `prepare`");
     let view = subject.source().snapshot().await?;
     target.prepare(view.schema()).await?;
+    assert!(subject.target(&migration()).is_prepared().await?, "not prepared after `prepare`");
     apply(&*target, &all_chunks(&*view).await?).await?;
     target.finish(view.schema()).await?;
     assert_eq!(subject.standing().await, before, "the unfinished database shows at the final place");
@@ -44,11 +46,13 @@ pub async fn publishing_and_undoing(subject: &impl Subject, occupied: bool) -> R
     let target = subject.target(&migration());
     target.publish().await?;
     assert_eq!(subject.standing().await, published, "publishing twice changes something");
+    assert!(target.is_prepared().await?, "not prepared after `publish`");
     assert_finished(&*view, &*target, "after publishing again").await?;
     assert!(target.occupied().await?.is_some());
 
     target.undo().await?;
     assert_eq!(subject.standing().await, before, "undo does not bring back what stood there");
+    assert!(!target.is_prepared().await?, "prepared after `undo`");
     target.undo().await?;
     subject.target(&migration()).undo().await?;
     assert_eq!(subject.standing().await, before, "undo twice changes something");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{DatabaseSnapshot, Result};
-use handover_engine::rows::SnapshotId;
+use handover_engine::rows::{Schema, SnapshotId};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
@@ -15,6 +15,8 @@ struct Held {
     dataset: DatasetName,
     snapshot: Arc<dyn DatabaseSnapshot>,
     renewed: Instant,
+    /// What is told of the snapshot, once it is known.
+    schema: Option<Arc<Schema>>,
 }
 
 type Table = HashMap<LeaseId, Held>;
@@ -79,9 +81,26 @@ impl Leases {
             return Ok(snapshot);
         }
         let snapshot = open().await?;
-        let held = Held { dataset: dataset.clone(), snapshot: snapshot.clone(), renewed: Instant::now() };
+        let held = Held {
+            dataset: dataset.clone(),
+            snapshot: snapshot.clone(),
+            renewed: Instant::now(),
+            schema: None,
+        };
         self.table().insert(lease.clone(), held);
         Ok(snapshot)
+    }
+
+    /// What is told of the snapshot under a lease, if it is known.
+    pub fn schema(&self, lease: &LeaseId, snapshot: &SnapshotId) -> Option<Arc<Schema>> {
+        self.table().get(lease).filter(|held| held.snapshot.id() == *snapshot)?.schema.clone()
+    }
+
+    /// Keeps what is told of it.
+    pub fn keep_schema(&self, lease: &LeaseId, snapshot: &SnapshotId, schema: Arc<Schema>) {
+        if let Some(held) = self.table().get_mut(lease).filter(|held| held.snapshot.id() == *snapshot) {
+            held.schema = Some(schema);
+        }
     }
 
     /// Ends a lease.
@@ -115,7 +134,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use handover_engine::failure::Failure;
-    use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
+    use handover_engine::rows::{KeyRange, RowsChunk, TableName};
 
     struct Nothing(Schema);
 

@@ -159,6 +159,10 @@ impl DatabaseTarget for SqliteTarget {
         self.run(Shared::occupied).await
     }
 
+    async fn is_prepared(&self) -> Result<bool> {
+        self.run(|shared| shared.place.is_prepared()).await
+    }
+
     async fn prepare(&self, schema: &Schema) -> Result<()> {
         let schema = schema.clone();
         self.run(move |shared| shared.prepare(&schema)).await

@@ -15,12 +15,12 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::STAGING;
-use super::filter::Filter;
+use super::filter::{Filter, Globs};
 use super::root::Root;
 use super::scan::Walk;
 
 /// The first line, with the version.
-const FORMAT: &[u8] = b"handover tree before 1\n";
+const FORMAT: &[u8] = b"handover tree before 2\n";
 /// Bytes of the digest at the end.
 const DIGEST: u64 = 32;
 /// No record is longer: paths and attributes are bounded by the kernel.
@@ -30,12 +30,16 @@ const LONGEST: u32 = 64 << 20;
 struct Header {
     migration: String,
     made_root: bool,
+    /// What of the tree the list holds: what the filter hid is in it no more than what was not there.
+    globs: Globs,
 }
 
 /// What the list says besides the entries.
 pub struct Before {
     /// The root did not exist.
     pub made_root: bool,
+    /// What of the tree it is about.
+    pub globs: Globs,
     /// The paths that stood there; true for directories.
     paths: HashMap<RelPath, bool>,
 }
@@ -82,7 +86,8 @@ impl Before {
         let unwritten = io(root, "cannot be written");
         let mut out = Hashed { out: BufWriter::new(File::from(fd)), hasher: blake3::Hasher::new() };
         out.bytes(FORMAT).map_err(&unwritten)?;
-        out.record(&Header { migration: migration.to_owned(), made_root }).map_err(&unwritten)?;
+        let header = Header { migration: migration.to_owned(), made_root, globs: filter.globs().clone() };
+        out.record(&header).map_err(&unwritten)?;
         let mut walk = Walk::new(root, filter);
         while let Some(entry) = walk.next()? {
             out.record(&entry).map_err(&unwritten)?;
@@ -93,6 +98,13 @@ impl Before {
             root.directory(&inside("", &RelPath::root())).map_err(root.failed(&new, "cannot be renamed"))?;
         renameat(&area, "before.new", &area, "before").map_err(root.failed(&new, "cannot be renamed"))?;
         rustix::fs::fsync(&area).map_err(root.failed(&new, "cannot be made durable"))
+    }
+
+    /// What of the tree the list is about; `None` when there is no list.
+    pub fn globs(root: &Root, migration: &str) -> Result<Option<Globs>> {
+        let Some(mut list) = List::open(root)? else { return Ok(None) };
+        let header = list.header()?;
+        refuse_other(root, &header, migration).map(|()| Some(header.globs))
     }
 
     /// Reads the list, once it has proven whole; `None` when there is none. `each` gets every entry, in tree order.
@@ -106,7 +118,7 @@ impl Before {
         let Some(mut list) = List::open(root)? else { return Ok(None) };
         let header = list.header()?;
         refuse_other(root, &header, migration)?;
-        let mut before = Self { made_root: header.made_root, paths: HashMap::new() };
+        let mut before = Self { made_root: header.made_root, globs: header.globs, paths: HashMap::new() };
         while let Some(entry) = list.next::<Entry>()? {
             before.paths.insert(entry.path.clone(), entry.kind == EntryKind::Directory);
             each(entry)?;

@@ -4,6 +4,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::tree::RelPath;
+use serde::{Deserialize, Serialize};
 
 use super::STAGING;
 
@@ -12,6 +13,14 @@ use super::STAGING;
 pub struct Filter {
     include: Option<GlobSet>,
     exclude: GlobSet,
+    globs: Globs,
+}
+
+/// A filter as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Globs {
+    include: Vec<String>,
+    exclude: Vec<String>,
 }
 
 fn set(patterns: &[String]) -> Result<GlobSet> {
@@ -33,8 +42,19 @@ fn set(patterns: &[String]) -> Result<GlobSet> {
 impl Filter {
     /// A filter of these globs; everything is included when `include` is empty.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self> {
+        let globs = Globs { include: include.to_vec(), exclude: exclude.to_vec() };
         let include = if include.is_empty() { None } else { Some(set(include)?) };
-        Ok(Self { include, exclude: set(exclude)? })
+        Ok(Self { include, exclude: set(exclude)?, globs })
+    }
+
+    /// The filter that was written so.
+    pub fn of(globs: &Globs) -> Result<Self> {
+        Self::new(&globs.include, &globs.exclude)
+    }
+
+    /// As it is written.
+    pub fn globs(&self) -> &Globs {
+        &self.globs
     }
 
     /// True when the path is hidden, and with it all it holds.

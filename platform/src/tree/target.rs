@@ -106,6 +106,13 @@ impl Shared {
         let before = Before::read(root, self.migration.as_str(), |_| Ok(()))?.ok_or_else(|| {
             Failure::permanent(self.dataset.to_string(), "the tree was not prepared for this migration")
         })?;
+        if before.globs != *self.filter.globs() {
+            // What was hidden then was not listed, and would be taken for the migration's own.
+            let what =
+                "`include` or `exclude` in the target's manifest has changed since the migration began";
+            return Err(Failure::operator(self.dataset.to_string(), what)
+                .hint("put it back and restart the agent; or abort, and plan again"));
+        }
         Ok(held.insert(Arc::new(before)).clone())
     }
 
@@ -127,7 +134,7 @@ impl Shared {
             return Ok(());
         }
         let root = self.root()?;
-        let Some(before) = undo::restore(&root, &self.filter, self.migration.as_str())? else {
+        let Some(before) = undo::restore(&root, self.migration.as_str())? else {
             return Ok(());
         };
         root.sync_all()?;

@@ -116,8 +116,11 @@ fn remove_known(
     }
 }
 
-/// Makes the tree what the list says; `None` when there is no list.
-pub fn restore(root: &Root, filter: &Filter, migration: &str) -> Result<Option<Before>> {
+/// Makes the tree what the list says; `None` when there is no list. What the list is about is told by the list: the manifest may have been
+/// changed since.
+pub fn restore(root: &Root, migration: &str) -> Result<Option<Before>> {
+    let Some(globs) = Before::globs(root, migration)? else { return Ok(None) };
+    let filter = &Filter::of(&globs)?;
     let all = Filter::default();
     let put_back = |entry: Entry| {
         put_back(root, filter, &all, &entry).map_err(root.failed(&entry.path, "cannot be put back"))

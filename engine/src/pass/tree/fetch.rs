@@ -69,7 +69,10 @@ impl Fetcher<'_> {
     pub async fn run(&self, job: Job) -> Result<Vec<Ready>> {
         match job {
             Job::Pack { items, .. } => self.pack(items).await,
-            Job::Large { entry, held } => Ok(self.large(&entry.path, held).await?.into_iter().collect()),
+            Job::Large { entry, held } => {
+                let is_held = held.is_some();
+                Ok(self.large(&entry.path, held, is_held).await?.into_iter().collect())
+            }
         }
     }
 
@@ -91,14 +94,14 @@ impl Fetcher<'_> {
         let bytes = pack.data.len() as u64;
         let mut ready = self.stage(pack, &items).await?;
         pass.work.desk.send(Message::Applied { bytes, resent }).await?;
-        for item in ready.1 {
-            ready.0.extend(self.large(&item, None).await?);
+        for (path, is_held) in ready.1 {
+            ready.0.extend(self.large(&path, None, is_held).await?);
         }
         Ok(ready.0)
     }
 
-    /// Stages a pack; returns what may land, and the paths that must be asked for alone.
-    async fn stage(&self, pack: PackChunk, items: &[PackItem]) -> Result<(Vec<Ready>, Vec<RelPath>)> {
+    /// Stages a pack; returns what may land, and the paths that must be asked for alone, with whether they are held.
+    async fn stage(&self, pack: PackChunk, items: &[PackItem]) -> Result<(Vec<Ready>, Vec<(RelPath, bool)>)> {
         let mut ready = Vec::with_capacity(pack.files.len());
         let mut unfit = Vec::new();
         for (file, item) in pack.files.iter().zip(items) {
@@ -126,7 +129,7 @@ impl Fetcher<'_> {
                     });
                 }
                 PackedFile::Gone { path } => self.gone(path),
-                PackedFile::Unfit { path } => unfit.push(path.clone()),
+                PackedFile::Unfit { path } => unfit.push((path.clone(), item.held.is_some())),
             }
         }
         self.pass.target.stage(pack).await?;
@@ -140,7 +143,8 @@ impl Fetcher<'_> {
         }
     }
 
-    async fn large(&self, path: &RelPath, held: Option<IndexEntry>) -> Result<Option<Ready>> {
+    /// `is_held` says whether an earlier state of it is here, and in the index.
+    async fn large(&self, path: &RelPath, held: Option<IndexEntry>, is_held: bool) -> Result<Option<Ready>> {
         let pass = self.pass;
         let mut basis = match &held {
             Some(_) => pass.work.holdings.blocks(&pass.work.migration, &pass.dataset, path).await?,
@@ -165,6 +169,10 @@ impl Fetcher<'_> {
                 // Each is tried once: what stood here, what may have landed, nothing.
                 Read::BadBasis => basis = landed.take().unwrap_or_default(),
             }
+        }
+        if !is_held {
+            // What stands here under its name is not of the source, nor can anything be linked to it.
+            self.gone(path);
         }
         pass.work
             .desk

@@ -35,6 +35,11 @@ impl DatabaseTarget for BasePort {
         Ok(self.at(|place| place.published.is_some().then(DatabaseFacts::default)))
     }
 
+    async fn is_prepared(&self) -> Result<bool> {
+        self.port.step(Site::Read, "is prepared").await?;
+        Ok(self.at(|place| place.before.is_some()))
+    }
+
     async fn prepare(&self, schema: &Schema) -> Result<()> {
         let empty = schema.tables.iter().map(|table| (table.name.clone(), model::Table::new())).collect();
         let base = Base { schema: schema.clone(), rows: empty, finished: false };

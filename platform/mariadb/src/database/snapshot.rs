@@ -80,6 +80,7 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
         state.insert("binlog/position".to_owned(), offset.to_string());
         state.insert("binlog/gtid".to_owned(), gtid);
     }
+    catalog::accounts(&mut lock, settings, &mut catalog).await?;
     let id = lock.record(WHAT, "SELECT UUID()").await?.text(0);
     Ok(Snapshot {
         dataset: dataset.clone(),
@@ -193,7 +194,8 @@ impl Snapshot {
         }
         let shape: Arc<Shape> = Arc::new(self.catalog.shape(table)?);
         let query = shape.select(&self.settings.database, range, false)?;
-        let plan = Plan { table: table.clone(), range: range.clone(), shape, query };
+        let database = self.settings.database.clone();
+        let plan = Plan { table: table.clone(), range: range.clone(), shape, database, query };
         let session = if self.transactional(table) {
             self.session(&mut pool).await?
         } else {

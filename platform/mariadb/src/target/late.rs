@@ -4,6 +4,7 @@ use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::rows::{Ddl, Schema};
 
+use crate::accounts;
 use crate::catalog::create::with_definer;
 use crate::catalog::{Late, parse_late};
 use crate::session::{Role, Session};
@@ -22,7 +23,7 @@ pub enum Stage {
 }
 
 fn is_late(ddl: &Ddl) -> bool {
-    !matches!(ddl.kind.as_str(), "index" | "foreign key" | "table" | "sequence")
+    !matches!(ddl.kind.as_str(), "index" | "foreign key" | "table" | "sequence" | accounts::KIND)
 }
 
 /// What an event is like while it must not fire.

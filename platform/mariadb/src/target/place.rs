@@ -91,6 +91,9 @@ pub struct State {
     pub replaced: Vec<String>,
     /// The source's schema, once the load is finished.
     pub schema: Option<Schema>,
+    /// Accounts that this migration makes: undo drops them.
+    #[serde(default)]
+    pub accounts: Vec<String>,
 }
 
 impl State {
@@ -105,6 +108,7 @@ impl State {
             before: None,
             replaced: Vec::new(),
             schema: None,
+            accounts: Vec::new(),
         }
     }
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
+use handover_engine::rows::{Ddl, Schema};
 
 use super::late::{self, Stage};
 use super::place::{self, Before, Names, State};
+use crate::accounts;
 use crate::catalog;
 use crate::session::Session;
 use crate::sql::{qualified, quote};
@@ -51,11 +53,62 @@ pub async fn publish(session: &mut Session, names: &Names, state: &mut State) ->
     place::set_charset(session, &names.last, &schema).await?;
     defaults(session, names, &names.build, &names.last).await?;
     late::make_all(session, &names.last, &schema, Stage::Final).await?;
+    make_accounts(session, names, state, &schema).await?;
     place::unmark(session, names).await?;
     (state.building, state.publishing, state.published, state.continues) = (false, false, true, true);
     state.replaced.clear();
     place::write(session, names, state).await?;
     place::drop_database(session, &names.gone).await
+}
+
+/// Makes the accounts that are not there, and makes those of this migration anew that the source has changed since. Others are left
+/// alone: what signs in with them here goes on.
+async fn make_accounts(
+    session: &mut Session,
+    names: &Names,
+    state: &mut State,
+    schema: &Schema,
+) -> Result<()> {
+    for (account, statements) in accounts::of(&schema.after_load) {
+        let name = account.to_string();
+        let is_ours = state.accounts.contains(&name);
+        match accounts::read(session, &account, &names.last).await? {
+            Some(told) if is_ours && told.statements == statements => continue,
+            Some(_) if is_ours => accounts::remove(session, &account).await?,
+            Some(_) => {
+                tracing::warn!(%account, "the account is there already: it stays as it is");
+                continue;
+            }
+            None if is_ours => {}
+            None => {
+                state.accounts.push(name);
+                place::write(session, names, state).await?;
+            }
+        }
+        session.enter(&names.last).await?;
+        accounts::make(session, &account, &statements, &names.last).await?;
+    }
+    Ok(())
+}
+
+/// The schema's accounts, as they are here. Those that are not made yet, and those that are left alone, count as what they should be.
+pub async fn accounts(
+    session: &mut Session,
+    names: &Names,
+    state: &State,
+    intended: &Schema,
+) -> Result<Vec<Ddl>> {
+    let mut out = Vec::new();
+    for (account, statements) in accounts::of(&intended.after_load) {
+        let is_made = !state.building && state.accounts.contains(&account.to_string());
+        let statements = if is_made {
+            accounts::read(session, &account, &names.last).await?.map_or(Vec::new(), |told| told.statements)
+        } else {
+            statements.into_iter().map(str::to_owned).collect()
+        };
+        out.extend(accounts::ddl(&account, statements));
+    }
+    Ok(out)
 }
 
 /// What stands at the final place before the first publication.
@@ -109,6 +162,9 @@ async fn defaults(session: &mut Session, names: &Names, from: &str, to: &str) ->
 pub async fn undo(session: &mut Session, names: &Names, state: Option<State>) -> Result<()> {
     let published = state.as_ref().filter(|state| state.publishing || state.published);
     if let Some((state, before)) = published.and_then(|state| Some((state, state.before.as_ref()?))) {
+        for account in state.accounts.iter().filter_map(|name| name.parse().ok()) {
+            accounts::remove(session, &account).await?;
+        }
         restore(session, names, state, before).await?;
     }
     // The state goes last: without it there is nothing to undo.

@@ -121,6 +121,17 @@ impl Place {
         Ok(self.marks(&admin, &self.settings.database).await?.is_some())
     }
 
+    /// Whether any of the databases is this migration's.
+    pub async fn is_prepared(&self) -> Result<bool> {
+        let admin = self.admin().await?;
+        for database in [&self.partial, &self.settings.database, &self.undo] {
+            if self.is_ours(&admin, database).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn mark(&self, admin: &Conn, database: &str, name: &str, value: &str) -> Result<()> {
         let mut marks = self.marks(admin, database).await?.unwrap_or_default();
         marks.insert(name.to_owned(), value.to_owned());

@@ -125,6 +125,11 @@ impl Place {
         record::write(self, &record)
     }
 
+    /// This migration has begun here.
+    pub fn is_prepared(&self) -> Result<bool> {
+        Ok(record::read(self)?.is_some())
+    }
+
     /// Remembers what stands here, the first time; makes the directory.
     pub fn begin(&self) -> Result<()> {
         if record::read(self)?.is_some() {

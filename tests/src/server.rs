@@ -345,7 +345,7 @@ pub fn run(client: &mut Command, sql: &str) -> Result<String> {
 
 /// A port that nothing listens at now. Not one of those that the kernel gives away (ip(7), `ip_local_port_range`): every outgoing connection
 /// could take it before the server does.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     for _ in 0..100 {
         let noise = RandomState::new().build_hasher().finish();
         let port = 15_000 + u16::try_from(noise % 15_000)?;

@@ -11,6 +11,7 @@ use handover_engine::ports::{Database, DatabaseSnapshot, Result};
 use handover_engine::rows::{Key, KeyRange, RowsChunk, Schema, SnapshotId, TableName, text};
 
 use crate::Settings;
+use crate::accounts::Accounts;
 use crate::catalog::Reader;
 use crate::connect::Conn;
 use crate::error::{failed, is_lost_snapshot};
@@ -61,6 +62,7 @@ impl PostgresDatabase {
         let reader = self.reader(&holder);
         reader.lock_tables().await?;
         let mut schema = reader.schema(Some(exported)).await?;
+        self.add_accounts(&holder, &mut schema).await?;
         schema.state.insert("wal_position".to_owned(), position.clone());
         Ok(Snapshot {
             dataset: self.dataset.clone(),
@@ -77,6 +79,18 @@ impl PostgresDatabase {
     fn reader<'a>(&'a self, conn: &'a Conn) -> Reader<'a> {
         Reader { dataset: &self.dataset, settings: &self.settings, conn, exclude: &self.exclude }
     }
+
+    /// Adds the roles that the settings name; what an operator should know of them.
+    async fn add_accounts(&self, conn: &Conn, schema: &mut Schema) -> Result<Vec<String>> {
+        let names = &self.settings.accounts;
+        if names.is_empty() {
+            return Ok(vec!["roles and their passwords do not move (`accounts` in `url`)".to_owned()]);
+        }
+        let item = format!("{}, {}", self.dataset, self.settings.location());
+        let mut notes = Accounts { item, conn }.add(names, schema).await?;
+        notes.push(format!("the roles {} move, with their passwords", names.join(", ")));
+        Ok(notes)
+    }
 }
 
 #[async_trait]
@@ -84,8 +98,11 @@ impl Database for PostgresDatabase {
     async fn facts(&self) -> Result<DatabaseFacts> {
         let conn = Conn::open(&self.dataset, &self.settings).await?;
         let reader = self.reader(&conn);
-        let schema = reader.schema(None).await?;
-        reader.facts(&schema).await
+        let mut schema = reader.schema(None).await?;
+        let notes = self.add_accounts(&conn, &mut schema).await?;
+        let mut facts = reader.facts(&schema).await?;
+        facts.notes.extend(notes);
+        Ok(facts)
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn DatabaseSnapshot>> {

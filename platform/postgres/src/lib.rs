@@ -2,6 +2,7 @@
 //!
 //! Rows travel in the text form of `COPY`, in the database's own encoding; schemas as the statements of `pg_dump`.
 
+mod accounts;
 mod catalog;
 mod connect;
 mod database;

@@ -10,7 +10,7 @@ const SOCKET: &str = "/var/run/postgresql";
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A connection's settings, as parsed from
-/// `postgres://user:password@host:port/database?socket=…&tls=…&ca=…&password_file=…&maintenance=…&pg_dump=…&owners=…`.
+/// `postgres://user:password@host:port/database?socket=…&tls=…&ca=…&password_file=…&maintenance=…&pg_dump=…&owners=…&accounts=…`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Role to log in as.
@@ -33,6 +33,8 @@ pub struct Settings {
     pub owners: bool,
     /// Order text keys byte by byte rather than by the column's collation: for hosts whose collations differ.
     pub bytewise_keys: bool,
+    /// Source only: roles that move with the database.
+    pub accounts: Vec<String>,
     pub(crate) password: Password,
 }
 
@@ -88,6 +90,11 @@ impl Settings {
         let ca = ca(take("tls"), take("ca"), socket.is_some() || is_loopback(&host))?;
         let owners = choice(take("owners"), "owners", "keep", "drop")?;
         let bytewise_keys = !choice(take("key_order"), "key_order", "collation", "bytes")?;
+        let accounts =
+            take("accounts").map_or(Vec::new(), |names| names.split(',').map(str::to_owned).collect());
+        if accounts.iter().any(String::is_empty) {
+            return Err(BadSettings::Value("accounts"));
+        }
         let database = decode(database.unwrap_or_default(), "database")?;
         let default = if database == "postgres" { "template1" } else { "postgres" };
         let settings = Self {
@@ -101,6 +108,7 @@ impl Settings {
             ca,
             owners,
             bytewise_keys,
+            accounts,
             password,
         };
         if let Some(unknown) = parameters.into_keys().next() {

@@ -52,6 +52,26 @@ pub fn literal_bytes(bytes: &[u8], encoding: &str) -> String {
     }
 }
 
+/// The names of a list, as the server keeps it: separated by commas, quoted where need be.
+pub fn list(value: &str) -> Vec<String> {
+    let (mut out, mut current, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = value.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                current.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => out.push(std::mem::take(&mut current)),
+            ' ' if !quoted => {}
+            c => current.push(c),
+        }
+    }
+    out.push(current);
+    out
+}
+
 /// Cuts text into its statements, without comments around them. Semicolons inside strings, names, dollar quotes,
 /// comments, parentheses and the bodies of SQL-standard functions (`BEGIN ATOMIC … END`) do not end a statement.
 pub fn statements(text: &str) -> Vec<&str> {

@@ -210,6 +210,7 @@ impl DatabaseTarget for PostgresTarget {
         self.close();
         build::guard(&self.item(None), schema)?;
         let settings = self.place.begin(schema).await?;
+        self.place.make_accounts(schema).await?;
         let empty = self
             .build(&settings, async |builder, conn| {
                 self.check_collations(conn, schema).await?;
@@ -276,9 +277,11 @@ impl DatabaseTarget for PostgresTarget {
     }
 
     async fn reread_schema(&self) -> Result<Schema> {
-        let (settings, _) = self.at().await?;
+        let (settings, intended) = self.at().await?;
         let conn = self.conn(&settings).await?;
-        self.reader(&conn, &settings).schema(None).await
+        let mut schema = self.reader(&conn, &settings).schema(None).await?;
+        self.place.reread_accounts(&intended, &mut schema).await?;
+        Ok(schema)
     }
 
     async fn publish(&self) -> Result<()> {

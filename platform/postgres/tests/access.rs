@@ -63,7 +63,7 @@ fn encrypted(name: &str) -> (Server, u16) {
     let key = rcgen::KeyPair::generate().unwrap();
     let leaf =
         rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = handover_tests::server::free_port().unwrap();
     let server = Server::start("");
     let files = [
         ("data/server.crt", leaf.pem()),

@@ -330,7 +330,7 @@ async fn encrypted_and_only_with_a_trusted_certificate() {
         .signed_by(&key, &issuer)
         .unwrap();
     let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = handover_tests::server::free_port().unwrap();
     let data = server.dir.join("data");
     let write = |name: &str, text: String| std::fs::write(server.dir.join(name), text).unwrap();
     write("data/server.crt", leaf.pem());

@@ -15,9 +15,10 @@ use handover_engine::rows::Schema;
 use tokio_postgres::error::SqlState;
 
 use crate::Settings;
+use crate::accounts::Accounts;
 use crate::connect::Conn;
 use crate::error::failed;
-use crate::sql::{literal, quote};
+use crate::sql::{list, literal, quote};
 
 /// Longest name of the server, in bytes.
 const LONGEST: usize = 63;
@@ -159,6 +160,20 @@ impl Place {
             return Ok(self.settings.clone());
         }
         Err(Failure::permanent(self.item(), "there is no database to work on: it was not prepared"))
+    }
+
+    fn accounts<'a>(&self, admin: &'a Conn) -> Accounts<'a> {
+        Accounts { item: self.item(), conn: admin }
+    }
+
+    /// Makes the roles that move with the database.
+    pub async fn make_accounts(&self, schema: &Schema) -> Result<()> {
+        self.accounts(&self.writer().await?).make(schema, &self.migration).await
+    }
+
+    /// Adds the roles that an intended schema has to one that was read here, as they are here.
+    pub async fn reread_accounts(&self, intended: &Schema, into: &mut Schema) -> Result<()> {
+        self.accounts(&self.admin().await?).reread(intended, &self.migration, into).await
     }
 
     /// Makes the unfinished database: empty, or from what was published.
@@ -327,7 +342,8 @@ impl Place {
             self.drop(&admin, &self.old).await?;
             self.alone(&admin, &[place, &self.undo], &sql, "what stood there cannot be put back").await?;
         }
-        self.drop(&admin, &self.old).await
+        self.drop(&admin, &self.old).await?;
+        self.accounts(&admin).drop_all(&self.migration).await
     }
 
     /// Drops what undo would need; `true` when the published database is this migration's.
@@ -336,6 +352,7 @@ impl Place {
         for database in [&self.partial, &self.undo, &self.old] {
             self.drop(&admin, database).await?;
         }
+        self.accounts(&admin).keep_all(&self.migration).await?;
         self.is_ours(&admin, &self.settings.database).await
     }
 
@@ -344,26 +361,6 @@ impl Place {
         let admin = self.writer().await?;
         self.set_marks(&admin, &self.settings.database, &Marks::new()).await
     }
-}
-
-/// The names of a list, as the server keeps it: separated by commas, quoted where need be.
-fn list(value: &str) -> Vec<String> {
-    let (mut out, mut current, mut quoted) = (Vec::new(), String::new(), false);
-    let mut chars = value.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                current.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => out.push(std::mem::take(&mut current)),
-            ' ' if !quoted => {}
-            c => current.push(c),
-        }
-    }
-    out.push(current);
-    out
 }
 
 #[cfg(test)]

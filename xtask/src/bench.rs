@@ -33,6 +33,9 @@ pub struct Options {
     /// Share of the full amount of data, for a quick look
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
+    /// Of a server's benchmark, this case alone (`sysbench`, `pgbench`, `one-table`, `blobs`)
+    #[arg(long)]
+    case: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -52,7 +52,7 @@ pub struct Supervisor {
     stop: CancellationToken,
     running: Mutex<HashMap<MigrationId, Handle>>,
     drivers: TaskTracker,
-    broken: Arc<Mutex<Option<Failure>>>,
+    broken: Mutex<Option<Failure>>,
 }
 
 impl Supervisor {
@@ -65,7 +65,7 @@ impl Supervisor {
         limits: Limits,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let (running, drivers, broken) = (Mutex::default(), TaskTracker::new(), Arc::default());
+        let (running, drivers, broken) = (Mutex::default(), TaskTracker::new(), Mutex::default());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             identity,
@@ -141,13 +141,14 @@ impl Supervisor {
         let last = self.store.last_event(&id).await?;
         let (driver, handle) = Driver::new(ports, settings, migration, last, self.stop.child_token());
         self.table().insert(id.clone(), handle);
-        let (stop, broken) = (self.stop.clone(), self.broken.clone());
+        let me = self.me.clone();
         self.drivers.spawn(async move {
             if let Err(failure) = driver.run().await {
                 // Without a journal nothing may be acknowledged: the agent ends, and whoever starts it again sees why.
                 tracing::error!(migration = %id, %failure, "the journal cannot be written: the agent ends");
-                *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-                stop.cancel();
+                if let Some(me) = me.upgrade() {
+                    me.give_up(failure);
+                }
             }
         });
         Ok(())

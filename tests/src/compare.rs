@@ -5,7 +5,7 @@ mod server;
 mod tree;
 
 pub use database::databases;
-pub use server::{Side, servers, servers_between_passes};
+pub use server::{Side, rows_by_checksum, servers, servers_between_passes, servers_by_checksum};
 pub use tree::trees;
 
 /// Differences that are named; further ones are only counted.

@@ -365,7 +365,7 @@ fn id(what: &str, user: &str) -> Result<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::{Side, servers};
+    use crate::compare::{Side, servers, servers_by_checksum};
 
     #[test]
     fn a_port_that_is_taken_is_left_to_others() {
@@ -398,6 +398,13 @@ mod tests {
             assert_eq!((same.found, same.rows, same.tables), (0, 2, 1), "{}", same.describe());
             let other = servers(side("one"), side("three")).unwrap();
             assert_eq!(other.found, 2, "{}", other.describe());
+            let same = servers_by_checksum(side("one"), side("two")).unwrap();
+            assert_eq!((same.found, same.rows, same.tables), (0, 2, 1), "{}", same.describe());
+            let other = servers_by_checksum(side("one"), side("three")).unwrap();
+            assert_eq!(other.found, 1, "{}", other.describe());
+            server.run("three", "UPDATE t SET v = 'a' WHERE k = 1; CREATE INDEX twice ON t (k)").unwrap();
+            let other = servers_by_checksum(side("one"), side("three")).unwrap();
+            assert_ne!(other.found, 0, "an index at one side alone");
             let dir = server.dir.clone();
             drop(server);
             assert!(!dir.exists() && !Path::new(&format!("/proc/{pid}")).exists());

@@ -9,14 +9,16 @@ use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::rows::{Key, KeyRange, RowsChunk, RowsHeader, TableName, text};
 use mysql_async::prelude::Queryable;
-use mysql_async::{QueryResult, Row, TextProtocol, Value};
-use tokio::sync::{mpsc, oneshot};
+use mysql_async::{QueryResult, Row, TextProtocol, Value, from_value_opt};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::session::{Session, record};
 use crate::shape::Shape;
 
 const WHAT: &str = "cannot be read";
+/// Values above this size are measured before they are written, so that the block grows once.
+const LARGE: usize = 1 << 20;
 
 /// Of the tables whose rows may be large, one chunk is read at a time; one that is large keeps the room until it is sent…
 static ROOM: Room = Room::new();
@@ -26,14 +28,33 @@ static ROOM_AGAIN: Room = Room::new();
 /// What is read.
 #[derive(Clone)]
 pub struct Plan {
-    pub table: TableName,
-    pub range: KeyRange,
-    pub shape: Arc<Shape>,
-    pub database: String,
-    pub query: String,
+    table: TableName,
+    range: KeyRange,
+    shape: Arc<Shape>,
+    database: String,
+    query: String,
+    aside: Option<Arc<Mutex<Session>>>,
+}
+
+/// How a table's rows are found, beyond its shape.
+pub struct Place<'a> {
+    pub database: &'a str,
+    /// The table has a column of positions.
+    pub positioned: bool,
+    /// Another connection that sees the same rows: large values are read through it, piece by piece.
+    pub aside: Option<Arc<Mutex<Session>>>,
 }
 
 impl Plan {
+    /// To read a range of a table.
+    pub fn new(table: &TableName, range: &KeyRange, shape: Shape, place: Place<'_>) -> Result<Self> {
+        let Place { database, positioned, aside } = place;
+        let aside = aside.filter(|_| !shape.in_pieces().is_empty());
+        let query = shape.select(database, range, positioned, aside.is_some())?;
+        let (table, range, shape) = (table.clone(), range.clone(), Arc::new(shape));
+        Ok(Self { table, range, shape, database: database.to_owned(), query, aside })
+    }
+
     /// How many rows of a table without a key lie before the range.
     fn position(&self) -> Result<u64> {
         match &self.range.after {
@@ -175,7 +196,7 @@ impl<'a> Reading<'a> {
             };
             let Some(row) = row else { break self.plan.range.until.clone() };
             let begins = block.len();
-            print(&mut block, row);
+            self.print(&mut block, row).await?;
             rows += 1;
             self.position += 1;
             if block.len() as u64 >= budget {
@@ -200,6 +221,70 @@ impl<'a> Reading<'a> {
         Ok(RowsChunk { header, block })
     }
 
+    /// Each value is dropped as soon as it is written.
+    async fn print(&self, block: &mut Vec<u8>, row: Row) -> std::result::Result<(), mysql_async::Error> {
+        let mut values = row.unwrap_raw();
+        let large = self.large(&mut values);
+        let key = if large.is_empty() { Vec::new() } else { self.key_of(&values) };
+        for (at, value) in values.into_iter().enumerate() {
+            if at > 0 {
+                block.push(b'\t');
+            }
+            match (value, large.iter().find(|(column, _)| *column == at)) {
+                (_, Some((column, bytes))) => self.print_large(block, &key, *column, *bytes).await?,
+                (Some(Value::Bytes(bytes)), None) => {
+                    if bytes.len() > LARGE {
+                        let escapes = bytes.iter().filter(|b| **b < 14 || **b == b'\\').count();
+                        block.reserve_exact(bytes.len() + escapes + 64);
+                    }
+                    text::escape_into(block, &bytes);
+                }
+                (Some(Value::NULL) | None, None) => block.extend_from_slice(text::NULL),
+                (Some(other), None) => text::escape_into(block, other.as_sql(true).as_bytes()),
+            }
+        }
+        block.push(b'\n');
+        Ok(())
+    }
+
+    /// Takes what stands behind the columns: which values the row is without, and how many bytes each has.
+    fn large(&self, values: &mut Vec<Option<Value>>) -> Vec<(usize, u64)> {
+        if self.plan.aside.is_none() {
+            return Vec::new();
+        }
+        let columns = self.plan.shape.in_pieces();
+        let lengths = values.split_off(values.len() - columns.len());
+        let bytes = |length: Option<Value>| from_value_opt::<Option<u64>>(length?).ok().flatten();
+        columns.iter().zip(lengths).filter_map(|(column, length)| Some((*column, bytes(length)?))).collect()
+    }
+
+    async fn print_large(
+        &self,
+        block: &mut Vec<u8>,
+        key: &[u8],
+        column: usize,
+        bytes: u64,
+    ) -> std::result::Result<(), mysql_async::Error> {
+        let Some(aside) = &self.plan.aside else { return Ok(()) };
+        let Plan { shape, database, .. } = self.plan;
+        let other = |what: String| mysql_async::Error::Other(what.into());
+        let pieces = shape.pieces(database, key, column, bytes).map_err(|e| other(e.to_string()))?;
+        // Of arbitrary bytes some need an escape.
+        block.reserve_exact(usize::try_from(bytes + bytes / 32).unwrap_or(0) + 64);
+        let (mut session, mut read) = (aside.lock().await, 0);
+        let mut pieces = session.conn().query_iter(pieces).await?;
+        while let Some(piece) = pieces.next().await? {
+            if let Some(Some(Value::Bytes(piece))) = piece.unwrap_raw().pop() {
+                read += piece.len() as u64;
+                text::escape_into(block, &piece);
+            }
+        }
+        if read == bytes {
+            return Ok(());
+        }
+        Err(other(format!("a value of {bytes} bytes was read as {read} bytes, in pieces")))
+    }
+
     /// No row follows the one with this key.
     async fn is_end(&mut self, key: &[u8]) -> std::result::Result<bool, mysql_async::Error> {
         if let Some(last) = &self.last {
@@ -207,6 +292,22 @@ impl<'a> Reading<'a> {
         }
         self.pending = self.result.next().await?;
         Ok(self.pending.is_none())
+    }
+
+    /// The key of a row of a table that has one.
+    fn key_of(&self, values: &[Option<Value>]) -> Vec<u8> {
+        let mut key = Vec::new();
+        for (n, at) in self.plan.shape.key().iter().enumerate() {
+            if n > 0 {
+                key.push(b'\t');
+            }
+            match values.get(*at) {
+                Some(Some(Value::Bytes(bytes))) => text::escape_into(&mut key, bytes),
+                Some(Some(other)) => text::escape_into(&mut key, other.as_sql(true).as_bytes()),
+                _ => key.extend_from_slice(text::NULL),
+            }
+        }
+        key
     }
 
     /// The key of a row of the block.
@@ -219,30 +320,6 @@ impl<'a> Reading<'a> {
             self.plan.shape.key().iter().filter_map(|n| values.get(*n).copied()).collect();
         parts.join(&b'\t')
     }
-}
-
-/// Values above this size are measured before they are written, so that the block grows once.
-const LARGE: usize = 1 << 20;
-
-/// Each value is dropped as soon as it is written.
-fn print(block: &mut Vec<u8>, row: Row) {
-    for (at, value) in row.unwrap_raw().into_iter().enumerate() {
-        if at > 0 {
-            block.push(b'\t');
-        }
-        match value {
-            Some(Value::Bytes(bytes)) => {
-                if bytes.len() > LARGE {
-                    let escapes = bytes.iter().filter(|b| **b < 14 || **b == b'\\').count();
-                    block.reserve_exact(bytes.len() + escapes + 64);
-                }
-                text::escape_into(block, &bytes);
-            }
-            Some(Value::NULL) | None => block.extend_from_slice(text::NULL),
-            Some(other) => text::escape_into(block, other.as_sql(true).as_bytes()),
-        }
-    }
-    block.push(b'\n');
 }
 
 /// Reads a whole range on a connection, in one chunk.

@@ -4,7 +4,7 @@ use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::rows::{RowsChunk, text};
 
-use crate::cursor::{self, Plan};
+use crate::cursor::{self, Place, Plan};
 use crate::session::{Loaded, Session};
 use crate::shape::Shape;
 
@@ -94,15 +94,8 @@ async fn load(
 async fn compare(session: &mut Session, database: &str, shape: &Shape, chunk: &RowsChunk) -> Result<()> {
     let warnings = session.records(WHAT, "SHOW WARNINGS LIMIT 3").await?;
     let range = &chunk.header.range;
-    let query = shape.select(database, range, true)?;
-    let shape = std::sync::Arc::new(shape.clone());
-    let plan = Plan {
-        table: chunk.header.table.clone(),
-        range: range.clone(),
-        shape,
-        database: database.to_owned(),
-        query,
-    };
+    let place = Place { database, positioned: true, aside: None };
+    let plan = Plan::new(&chunk.header.table, range, shape.clone(), place)?;
     let stored = cursor::read_whole(session, &plan).await?;
     if stored.header.digest == chunk.header.digest {
         return Ok(());

@@ -2,6 +2,7 @@
 
 mod find;
 mod mid;
+mod pieces;
 
 use std::fmt::Write as _;
 
@@ -50,6 +51,12 @@ fn may_be_large(declared: &str) -> bool {
         || word.ends_with("geometry")
         || word.ends_with("geometrycollection")
         || ["point", "linestring", "polygon"].iter().any(|kind| word.ends_with(kind))
+}
+
+/// Of those, what `SUBSTRING` takes apart: not geometries.
+fn has_pieces(declared: &str) -> bool {
+    let word = word(declared);
+    may_be_large(declared) && (word.ends_with("blob") || word.ends_with("text") || word == "json")
 }
 
 fn kind(declared: &str) -> Kind {
@@ -129,6 +136,8 @@ fn number(value: &[u8]) -> Option<String> {
 pub struct Shape {
     name: String,
     columns: Vec<(String, Kind)>,
+    /// Columns whose values can be read piece by piece, and may be worth it.
+    in_pieces: Vec<usize>,
     /// Positions in `columns`; empty for a table without a key.
     key: Vec<usize>,
     index: Option<String>,
@@ -148,8 +157,11 @@ impl Shape {
             TableKey::Columns(columns) => columns.iter().map(|n| *n as usize).collect(),
             TableKey::Hidden(_) | TableKey::Position => Vec::new(),
         };
+        let in_pieces = spec.columns.iter().enumerate();
+        let in_pieces = in_pieces.filter(|(n, column)| has_pieces(&column.declared) && !key.contains(n));
         Self {
             name: spec.name.name.clone(),
+            in_pieces: in_pieces.map(|(n, _)| n).filter(|_| !key.is_empty()).collect(),
             columns: spec.columns.iter().map(|c| (quote(&c.name), kind(&c.declared))).collect(),
             may_be_large: spec.columns.iter().any(|column| may_be_large(&column.declared)),
             by_position: key.is_empty(),
@@ -243,9 +255,11 @@ impl Shape {
         columns.join(", ")
     }
 
-    /// Reads a range in key order; `positioned`: the table has a column of positions.
-    pub fn select(&self, database: &str, range: &KeyRange, positioned: bool) -> Result<String> {
-        let from = format!("SELECT {} FROM {}.{}", self.selected(), quote(database), quote(&self.name));
+    /// Reads a range in key order; `positioned`: the table has a column of positions. `small`: without large values, see
+    /// [`Self::in_pieces`].
+    pub fn select(&self, database: &str, range: &KeyRange, positioned: bool, small: bool) -> Result<String> {
+        let selected = if small { self.selected_small() } else { self.selected() };
+        let from = format!("SELECT {selected} FROM {}.{}", quote(database), quote(&self.name));
         if !self.by_position {
             let keys: Vec<&str> = self.key.iter().map(|n| self.columns[*n].0.as_str()).collect();
             let condition = self.condition(range)?;

@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 
 use self::place::{Names, State};
 use crate::catalog::{self, Catalog};
-use crate::cursor::{self, Plan};
+use crate::cursor::{self, Place, Plan};
 use crate::load::{self, Way};
 use crate::session::{Role, Session};
 use crate::settings::Settings;
@@ -227,11 +227,15 @@ impl DatabaseTarget for MariaTarget {
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
         let mut session = self.session().await?;
         let current = self.current(&mut session).await?;
-        let shape = Arc::new(current.catalog.shape(table)?);
-        let query = shape.select(&current.database, range, current.positioned.contains(&table.name))?;
-        let database = current.database.clone();
-        let plan = Plan { table: table.clone(), range: range.clone(), shape, database, query };
-        let chunk = cursor::read_whole(&mut session, &plan).await?;
+        let shape = current.catalog.shape(table)?;
+        let aside =
+            if shape.may_be_large() { Some(Arc::new(Mutex::new(self.session().await?))) } else { None };
+        let positioned = current.positioned.contains(&table.name);
+        let place = Place { database: &current.database, positioned, aside: aside.clone() };
+        let chunk = cursor::read_whole(&mut session, &Plan::new(table, range, shape, place)?).await?;
+        if let Some(aside) = aside.and_then(Arc::into_inner) {
+            self.keep(aside.into_inner()).await;
+        }
         self.keep(session).await;
         Ok(chunk)
     }

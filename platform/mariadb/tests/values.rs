@@ -131,6 +131,42 @@ async fn a_row_larger_than_packets_arrives() {
     );
 }
 
+/// Above, at and below the size from which values travel in pieces; keys that need care; characters of one to four bytes.
+const IN_PIECES: &str = r#"
+SET NAMES utf8mb4;
+CREATE TABLE t (k VARCHAR(20) COLLATE utf8mb4_general_ci, n DECIMAL(10,3), f DOUBLE, a LONGTEXT CHARACTER SET latin1, b LONGBLOB, m MEDIUMTEXT CHARACTER SET utf8mb4,
+  w LONGTEXT CHARACTER SET utf16, j JSON, z LONGBLOB COMPRESSED, small TEXT, PRIMARY KEY (k, n, f));
+SET @all = (SELECT UNHEX(GROUP_CONCAT(LPAD(HEX(seq), 2, '0') ORDER BY seq SEPARATOR '')) FROM seq_0_to_255);
+INSERT INTO t (k, n, f, a, b, m, small) VALUES
+  ('a\tb\\', -1.5, 0.1, REPEAT(@all, 40000), REPEAT(@all, 70000), REPEAT('aé€😀', 1600000), 'a'),
+  ('É', 0, -0e0, REPEAT('x', 4194304), REPEAT('y', 4194305), NULL, 'b'),
+  ('é2', 7.125, 5e-324, REPEAT('x', 4194303), REPEAT('\0', 4194304), REPEAT('😀', 1048577), NULL);
+INSERT INTO t (k, n, f, w, j, z) VALUES
+  ('😀', 0, 1e308, REPEAT('é😀', 1000000), CONCAT('["', REPEAT('é\\"\\n', 1000000), '"]'), REPEAT(@all, 17000)), ('', 1, 1, '', '[]', '');
+"#;
+
+#[tokio::test]
+async fn large_values_are_read_in_pieces() {
+    let server = Server::start(&["--max-allowed-packet=32M"]);
+    let (from, to) = (server.database("pieces", IN_PIECES), server.fresh("pieces_to"));
+    carry(&server, &from, server.settings(&to)).await;
+    let sums = |name: &str| {
+        let sums = server.sql(name, "CHECKSUM TABLE t; SELECT MD5(k), n, f, MD5(a), MD5(b), MD5(m), MD5(w), MD5(j), MD5(z), LENGTH(m), small FROM t ORDER BY k");
+        sums.replace(name, "db")
+    };
+    assert_eq!(sums(&from), sums(&to));
+    // What verification compares is the same.
+    let view = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), Vec::new())
+        .snapshot()
+        .await
+        .unwrap();
+    let table = view.schema().tables[0].name.clone();
+    let target = MariaTarget::new("db".parse().unwrap(), server.settings(&to), &"values".parse().unwrap());
+    let there = target.reread(&table, &KeyRange::default()).await.unwrap();
+    let chunk = view.read(&table, &KeyRange::default(), u64::MAX).await.unwrap();
+    assert_eq!((chunk.header.digest, chunk.header.rows), (there.header.digest, 5));
+}
+
 /// Definitions with what the server shows as `?`.
 const UNSHOWN: &str = r#"
 SET sql_mode = '';

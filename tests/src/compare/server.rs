@@ -1,10 +1,11 @@
-//! Two databases on servers, compared by what the engine's own dump tool says of them.
+//! Two databases on servers, compared by what the engine's own tools say of them: its dump, or its checksums.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::Comparison;
 use crate::server::{Engine, Server};
@@ -20,21 +21,98 @@ pub struct Side<'a> {
 
 /// Compares schema and rows. Rows may be in any order; each is a line of its table.
 pub fn servers(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
-    compare(left, right, None)
+    compare(left, right, Dump::default())
+}
+
+/// Compares schemas by the engine's dump, and rows by its checksums and counts, table by table: for what is too much to be sorted.
+///
+/// The sums are MariaDB's `CHECKSUM TABLE … EXTENDED`, and of PostgreSQL `hashtextextended` over each row's text.
+pub fn servers_by_checksum(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
+    let mut found = compare(left, right, Dump { schema_alone: true, ..Dump::default() })?;
+    found.join(rows_by_checksum(left, right)?);
+    Ok(found)
+}
+
+/// The part of [`servers_by_checksum`] that looks at rows.
+pub fn rows_by_checksum(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
+    let mut found = Comparison::default();
+    let sums = std::thread::scope(|scope| {
+        [left, right].map(|side| scope.spawn(move || sums(side))).map(|side| side.join())
+    });
+    let [left, right] = sums.map(|sum| sum.unwrap_or_else(|_| Err(anyhow!("a checksum panicked"))));
+    let (left, right) = (left?, right?);
+    for (table, sum) in &left {
+        found.rows += sum.rows;
+        match right.get(table) {
+            Some(other) if other == sum => {}
+            other => found.differs(format!("table {table}: {sum:?} at the source, {other:?} at the target")),
+        }
+    }
+    for table in right.keys().filter(|table| !left.contains_key(*table)) {
+        found.differs(format!("table {table} is only at the target"));
+    }
+    Ok(found)
+}
+
+/// What an engine says of a table's rows.
+#[derive(Debug, PartialEq, Eq)]
+struct Sum {
+    rows: u64,
+    sum: String,
+}
+
+fn sums(side: Side<'_>) -> Result<BTreeMap<String, Sum>> {
+    let list = match side.server.engine() {
+        Engine::Mariadb => {
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'"
+        }
+        Engine::Postgres => {
+            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        }
+    };
+    let of = |table: &str| {
+        let query = match side.server.engine() {
+            Engine::Mariadb => {
+                let quoted = format!("`{}`", table.replace('`', "``"));
+                format!("SELECT COUNT(*) FROM {quoted}; CHECKSUM TABLE {quoted} EXTENDED")
+            }
+            Engine::Postgres => {
+                format!(
+                    "SELECT count(*) FROM {table}; SELECT sum(hashtextextended(t::text, 0)) FROM {table} t"
+                )
+            }
+        };
+        let told = side.server.run(side.database, &query)?;
+        let (rows, sum) = told.split_once('\n').with_context(|| format!("{told:?}"))?;
+        // MariaDB names the database too, and that may differ.
+        let sum = sum.rsplit('\t').next().unwrap_or_default().trim().to_owned();
+        anyhow::Ok(Sum { rows: rows.parse()?, sum })
+    };
+    let tables = side.server.run(side.database, list)?;
+    tables.lines().map(|table| Ok((table.to_owned(), of(table)?))).collect()
 }
 
 /// As [`servers`], while a migration has not ended: without what the target keeps for an undo inside a database.
 pub fn servers_between_passes(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
-    compare(left, right, Some("handover_state"))
+    compare(left, right, Dump { without: Some("handover_state"), ..Dump::default() })
 }
 
-fn compare(left: Side<'_>, right: Side<'_>, without: Option<&str>) -> Result<Comparison> {
+/// What of a database is dumped.
+#[derive(Debug, Clone, Copy, Default)]
+struct Dump {
+    /// Not this schema (PostgreSQL).
+    without: Option<&'static str>,
+    /// No rows.
+    schema_alone: bool,
+}
+
+fn compare(left: Side<'_>, right: Side<'_>, what: Dump) -> Result<Comparison> {
     let dir = tempfile::tempdir()?;
     let (a, b) = (dir.path().join("left"), dir.path().join("right"));
     let mut found = Comparison::default();
-    let (tables, rows, bytes) = dump(left, &a, None)?;
+    let (tables, rows, bytes) = dump(left, &a, Dump { without: None, ..what })?;
     (found.tables, found.rows, found.bytes) = (tables, rows, bytes);
-    dump(right, &b, without)?;
+    dump(right, &b, what)?;
     let (mut a, mut b) = (Lines::open(&a)?, Lines::open(&b)?);
     loop {
         match (&a.line, &b.line) {
@@ -78,7 +156,7 @@ impl Lines {
     }
 }
 
-fn tool(side: Side<'_>, without: Option<&str>) -> Command {
+fn tool(side: Side<'_>, what: Dump) -> Command {
     match side.server.engine() {
         Engine::Mariadb => {
             let mut tool = side.server.tool("mariadb-dump");
@@ -96,6 +174,7 @@ fn tool(side: Side<'_>, without: Option<&str>) -> Command {
                 "--default-character-set=binary",
                 "--skip-add-locks",
             ]);
+            tool.args(what.schema_alone.then_some("--no-data"));
             tool.arg("--max-allowed-packet=1G").arg(side.database);
             tool
         }
@@ -103,7 +182,8 @@ fn tool(side: Side<'_>, without: Option<&str>) -> Command {
             let mut tool = side.server.tool("pg_dump");
             // Options stand before the database's name.
             tool.arg("--quote-all-identifiers");
-            tool.args(without.map(|schema| format!("--exclude-schema={schema}")));
+            tool.args(what.schema_alone.then_some("--schema-only"));
+            tool.args(what.without.map(|schema| format!("--exclude-schema={schema}")));
             tool.arg(side.database);
             tool
         }
@@ -111,8 +191,8 @@ fn tool(side: Side<'_>, without: Option<&str>) -> Command {
 }
 
 /// Writes the dump's lines, sorted, each with the table it belongs to; tells tables, rows and bytes.
-fn dump(side: Side<'_>, to: &std::path::Path, without: Option<&str>) -> Result<(u64, u64, u64)> {
-    let mut tool = tool(side, without);
+fn dump(side: Side<'_>, to: &std::path::Path, what: Dump) -> Result<(u64, u64, u64)> {
+    let mut tool = tool(side, what);
     let mut dumping = tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut sorting = Command::new("sort")
         .env("LC_ALL", "C")

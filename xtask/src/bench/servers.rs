@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use handover_tests::bed::{Bed, Dataset};
+use handover_tests::compare::{Side, rows_by_checksum};
 use handover_tests::locate::Binaries;
 use handover_tests::poll;
 use handover_tests::server::{Engine, Server};
@@ -107,11 +108,9 @@ impl Run<'_> {
 
     /// The engine's own checksums of both sides are the same.
     fn checksums(&self, who: &str) -> Result<()> {
-        let sums = std::thread::scope(|scope| {
-            [&self.from, &self.to].map(|server| scope.spawn(|| checksum(server))).map(|side| side.join())
-        });
-        let [from, to] = sums.map(|sum| sum.map_err(|_| anyhow::anyhow!("a checksum panicked")));
-        ensure!(from?? == to??, "{who} did not move the same rows");
+        let side = |server| Side { server, database: "app" };
+        let found = rows_by_checksum(side(&self.from), side(&self.to))?;
+        ensure!(found.found == 0, "{who} did not move the same: {}", found.describe());
         Ok(())
     }
 
@@ -155,26 +154,8 @@ impl Steps {
 }
 
 fn tables(server: &Server) -> Result<Vec<String>> {
-    let list = match server.engine() {
-        Engine::Mariadb => "SHOW TABLES",
-        Engine::Postgres => "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1",
-    };
+    let list = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1";
     Ok(server.run("app", list)?.lines().map(str::to_owned).collect())
-}
-
-/// The engine's own idea of a checksum of all rows.
-fn checksum(server: &Server) -> Result<String> {
-    let tables = tables(server)?;
-    match server.engine() {
-        Engine::Mariadb => server.run("app", &format!("CHECKSUM TABLE {} EXTENDED", tables.join(", "))),
-        Engine::Postgres => tables
-            .iter()
-            .map(|table| {
-                server
-                    .run("app", &format!("SELECT sum(hashtextextended(t::text, 0)), count(*) FROM {table} t"))
-            })
-            .collect(),
-    }
 }
 
 /// `from | to`; both must succeed.

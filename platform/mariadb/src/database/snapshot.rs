@@ -12,10 +12,9 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::cuts::Cutter;
 use crate::catalog::{self, Catalog};
-use crate::cursor::{Cursor, Plan};
+use crate::cursor::{Cursor, Place, Plan};
 use crate::session::{Role, Session};
 use crate::settings::Settings;
-use crate::shape::Shape;
 use crate::sql::quote;
 
 const WHAT: &str = "no snapshot can be taken";
@@ -33,6 +32,8 @@ pub struct Snapshot {
     id: SnapshotId,
     catalog: Catalog,
     pool: Mutex<Pool>,
+    /// For large values; none where there is a single connection.
+    aside: Option<Arc<Mutex<Session>>>,
     /// One for every connection: who holds one finds a connection, idle or in a parked cursor.
     lanes: Semaphore,
     /// A connection was lost, and with it the view.
@@ -47,7 +48,7 @@ struct Pool {
 /// Takes a snapshot.
 pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]) -> Result<Snapshot> {
     let mut sessions = Vec::new();
-    for _ in 0..settings.connections {
+    for _ in 0..=settings.connections {
         let mut session = Session::open(dataset, settings, Role::Reader).await?;
         session.enter(&settings.database).await?;
         session.run(WHAT, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
@@ -81,12 +82,14 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
         state.insert("binlog/gtid".to_owned(), gtid);
     }
     catalog::accounts(&mut lock, settings, &mut catalog).await?;
+    let aside = if sessions.len() > 1 { sessions.pop() } else { None };
     let id = lock.record(WHAT, "SELECT UUID()").await?.text(0);
     Ok(Snapshot {
         dataset: dataset.clone(),
         settings: settings.clone(),
         id: SnapshotId(id),
         catalog,
+        aside: aside.map(|session| Arc::new(Mutex::new(session))),
         lanes: Semaphore::new(sessions.len()),
         pool: Mutex::new(Pool { idle: sessions, parked: Vec::new() }),
         lost: AtomicBool::new(false),
@@ -192,10 +195,10 @@ impl Snapshot {
         if let Some(at) = pool.parked.iter().position(|c| c.table == *table && c.rest == *range) {
             return Ok(pool.parked.remove(at));
         }
-        let shape: Arc<Shape> = Arc::new(self.catalog.shape(table)?);
-        let query = shape.select(&self.settings.database, range, false)?;
-        let database = self.settings.database.clone();
-        let plan = Plan { table: table.clone(), range: range.clone(), shape, database, query };
+        let database = &self.settings.database;
+        let aside = self.aside.clone().filter(|_| self.transactional(table));
+        let place = Place { database, positioned: false, aside };
+        let plan = Plan::new(table, range, self.catalog.shape(table)?, place)?;
         let session = if self.transactional(table) {
             self.session(&mut pool).await?
         } else {
@@ -207,6 +210,14 @@ impl Snapshot {
         Ok(Cursor::open(session, plan))
     }
 
+    /// The connection for large values is still of use, if there was one.
+    async fn has_aside(&self) -> bool {
+        match &self.aside {
+            Some(aside) => aside.lock().await.run(WHAT, "DO 0").await.is_ok(),
+            None => true,
+        }
+    }
+
     /// A cursor has done its work or failed: its connection is free again.
     async fn free(&self, cursor: Cursor, failed: bool) {
         let is_ours = self.transactional(&cursor.table);
@@ -214,7 +225,7 @@ impl Snapshot {
         if !is_ours {
             return;
         }
-        if failed && session.run(WHAT, "DO 0").await.is_err() {
+        if failed && (session.run(WHAT, "DO 0").await.is_err() || !self.has_aside().await) {
             self.lost.store(true, Ordering::Relaxed);
             return;
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use handover_tests::bed::{Bed, Dataset};
-use handover_tests::compare::{Side, servers};
+use handover_tests::compare::{Side, servers_by_checksum};
 use handover_tests::locate::{Binaries, Profile};
 use handover_tests::server::{Engine, Server};
 
@@ -40,7 +40,7 @@ pub fn run(engine: Engine, options: &Options) -> Result<Outcome> {
     bed.cli(&["finalize"])?.success()?;
     bed.settle(Duration::from_secs(600))?;
     outcome(&bed, engine.name(), seconds, || {
-        servers(Side { server: &from, database: "app" }, Side { server: &to, database: "app" })
+        servers_by_checksum(Side { server: &from, database: "app" }, Side { server: &to, database: "app" })
     })
 }
 

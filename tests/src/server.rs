@@ -1,5 +1,6 @@
 //! Private database servers: started in a directory of their own, killed when dropped.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
@@ -9,11 +10,15 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::poll;
+
+/// The directories of all servers of this process.
+static DIRS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// How long a server may take until it answers, on a busy machine, after a crash.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
@@ -94,6 +99,7 @@ impl Server {
             .permissions(fs::Permissions::from_mode(0o755))
             .tempdir_in("/tmp")?
             .keep();
+        DIRS.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.clone());
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Self { engine, dir, port, options, child: None };
         server.make()?;
@@ -324,6 +330,14 @@ impl Drop for Server {
             eprintln!("--- log of {}:\n{}", self.engine.name(), crate::process::tail(&self.dir.join("log")));
         }
         let _ = fs::remove_dir_all(&self.dir);
+        DIRS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.dir);
+    }
+}
+
+/// Removes the files of all servers of this process, which is about to end and has ended them.
+pub fn remove_all() {
+    for dir in std::mem::take(&mut *DIRS.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let _ = fs::remove_dir_all(dir);
     }
 }
 

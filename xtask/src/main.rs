@@ -3,6 +3,7 @@
 mod bench;
 mod ci;
 mod demo;
+mod interrupt;
 mod packages;
 mod scenario;
 mod shell;
@@ -36,7 +37,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if let Err(error) = interrupt::guard() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let result = match command {
         Command::Demo => demo::run(),
         Command::Test(options) => suite::run(&options),
         Command::Bench(options) => bench::run(&options),

@@ -10,15 +10,12 @@ use tokio_postgres::error::SqlState;
 
 use crate::connect::Conn;
 use crate::error::failed;
-use crate::sql::{literal, quote};
+use crate::sql::{assignment, literal, quote};
 
 /// What the keys of roles in a schema's settings begin with.
 const KEY: &str = "account/";
 /// What stands between a role's own comment and the mark.
 const MARK: &str = "\nhandover: migration=";
-/// Settings that load code into every session, or change who it is.
-const DANGEROUS: [&str; 4] =
-    ["session_preload_libraries", "local_preload_libraries", "role", "session_authorization"];
 /// Attributes, and the columns that tell them.
 const ATTRIBUTES: [(&str, &str); 7] = [
     ("SUPERUSER", "rolsuper"),
@@ -138,7 +135,7 @@ impl Accounts<'_> {
                 moves
             });
             role.settings.retain(|setting| {
-                let moves = assignment(setting).is_some();
+                let moves = moved(setting).is_some();
                 if !moves {
                     let setting = setting.split('=').next().unwrap_or_default();
                     notes.push(format!("role {name}: its setting {setting} does not move"));
@@ -170,10 +167,8 @@ impl Accounts<'_> {
                 format!("ALTER ROLE {quoted} RESET ALL"),
                 format!("COMMENT ON ROLE {quoted} IS {}", literal(&comment)),
             ];
-            sql.extend(role.settings.iter().filter_map(|setting| {
-                let (name, value) = assignment(setting)?;
-                Some(format!("ALTER ROLE {quoted} SET {name} = {value}"))
-            }));
+            let settings = role.settings.iter().filter_map(|setting| moved(setting));
+            sql.extend(settings.map(|setting| format!("ALTER ROLE {quoted} SET {setting}")));
             sql.extend(
                 known
                     .iter()
@@ -283,23 +278,19 @@ impl Role {
     }
 }
 
-/// A setting's name and value in SQL, if it may move.
-fn assignment(setting: &str) -> Option<(String, String)> {
+/// A setting as `ALTER ROLE … SET` takes it, if it may move.
+fn moved(setting: &str) -> Option<String> {
     let (name, value) = setting.split_once('=')?;
-    let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
-    // The value of a list is told as it would be written.
-    let is_list = ["search_path", "temp_tablespaces"].contains(&name);
-    let value = if is_list {
-        crate::sql::list(value).iter().map(|item| literal(item)).collect::<Vec<_>>().join(", ")
-    } else {
-        literal(value)
-    };
-    let name_in_sql = name.split('.').map(quote).collect::<Vec<_>>().join(".");
-    (is_plain && !DANGEROUS.contains(&name)).then_some((name_in_sql, value))
+    assignment(name, value)
 }
 
 fn written(role: &Role, item: &str) -> Result<String> {
     serde_json::to_string(role).map_err(|e| Failure::permanent(item, "a role cannot be told").because(e))
+}
+
+/// The names of the roles of a schema.
+pub fn names(schema: &Schema) -> Vec<&str> {
+    schema.settings.keys().filter_map(|key| key.strip_prefix(KEY)).collect()
 }
 
 /// The roles of a schema.

@@ -15,14 +15,14 @@ use crate::Settings;
 use crate::connect::Conn;
 use crate::dump::{self, OWN_SCHEMA, Scope};
 use crate::error::failed;
-use crate::sql::{literal, quote};
+use crate::sql::{self, literal, quote};
 use crate::toc::{Entry, Section};
 
 /// Name of the hidden key of tables without a key of their own: a row's place in the source's snapshot.
 pub const PLACE: &str = "ctid";
 /// Large objects: their numbers, and their pages;
 /// with how many columns are their key.
-const LARGE_OBJECTS: [(&str, u32, &[&str]); 2] = [
+pub const LARGE_OBJECTS: [(&str, u32, &[&str]); 2] = [
     ("pg_largeobject_metadata", 1, &["oid", "lomowner"]),
     ("pg_largeobject", 2, &["loid", "pageno", "data"]),
 ];
@@ -73,7 +73,11 @@ impl Reader<'_> {
         let scope = Scope { snapshot, exclude: &excluded, major: number / 10_000 };
         let entries = dump::entries(self.dataset, self.settings, &scope).await?;
         let foreign = self.constraints_to(&excluded).await?;
-        let entries: Vec<Entry> = entries.into_iter().filter(|e| !foreign.contains(&e.tag)).collect();
+        let leads_there = |entry: &Entry| {
+            entry.kind.ends_with("FK CONSTRAINT")
+                && foreign.contains(&(entry.namespace.clone(), entry.tag.clone()))
+        };
+        let entries: Vec<Entry> = entries.into_iter().filter(|entry| !leads_there(entry)).collect();
         let kept: Vec<&Listed> = listed.iter().filter(|t| !excluded.contains(&t.name)).collect();
         let (tables, mut state) = self.specs(&kept).await?;
         self.add_state(&entries, &mut state).await?;
@@ -203,19 +207,20 @@ impl Reader<'_> {
         Ok(out)
     }
 
-    /// Foreign keys that lead to excluded tables, by their tags in a dump.
-    async fn constraints_to(&self, excluded: &[TableName]) -> Result<BTreeSet<String>> {
+    /// Foreign keys that lead to excluded tables, by their schemas and tags in a dump.
+    async fn constraints_to(&self, excluded: &[TableName]) -> Result<BTreeSet<(String, String)>> {
         let mut out = BTreeSet::new();
         for table in excluded {
             let sql = format!(
-                "SELECT r.relname || ' ' || c.conname FROM pg_catalog.pg_constraint c \
-                 JOIN pg_catalog.pg_class r ON r.oid = c.conrelid JOIN pg_catalog.pg_class f ON f.oid = c.confrelid \
+                "SELECT rn.nspname, r.relname || ' ' || c.conname FROM pg_catalog.pg_constraint c \
+                 JOIN pg_catalog.pg_class r ON r.oid = c.conrelid \
+                 JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace JOIN pg_catalog.pg_class f ON f.oid = c.confrelid \
                  JOIN pg_catalog.pg_namespace n ON n.oid = f.relnamespace \
                  WHERE c.contype = 'f' AND f.relname = {} AND n.nspname = {}",
                 literal(&table.name),
                 literal(&table.schema)
             );
-            out.extend(self.rows(&sql).await?.iter().map(|row| field(row, 0)));
+            out.extend(self.rows(&sql).await?.iter().map(|row| (field(row, 0), field(row, 1))));
         }
         Ok(out)
     }
@@ -312,7 +317,8 @@ fn statements(entries: &[Entry], half: Section) -> Vec<Ddl> {
         };
         let apart = APART.contains(&entry.kind.as_str())
             || (entry.kind == "COMMENT" && entry.tag.starts_with("DATABASE "));
-        section == half && !apart && !entry.make.trim().is_empty()
+        // Of a schema `public` that somebody else owns there is nothing but a comment: every database has it.
+        section == half && !apart && !sql::statements(&entry.make).is_empty()
     };
     let made = |entry: &Entry| Ddl {
         kind: entry.kind.to_lowercase(),

@@ -102,7 +102,10 @@ impl Conn {
         let mut out = Vec::new();
         for message in self.simple_query(sql).await? {
             if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
-                out.push((0..row.len()).map(|n| row.get(n).map(str::to_owned)).collect());
+                let value = |n| Ok(row.try_get(n)?.map(str::to_owned));
+                out.push(
+                    (0..row.len()).map(value).collect::<std::result::Result<_, tokio_postgres::Error>>()?,
+                );
             }
         }
         Ok(out)

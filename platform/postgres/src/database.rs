@@ -47,16 +47,16 @@ impl PostgresDatabase {
         let holder = Conn::open(&self.dataset, &self.settings).await?;
         let item = format!("{}, {}", self.dataset, self.settings.location());
         let refused = |error| failed(&item, "no snapshot can be taken", &error);
+        // Before the snapshot, so that what was committed behind this position is either seen or follows it.
+        let position = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
+                        ELSE pg_catalog.pg_current_wal_lsn() END";
+        let position = &holder.text(position).await.map_err(refused)?.unwrap_or_default();
         holder.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(refused)?;
-        // A logical slot would export its snapshot at its creation, together with its own log position: following changes
-        // then begins exactly there.
-        let sql = "SELECT pg_catalog.pg_export_snapshot(), \
-                   CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() \
-                   ELSE pg_catalog.pg_current_wal_lsn() END, pg_catalog.pg_current_snapshot(), \
+        let sql = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_current_snapshot(), \
                    extract(epoch FROM pg_catalog.clock_timestamp())";
         let rows = holder.rows(sql).await.map_err(refused)?;
         let row: Vec<String> = rows.into_iter().flatten().flatten().collect();
-        let [exported, position, visible, taken] = &row[..] else {
+        let [exported, visible, taken] = &row[..] else {
             return Err(Failure::permanent(item, "the server exports no snapshot"));
         };
         let reader = self.reader(&holder);
@@ -127,13 +127,20 @@ impl Snapshot {
         format!("{}, table {table} of {}", self.dataset, self.settings.location())
     }
 
+    fn gone(&self, table: &TableName) -> Failure {
+        Failure::transient(self.item(table), "the snapshot is gone: the server ended its session")
+            .hint("it is taken anew, and what has been copied is checked against it")
+    }
+
+    /// What was just read was read under the holder's locks. Readers keep the snapshot by themselves, but without those
+    /// locks a table may be emptied or rewritten, and its rows are then missing from every snapshot.
+    async fn still_holds(&self, table: &TableName) -> Result<()> {
+        self.holder.batch_execute("SELECT 1").await.map_err(|_| self.gone(table))
+    }
+
     fn failed(&self, table: &TableName, error: &tokio_postgres::Error) -> Failure {
         if is_lost_snapshot(error) || self.holder.is_closed() {
-            return Failure::transient(
-                self.item(table),
-                "the snapshot is gone: the server ended its session",
-            )
-            .hint("it is taken anew, and what has been copied is checked against it");
+            return self.gone(table);
         }
         failed(self.item(table), "its rows cannot be read", error)
     }
@@ -227,6 +234,7 @@ impl DatabaseSnapshot for Snapshot {
             None => self.open(table, range).await?,
         };
         let chunk = cursor.chunk(budget).await.map_err(|e| self.failed(table, &e))?;
+        self.still_holds(table).await?;
         self.keep(cursor);
         Ok(chunk)
     }

@@ -61,7 +61,10 @@ fn command(program: &Path, settings: &Settings, scope: &Scope<'_>) -> std::io::R
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);
     }
-    command.env("LC_ALL", "C").env("PGCONNECT_TIMEOUT", "10").env("PGOPTIONS", "-c extra_float_digits=1");
+    command
+        .env("LC_ALL", "C")
+        .env("PGCONNECT_TIMEOUT", "10")
+        .env("PGOPTIONS", "-c extra_float_digits=1 -c standard_conforming_strings=on");
     if let Some(password) = settings.password()? {
         command.env("PGPASSWORD", password);
     }

@@ -279,27 +279,85 @@ pub fn refused(statement: &str) -> Option<String> {
     if !allowed {
         return Some(format!("a schema may not hold a statement that begins with {}", words.join(" ")));
     }
-    let makes_code = word(0) == "create" && (word(1) == "function" || word(1) == "procedure");
-    if makes_code && language(statement).is_some_and(|l| l == "c" || l == "internal") {
+    let what = if word(1) == "or" { word(3) } else { word(1) };
+    if word(0) == "create" && ["function", "procedure"].contains(&what) && may_be_in_c(statement) {
         return Some("a schema may not bring functions in C: install the extension that has them".to_owned());
     }
     None
 }
 
-/// The language that a CREATE FUNCTION names.
-fn language(statement: &str) -> Option<String> {
+/// Whether a CREATE FUNCTION may name the languages C or internal, however they are written.
+fn may_be_in_c(statement: &str) -> bool {
     let bytes = statement.as_bytes();
-    let (mut at, mut next) = (0, false);
+    let (mut at, mut asked) = (0, false);
     while at < bytes.len() {
         let from = at;
         at = skip_token(bytes, at);
         let token = statement[from..at].to_ascii_lowercase();
-        if next && !token.trim().is_empty() {
-            return Some(token.trim_matches(['"', '\'']).to_owned());
+        if token.trim().is_empty() || token.starts_with("--") || token.starts_with("/*") {
+            continue;
         }
-        next = next || token == "language";
+        if asked {
+            let is_string = token.starts_with('$')
+                || (["e", "u", "n", "b", "x"].contains(&token.as_str())
+                    && matches!(bytes.get(at), Some(b'\'' | b'&')));
+            let name = token.trim_matches(['"', '\'']);
+            if is_string || ["c", "internal"].contains(&name) {
+                return true;
+            }
+        }
+        asked = token == "language";
     }
-    None
+    false
+}
+
+/// Whether a text is a type as `format_type` prints one (`numeric(10,2)`, `app."My Type"[]`), and nothing beyond.
+pub fn is_type(text: &str) -> bool {
+    let (mut quoted, mut inside, mut pieces) = (false, false, 0);
+    for c in text.chars() {
+        match c {
+            '"' if !inside => quoted = !quoted,
+            _ if quoted => {}
+            '(' if !inside => inside = true,
+            ')' if inside => inside = false,
+            ',' | '-' if inside => {}
+            '.' | '[' | ']' if !inside => {}
+            ' ' => {}
+            c if c.is_alphanumeric() || c == '_' || c == '$' => {}
+            _ => return false,
+        }
+        pieces += 1;
+    }
+    pieces > 0 && !quoted && !inside
+}
+
+/// Settings that would make a server load code, or let sessions act as somebody else.
+const DANGEROUS: [&str; 5] = [
+    "session_preload_libraries",
+    "local_preload_libraries",
+    "shared_preload_libraries",
+    "role",
+    "session_authorization",
+];
+/// Settings whose value is a list of names.
+const LISTS: [&str; 2] = ["search_path", "temp_tablespaces"];
+
+/// `name = value` for a SET clause; none for a name that is none, and for settings that must not come from elsewhere. Names of
+/// settings mean the same in capitals.
+pub fn assignment(name: &str, value: &str) -> Option<String> {
+    let known = name.to_ascii_lowercase();
+    let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
+    if !is_plain || name.is_empty() || DANGEROUS.contains(&known.as_str()) {
+        return None;
+    }
+    // The value of a list is told as it would be written.
+    let value = if LISTS.contains(&known.as_str()) {
+        list(value).iter().map(|item| literal(item)).collect::<Vec<_>>().join(", ")
+    } else {
+        literal(value)
+    };
+    let name = name.split('.').map(quote).collect::<Vec<_>>().join(".");
+    Some(format!("{name} = {value}"))
 }
 
 #[cfg(test)]
@@ -367,6 +425,75 @@ mod tests {
             "",
         ] {
             assert!(refused(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_from_elsewhere_load_no_code() {
+        assert_eq!(assignment("work_mem", "4'MB").as_deref(), Some("\"work_mem\" = '4''MB'"));
+        assert_eq!(assignment("my.Setting", "x").as_deref(), Some("\"my\".\"Setting\" = 'x'"));
+        assert_eq!(
+            assignment("search_path", "\"a b\", public").as_deref(),
+            Some("\"search_path\" = 'a b', 'public'")
+        );
+        for name in
+            ["role", "ROLE", "Session_Preload_Libraries", "local_preload_libraries", "a b", "a\"; x", ""]
+        {
+            assert_eq!(assignment(name, "x"), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn types_are_types_and_nothing_beyond() {
+        for text in [
+            "integer",
+            "numeric(10,2)",
+            "numeric(3,-2)",
+            "timestamp(3) without time zone",
+            "app.\"My; (Type\"[]",
+            "\"a\"\"b\"",
+            "interval day to second(3)",
+            "geometry(Point,4326)",
+            "größe",
+        ] {
+            assert!(is_type(text), "{text}");
+        }
+        for text in [
+            "",
+            "integer); DROP TABLE t; SELECT (1",
+            "text;",
+            "text --",
+            "a'b'",
+            "\"a",
+            "int(",
+            "f((1))",
+            "int/**/",
+        ] {
+            assert!(!is_type(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn functions_in_c_are_found_however_they_are_written() {
+        let made = |rest: &str| refused(&format!("CREATE {rest}")).is_some();
+        for rest in [
+            "FUNCTION f() RETURNS int LANGUAGE c AS 'x'",
+            "OR REPLACE FUNCTION f() RETURNS int LANGUAGE C AS 'x'",
+            "FUNCTION f(language text) RETURNS int LANGUAGE internal AS 'x'",
+            "FUNCTION f() RETURNS int LANGUAGE/**/c AS 'x'",
+            "FUNCTION f() RETURNS int LANGUAGE \"c\" AS 'x'",
+            "PROCEDURE f() LANGUAGE E'\\x63' AS 'x'",
+            "FUNCTION f() RETURNS int LANGUAGE U&\"\\0063\" AS 'x'",
+            "FUNCTION f() RETURNS int LANGUAGE $$c$$ AS 'x'",
+        ] {
+            assert!(made(rest), "{rest}");
+        }
+        for rest in [
+            "FUNCTION f(language text) RETURNS int LANGUAGE sql AS $$SELECT 1 -- LANGUAGE c$$",
+            "OR REPLACE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'",
+            "FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT a.language = 'c' FROM a; END",
+        ] {
+            assert!(!made(rest), "{rest}");
         }
     }
 }

@@ -213,8 +213,9 @@ impl DatabaseTarget for PostgresTarget {
         self.place.make_accounts(schema).await?;
         let empty = self
             .build(&settings, async |builder, conn| {
-                self.check_collations(conn, schema).await?;
                 builder.first_half(schema).await?;
+                // Collations of the schema's own are there by now.
+                self.check_collations(conn, schema).await?;
                 builder.index_filled(schema).await
             })
             .await?;

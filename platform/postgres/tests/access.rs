@@ -91,13 +91,11 @@ fn encrypted(name: &str) -> (Server, u16) {
 #[tokio::test]
 async fn the_servers_certificate_must_be_for_its_name_and_by_our_authority() {
     let (server, port) = encrypted("localhost");
-    let settings = |host: &str, ca: &str| {
-        let dir = server.dir.display();
-        Settings::parse(&format!(
-            "postgres://remote:hunter2@{host}:{port}/postgres?tls=required&ca={dir}/{ca}"
-        ))
-        .unwrap()
+    let dir = server.dir.display();
+    let url = |host: &str, more: &str| {
+        Settings::parse(&format!("postgres://remote:hunter2@{host}:{port}/postgres?{more}")).unwrap()
     };
+    let settings = |host: &str, ca: &str| url(host, &format!("tls=required&ca={dir}/{ca}"));
     database(&settings("localhost", "ca.pem")).snapshot().await.unwrap();
     let refused = async |host: &str, ca: &str| database(&settings(host, ca)).facts().await.unwrap_err();
     check(
@@ -110,6 +108,9 @@ async fn the_servers_certificate_must_be_for_its_name_and_by_our_authority() {
         Class::NeedsOperator,
         &["127.0.0.1", "certificate", "not valid for name"],
     );
+    check(&refused("localhost", "absent.pem").await, Class::NeedsOperator, &["absent.pem", "correct `ca`"]);
+    let plain = database(&url("localhost", "tls=off")).facts().await.unwrap_err();
+    check(&plain, Class::NeedsOperator, &["pg_hba.conf"]);
 }
 
 #[tokio::test]

@@ -33,7 +33,12 @@ fn source(server: &Server, role: &str, database: &str, accounts: &str) -> Postgr
 }
 
 fn target(server: &Server, role: &str, database: &str) -> PostgresTarget {
-    let settings = Settings::parse(&server.url(role, database)).unwrap();
+    target_naming(server, role, database, "staff,app%20%C3%B6")
+}
+
+fn target_naming(server: &Server, role: &str, database: &str, accounts: &str) -> PostgresTarget {
+    let url = format!("{}&accounts={accounts}", server.url(role, database));
+    let settings = Settings::parse(&url).unwrap();
     PostgresTarget::new("shop".parse().unwrap(), &settings, &migration())
 }
 
@@ -104,6 +109,15 @@ async fn what_may_not_be_read_or_made_is_named() {
     let missing = source(&from, "postgres", &db, "nobody").facts().await.unwrap_err();
     named(&missing, &["nobody", "`accounts`"]);
     named(&source(&from, "reader", &db, "staff").facts().await.unwrap_err(), &["staff", "pg_read_all_data"]);
+    // A source makes no roles at a target that does not want them.
+    let unwilling = target_naming(&to, "postgres", "landed", "staff");
+    let view = source(&from, "postgres", &db, "staff,app%20%C3%B6").snapshot().await.unwrap();
+    named(
+        &unwilling.prepare(view.schema()).await.unwrap_err(),
+        &["app ö", "`accounts` in the target's `url`"],
+    );
+    assert_eq!(told(&to), "");
+    unwilling.undo().await.unwrap();
     to.sql("postgres", "CREATE ROLE loader LOGIN CREATEDB");
     let source = source(&from, "postgres", &db, "staff,app%20%C3%B6");
     let target = target(&to, "loader", "landed");

@@ -5,7 +5,6 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use handover_tests::bed::{Bed, Dataset};
@@ -15,7 +14,7 @@ use handover_tests::poll;
 use handover_tests::server::{Engine, Server};
 use serde_json::Value;
 
-use super::{Case, Options, pairs};
+use super::{Case, Options, pairs, timed_pass};
 use crate::packages::{self, Needed};
 use crate::shell::{run_quietly, say, seconds};
 use crate::workplace::{Workplace, remove};
@@ -96,8 +95,7 @@ impl Run<'_> {
         let digest = bed.plan()?;
         rustix::fs::sync();
         let begun = poll::wall_ms() as f64 / 1000.0;
-        run_quietly(bed.command().args(["start", &digest]))?;
-        bed.settle(Duration::from_secs(3600))?;
+        timed_pass(bed, &["start", &digest])?;
         self.checksums("ours")?;
         let steps = Steps::of(bed)?;
         let parts = ["copy:app", "finish:app"].map(|step| Ok(steps.done(step)? - steps.started(step)?));

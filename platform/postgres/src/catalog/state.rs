@@ -1,6 +1,6 @@
 //! Settings of the database itself, and what changes with its rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use handover_engine::ports::Result;
 
@@ -46,7 +46,7 @@ impl Reader<'_> {
 
     /// Positions of sequences, which materialized views are filled, owners and grants.
     pub async fn add_state(&self, entries: &[Entry], state: &mut BTreeMap<String, String>) -> Result<()> {
-        self.sequences(state).await?;
+        self.sequences(entries, state).await?;
         let sql = "SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) \
                    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE c.relkind = 'm' AND c.relispopulated";
@@ -76,7 +76,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn sequences(&self, state: &mut BTreeMap<String, String>) -> Result<()> {
+    /// Positions of the sequences that move: those of excluded tables do not.
+    async fn sequences(&self, entries: &[Entry], state: &mut BTreeMap<String, String>) -> Result<()> {
         let sql = format!(
             "SELECT n.nspname, c.relname, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) \
              FROM pg_catalog.pg_class c \
@@ -84,7 +85,13 @@ impl Reader<'_> {
              WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> {} ORDER BY 1, 2",
             literal(OWN_SCHEMA)
         );
-        let listed = self.rows(&sql).await?;
+        let moving: BTreeSet<(&str, &str)> = entries
+            .iter()
+            .filter(|entry| entry.kind == "SEQUENCE")
+            .map(|entry| (entry.namespace.as_str(), entry.tag.as_str()))
+            .collect();
+        let mut listed = self.rows(&sql).await?;
+        listed.retain(|row| moving.contains(&(field(row, 0).as_str(), field(row, 1).as_str())));
         for batch in listed.chunks(TOGETHER) {
             let parts: Vec<String> = batch
                 .iter()
@@ -134,6 +141,10 @@ const OWNED: [&str; 25] = [
 
 /// An object as `ALTER … OWNER TO` names it: as its DROP statement does.
 fn owned(entry: &Entry) -> Option<String> {
-    let name = entry.drop.trim().strip_prefix("DROP ")?.trim_end_matches(';').to_owned();
+    // `public` is never dropped by a dump, since every database has it.
+    let name = match entry.kind.as_str() {
+        "SCHEMA" => format!("SCHEMA {}", quote(&entry.tag)),
+        _ => entry.drop.trim().strip_prefix("DROP ")?.trim_end_matches(';').to_owned(),
+    };
     (OWNED.contains(&entry.kind.as_str()) && !entry.owner.is_empty() && !name.contains(';')).then_some(name)
 }

@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use handover_engine::rows::{Ddl, Schema, TableKey};
+use handover_engine::rows::{Ddl, Schema, TableKey, TableName, TableSpec};
 use tokio_postgres::error::SqlState;
 
 use super::load::places;
+use crate::catalog::LARGE_OBJECTS;
 use crate::connect::Conn;
 use crate::dump::OWN_SCHEMA;
 use crate::error::failed;
 use crate::shape::Shape;
-use crate::sql::{literal, quote, refused, statements};
+use crate::sql::{is_type, literal, quote, refused, statements};
 
 /// Indexes that are built at a time.
 const BUILDERS: usize = 2;
@@ -39,8 +40,19 @@ fn digest(ddl: &Ddl) -> String {
     Digest::of(format!("{}\0{}\0{}", ddl.kind, ddl.name, ddl.sql).as_bytes()).to_string()
 }
 
-/// A failure unless every statement of the schema is one that a schema may hold.
+/// A failure unless every statement of the schema is one that a schema may hold, and its tables are such as users have.
 pub fn guard(item: &str, schema: &Schema) -> Result<()> {
+    for table in &schema.tables {
+        let own = ["information_schema", OWN_SCHEMA].contains(&table.name.schema.as_str());
+        let is_system = table.name.schema.starts_with("pg_") || own;
+        let is_large_objects = LARGE_OBJECTS.iter().any(|(name, ..)| *name == table.name.name);
+        let bad_type = table.columns.iter().find(|column| !is_type(&column.declared));
+        if is_system && !(table.name.schema == "pg_catalog" && is_large_objects) || bad_type.is_some() {
+            let item = format!("{item}, table {}", table.name);
+            return Err(Failure::operator(item, "the source sends a table that no user can have")
+                .hint("make sure that the source is what it should be"));
+        }
+    }
     for ddl in schema.before_load.iter().chain(&schema.after_load) {
         if let Some(why) = statements(&ddl.sql).into_iter().find_map(refused) {
             return Err(Failure::operator(
@@ -99,6 +111,7 @@ impl Builder<'_> {
         for ddl in self.pending(&schema.before_load).await? {
             self.make(self.conn, ddl).await?;
         }
+        self.set_logged(schema, true).await?;
         for table in schema.tables.iter().filter(|table| matches!(table.key, TableKey::Hidden(_))) {
             let places = places(&table.name);
             let sql = format!("CREATE TABLE IF NOT EXISTS {places} (place tid NOT NULL, at tid NOT NULL)");
@@ -113,32 +126,72 @@ impl Builder<'_> {
         self.run(&sql, "the schema cannot be kept").await
     }
 
+    /// Unlogged tables are logged while they are loaded: otherwise a crash of the server would empty them, and what was applied
+    /// would be gone. Not those without a key, since the change moves their rows.
+    async fn set_logged(&self, schema: &Schema, logged: bool) -> Result<()> {
+        let (now, word) = if logged { ('u', "LOGGED") } else { ('p', "UNLOGGED") };
+        let unlogged = |table: &&TableSpec| {
+            let name = table.name.to_string();
+            let mut ddls = schema.before_load.iter().filter(|ddl| ddl.kind == "table" && ddl.name == name);
+            ddls.any(|ddl| statements(&ddl.sql).iter().any(|sql| sql.starts_with("CREATE UNLOGGED TABLE ")))
+        };
+        let keyed = schema.tables.iter().filter(|table| matches!(table.key, TableKey::Columns(_)));
+        for table in keyed.filter(unlogged) {
+            let name = format!("{}.{}", quote(&table.name.schema), quote(&table.name.name));
+            let is_so = format!(
+                "SELECT 1 FROM pg_catalog.pg_class WHERE oid = {}::pg_catalog.regclass AND relpersistence = '{now}'",
+                literal(&name)
+            );
+            if !self.list(&is_so).await?.is_empty() {
+                let what = format!("table {}: it cannot be made {}", table.name, word.to_lowercase());
+                self.run(&format!("ALTER TABLE {name} SET {word}"), &what).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Drops what a former `finish` made that would get in the way of loading: triggers, foreign keys, rules,
     /// conditions that not all rows meet, and what forbids equal values that are on their way to each other's rows. The primary keys stay.
+    /// What belongs to an extension stays: nobody would make it again.
     async fn clear_the_way(&self, schema: &Schema) -> Result<()> {
+        let free = |class: &str, object: &str| {
+            format!(
+                "NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' \
+                 AND d.classid = 'pg_catalog.{class}'::pg_catalog.regclass AND d.objid = {object})"
+            )
+        };
+        let table = |object: &str| free("pg_class", object);
         let sql = format!(
-            "SELECT 'DROP EVENT TRIGGER ' || pg_catalog.quote_ident(evtname) FROM pg_catalog.pg_event_trigger \
+            "SELECT 'DROP EVENT TRIGGER ' || pg_catalog.quote_ident(evtname) FROM pg_catalog.pg_event_trigger e WHERE {events} \
              UNION ALL SELECT 'DROP TRIGGER ' || pg_catalog.quote_ident(tgname) || ' ON ' || tgrelid::pg_catalog.regclass \
-             FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0 \
+             FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgparentid = 0 AND {triggers} \
              UNION ALL SELECT 'DROP RULE ' || pg_catalog.quote_ident(rulename) || ' ON ' || ev_class::pg_catalog.regclass \
              FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = ev_class \
-             WHERE rulename <> '_RETURN' AND c.oid > 16383 \
+             WHERE rulename <> '_RETURN' AND c.oid > 16383 AND {rules} \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
-             FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 \
+             FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conparentid = 0 AND {constraints} \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
-             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0 AND coninhcount = 0 \
+             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND conrelid <> 0 AND coninhcount = 0 AND {constraints} \
              UNION ALL SELECT 'ALTER DOMAIN ' || contypid::pg_catalog.regtype || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(conname) \
-             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND contypid <> 0 \
+             FROM pg_catalog.pg_constraint WHERE contype = 'c' AND NOT convalidated AND contypid <> 0 AND {domains} \
              UNION ALL SELECT 'ALTER TABLE ' || conrelid::pg_catalog.regclass || ' DROP CONSTRAINT IF EXISTS ' || pg_catalog.quote_ident(conname) || ' CASCADE' \
-             FROM pg_catalog.pg_constraint WHERE contype IN ('u', 'x') AND oid > 16383 AND conparentid = 0 AND connamespace <> {0}::pg_catalog.regnamespace \
+             FROM pg_catalog.pg_constraint WHERE contype IN ('u', 'x') AND oid > 16383 AND conparentid = 0 AND connamespace <> {own}::pg_catalog.regnamespace AND {constraints} \
              UNION ALL SELECT 'DROP INDEX IF EXISTS ' || i.indexrelid::pg_catalog.regclass || ' CASCADE' FROM pg_catalog.pg_index i \
              JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
-             WHERE i.indisunique AND NOT i.indisprimary AND c.oid > 16383 AND NOT c.relispartition AND c.relnamespace <> {0}::pg_catalog.regnamespace \
+             WHERE i.indisunique AND NOT i.indisprimary AND c.oid > 16383 AND NOT c.relispartition AND c.relnamespace <> {own}::pg_catalog.regnamespace AND {indexes} \
              AND c.relnamespace::pg_catalog.regnamespace::text NOT LIKE 'pg_toast%' \
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.conindid = i.indexrelid)",
-            literal(OWN_SCHEMA)
+            events = free("pg_event_trigger", "e.oid"),
+            triggers = table("tgrelid"),
+            rules = table("ev_class"),
+            constraints = table("conrelid"),
+            domains = free("pg_type", "contypid"),
+            indexes = table("i.indrelid"),
+            own = literal(OWN_SCHEMA),
         );
-        let drops = self.list(&sql).await?;
+        let mut drops = self.list(&sql).await?;
+        let keys = self.other_primary_keys(schema).await?;
+        drops.extend(keys.iter().map(|(_, drop)| vec![drop.clone()]));
         if drops.is_empty() {
             return Ok(());
         }
@@ -149,7 +202,9 @@ impl Builder<'_> {
         let mut script = format!("BEGIN; DELETE FROM handover_state.made WHERE kind IN ({kinds});");
         for ddl in &schema.after_load {
             let text = ddl.sql.to_ascii_uppercase();
-            let unique = (ddl.kind == "constraint" && !text.contains("PRIMARY KEY"))
+            let is_key = text.contains("PRIMARY KEY");
+            let dropped = |(table, _): &(TableName, String)| ddl.name.starts_with(&format!("{table} "));
+            let unique = (ddl.kind == "constraint" && (!is_key || keys.iter().any(dropped)))
                 || (ddl.kind == "index" && text.contains("CREATE UNIQUE INDEX"))
                 || ddl.kind == "index attach"
                 || ddl.kind == "table attach";
@@ -170,6 +225,28 @@ impl Builder<'_> {
         done
     }
 
+    /// Primary keys that are not what their table's rows are found by, with the statements that drop them: what one range
+    /// brings may still be in another's rows.
+    async fn other_primary_keys(&self, schema: &Schema) -> Result<Vec<(TableName, String)>> {
+        let sql = "SELECT n.nspname, r.relname, \
+                   'ALTER TABLE ' || k.conrelid::pg_catalog.regclass || ' DROP CONSTRAINT ' || pg_catalog.quote_ident(k.conname) || ' CASCADE', \
+                   a.attname FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid \
+                   JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
+                   CROSS JOIN LATERAL unnest(k.conkey) WITH ORDINALITY c (att, place) \
+                   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.att \
+                   WHERE k.contype = 'p' AND k.conparentid = 0 ORDER BY k.oid, c.place";
+        let mut found: Vec<(TableName, String, Vec<String>)> = Vec::new();
+        for row in self.list(sql).await? {
+            let Ok([schema, name, drop, column]) = <[String; 4]>::try_from(row) else { continue };
+            match found.last_mut().filter(|(_, last, _)| *last == drop) {
+                Some((.., columns)) => columns.push(column),
+                None => found.push((TableName { schema, name }, drop, vec![column])),
+            }
+        }
+        found.retain(|(table, _, columns)| schema.table(table).is_some_and(|spec| !is_key(spec, columns)));
+        Ok(found.into_iter().map(|(table, drop, _)| (table, drop)).collect())
+    }
+
     /// Tables that have rows get the index of their key now: their ranges are going to be looked at. Returns the tables
     /// that are empty.
     pub async fn index_filled(&self, schema: &Schema) -> Result<Vec<usize>> {
@@ -179,6 +256,11 @@ impl Builder<'_> {
                 Shape::of(schema, &table.name).map_err(|e| Failure::permanent(&self.item, e.to_string()))?;
             let filled = self.list(&format!("SELECT 1 FROM ONLY {} LIMIT 1", shape.table)).await?;
             if filled.is_empty() {
+                if shape.hidden {
+                    // A crash of the server may have emptied it, and what we noted of its rows with that.
+                    let sql = format!("TRUNCATE {}", places(&table.name));
+                    self.run(&sql, "our own tables cannot be emptied").await?;
+                }
                 empty.push(at);
                 continue;
             }
@@ -192,7 +274,7 @@ impl Builder<'_> {
             let own = |ddl: &&Ddl| {
                 ddl.kind == "constraint"
                     && ddl.name.starts_with(&format!("{} ", table.name))
-                    && ddl.sql.contains(" PRIMARY KEY ")
+                    && primary_key(&ddl.sql).is_some_and(|columns| is_key(table, &columns))
             };
             match schema.after_load.iter().find(own) {
                 Some(key) if !self.pending(std::slice::from_ref(key)).await?.is_empty() => {
@@ -227,6 +309,7 @@ impl Builder<'_> {
     pub async fn second_half(&self, schema: &Schema) -> Result<()> {
         self.index_places(schema).await?;
         self.drop_helpers(schema).await?;
+        self.set_logged(schema, false).await?;
         let pending = self.pending(&schema.after_load).await?;
         let is_index = |ddl: &&Ddl| matches!(ddl.kind.as_str(), "index" | "constraint");
         let (indexes, others): (Vec<&Ddl>, Vec<&Ddl>) = pending.into_iter().partition(is_index);
@@ -275,6 +358,20 @@ impl Builder<'_> {
         });
         futures::future::try_join_all(work).await.map(drop)
     }
+}
+
+/// Whether these columns are what a table's rows are found by.
+fn is_key(table: &TableSpec, columns: &[String]) -> bool {
+    let TableKey::Columns(key) = &table.key else { return false };
+    let key = key.iter().map(|at| table.columns.get(*at as usize).map(|column| &column.name));
+    key.eq(columns.iter().map(Some))
+}
+
+/// The columns of a primary key, from the statement that makes it.
+fn primary_key(sql: &str) -> Option<Vec<String>> {
+    let (_, list) = sql.split_once(" PRIMARY KEY (")?;
+    let (list, _) = list.split_once(')')?;
+    Some(list.split(", ").map(|name| name.trim_matches('"').replace("\"\"", "\"")).collect())
 }
 
 /// Makes one object and remembers it, in one transaction. One that lost a deadlock is tried again.

@@ -68,17 +68,30 @@ async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
         let sql = format!("ALTER DATABASE {} OWNER TO {}", quote(&name), quote(role));
         try_to(item, conn, &sql).await?;
     }
-    let (schemas, others): (Vec<_>, Vec<_>) =
-        with_prefix(schema, "owner/").partition(|(what, _)| what.starts_with("SCHEMA "));
-    for (what, role) in schemas.into_iter().chain(others) {
-        if !roles.iter().any(|known| known == role) {
-            missing.insert(role);
-            continue;
+    // Sequences last: those that belong to a column have its table's owner by then, and can have no other.
+    let rank = |what: &str| match what.split(' ').next() {
+        Some("SCHEMA") => 0,
+        Some("SEQUENCE") => 2,
+        _ => 1,
+    };
+    let mut owned: Vec<(&str, &str)> = with_prefix(schema, "owner/").collect();
+    owned.sort_by_key(|(what, _)| rank(what));
+    let (schemas, others) = owned.split_at(owned.partition_point(|(what, _)| rank(what) == 0));
+    // Who is to own something in a schema may need a grant on the schema.
+    let (on_schemas, grants): (Vec<_>, Vec<_>) = with_prefix(schema, "grant/")
+        .map(|(_, grant)| grant)
+        .partition(|grant| grant.contains(" ON SCHEMA "));
+    for (owned, grants) in [(schemas, on_schemas), (others, grants)] {
+        for (what, role) in owned {
+            if !roles.iter().any(|known| known == role) {
+                missing.insert(*role);
+                continue;
+            }
+            attempt(item, conn, &format!("ALTER {what} OWNER TO {}", quote(role))).await?;
         }
-        attempt(item, conn, &format!("ALTER {what} OWNER TO {}", quote(role))).await?;
-    }
-    for (_, grant) in with_prefix(schema, "grant/") {
-        attempt(item, conn, grant).await?;
+        for grant in grants {
+            attempt(item, conn, grant).await?;
+        }
     }
     if !missing.is_empty() {
         tracing::info!(item, roles = ?missing, "objects of these roles stay with the loading role");

@@ -16,8 +16,8 @@ use crate::shape::Shape;
 /// Bytes that are sent with one message.
 const PIECE: usize = 256 << 10;
 
-/// An end of a range: whether the upper one, and its key.
-type End = (bool, Option<Vec<u8>>);
+/// An end of a range: whether the upper one, and the digest of its key, since there may be many.
+type End = (bool, Option<Digest>);
 
 /// What is known of a table's rows since `prepare`: ranges that nobody has touched need not be emptied.
 #[derive(Default)]
@@ -35,9 +35,9 @@ impl Fresh {
     /// that overlap begin or end at the same key; a load from another view begins with `prepare`.
     pub fn take(&mut self, table: &TableName, range: &KeyRange) -> bool {
         let Some(ends) = self.tables.get_mut(table) else { return false };
-        let bytes = |key: &Option<Key>| key.as_ref().map(|key| key.0.to_vec());
-        let after = ends.insert((false, bytes(&range.after)));
-        let until = ends.insert((true, bytes(&range.until)));
+        let digest = |key: &Option<Key>| key.as_ref().map(|key| Digest::of(&key.0));
+        let after = ends.insert((false, digest(&range.after)));
+        let until = ends.insert((true, digest(&range.until)));
         after && until
     }
 }

@@ -18,7 +18,7 @@ use crate::Settings;
 use crate::accounts::Accounts;
 use crate::connect::Conn;
 use crate::error::failed;
-use crate::sql::{list, literal, quote};
+use crate::sql::{assignment, literal, quote};
 
 /// Longest name of the server, in bytes.
 const LONGEST: usize = 63;
@@ -27,11 +27,6 @@ const TRIES: u32 = 40;
 const BETWEEN: Duration = Duration::from_millis(50);
 /// What stands between a database's own comment and the marks.
 const MARK: &str = "\nhandover: ";
-/// Settings that load code into every session.
-const DANGEROUS: [&str; 3] = ["session_preload_libraries", "local_preload_libraries", "role"];
-/// Settings whose value is a list of names.
-const LISTS: [&str; 2] = ["search_path", "temp_tablespaces"];
-
 /// A database's final place and its neighbours.
 pub struct Place {
     pub dataset: DatasetName,
@@ -168,6 +163,14 @@ impl Place {
 
     /// Makes the roles that move with the database.
     pub async fn make_accounts(&self, schema: &Schema) -> Result<()> {
+        let wanted = crate::accounts::names(schema);
+        if let Some(name) = wanted.into_iter().find(|name| !self.settings.accounts.iter().any(|n| n == name))
+        {
+            let what = format!("the source sends the role {name}, which the target's `url` does not name");
+            return Err(Failure::operator(self.item(), what).hint(format!(
+                "add it to `accounts` in the target's `url` too (accounts={name}), or take it out of the source's"
+            )));
+        }
         self.accounts(&self.writer().await?).make(schema, &self.migration).await
     }
 
@@ -236,19 +239,12 @@ impl Place {
     async fn set(&self, admin: &Conn, schema: &Schema) -> Result<()> {
         for (name, value) in &schema.settings {
             let Some(name) = name.strip_prefix("set/") else { continue };
-            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.');
-            if !plain || DANGEROUS.contains(&name) {
+            let Some(setting) = assignment(name, value) else {
                 let what = format!("the source's database sets {name}, which is not carried over");
                 return Err(Failure::operator(self.item(), what)
                     .hint(format!("ALTER DATABASE … RESET {name} at the source, then resume")));
-            }
-            let value = if LISTS.contains(&name.to_ascii_lowercase().as_str()) {
-                list(value).iter().map(|item| literal(item)).collect::<Vec<_>>().join(", ")
-            } else {
-                literal(value)
             };
-            let name = name.split('.').map(quote).collect::<Vec<_>>().join(".");
-            let sql = format!("ALTER DATABASE {} SET {name} = {value}", quote(&self.partial));
+            let sql = format!("ALTER DATABASE {} SET {setting}", quote(&self.partial));
             admin
                 .batch_execute(&sql)
                 .await
@@ -257,12 +253,13 @@ impl Place {
         Ok(())
     }
 
-    /// Runs a statement that needs some databases without sessions, ending those that are there.
+    /// Runs a statement that needs some databases without sessions, ending those that are there. Not the server's own, such
+    /// as autovacuum's, which only a superuser may end: they give way by themselves.
     async fn alone(&self, admin: &Conn, databases: &[&str], sql: &str, what: &str) -> Result<()> {
         let names: Vec<String> = databases.iter().map(|name| literal(name)).collect();
         let terminate = format!(
             "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-             WHERE datname IN ({}) AND pid <> pg_catalog.pg_backend_pid()",
+             WHERE datname IN ({}) AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL",
             names.join(", ")
         );
         let mut tries = 0;
@@ -382,6 +379,6 @@ mod tests {
 
     #[test]
     fn lists_of_names_are_taken_apart() {
-        assert_eq!(list("\"$user\", public, \"a\"\"b, c\""), ["$user", "public", "a\"b, c"]);
+        assert_eq!(crate::sql::list("\"$user\", public, \"a\"\"b, c\""), ["$user", "public", "a\"b, c"]);
     }
 }

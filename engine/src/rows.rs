@@ -5,6 +5,7 @@
 //! with a backslash. This is the text form of PostgreSQL's `COPY` (PostgreSQL manual, COPY, "Text Format"), which
 //! MariaDB's `LOAD DATA` reads too. What stands inside a value is the database engine's own affair.
 
+mod fresh;
 pub mod schema;
 pub mod text;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::name::LeaseId;
 
+pub use fresh::Fresh;
 pub use schema::{ColumnSpec, Ddl, Schema, TableKey, TableSpec};
 
 /// A table's name; `schema` is empty where the engine has none (SQLite).

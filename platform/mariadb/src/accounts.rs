@@ -7,7 +7,7 @@ use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::rows::Ddl;
 
-use crate::catalog::create::scan;
+use crate::catalog::create::{scan, split};
 use crate::session::Session;
 use crate::sql::{immediate, quote};
 
@@ -164,6 +164,50 @@ pub fn ddl(account: &Account, statements: Vec<String>) -> impl Iterator<Item = D
     statements.into_iter().map(move |sql| Ddl { kind: KIND.to_owned(), name: name.clone(), sql })
 }
 
+/// Refuses a schema with an account that is not allowed.
+pub fn check(item: &str, statements: &[Ddl], allowed: &[Account]) -> Result<()> {
+    let is_allowed = |ddl: &&Ddl| ddl.name.parse().is_ok_and(|account| allowed.contains(&account));
+    let Some(other) = statements.iter().find(|ddl| ddl.kind == KIND && !is_allowed(ddl)) else {
+        return Ok(());
+    };
+    let what = format!("the source sends the account {}, which `accounts` does not name here", other.name);
+    let option = other.name.replace('%', "%25").replace(' ', "%20");
+    let hint = format!(
+        "add `accounts={option}` to the target's `url` in its appliance.toml, or take it out of the source's"
+    );
+    Err(Failure::operator(item, what).hint(hint))
+}
+
+/// A statement is about this account and no other: nothing may follow it unseen.
+fn is_about(statement: &str, quoted: &str) -> bool {
+    if hides_something(statement) {
+        return false;
+    }
+    let own = |head: &str| statement.strip_prefix(head)?.strip_prefix(quoted);
+    if let Some(rest) = own("CREATE USER ").or_else(|| own("ALTER USER ")) {
+        return (rest.is_empty() || rest.starts_with(' ')) && split(rest, ',').len() == 1;
+    }
+    let options = grant(statement).and_then(|(_, _, to)| to.strip_prefix(quoted));
+    options.is_some_and(|options| ["", " WITH GRANT OPTION"].contains(&options))
+}
+
+/// A grant's privileges, object, and the account with what follows it.
+fn grant(statement: &str) -> Option<(&str, &str, &str)> {
+    let (privileges, rest) = split_at_word(statement.strip_prefix("GRANT ")?, " ON ")?;
+    let (object, to) = split_at_word(rest, " TO ")?;
+    Some((privileges, object, to))
+}
+
+/// Outside of quotes there is a comment, which might hold quotes.
+fn hides_something(statement: &str) -> bool {
+    let mut found = false;
+    scan(statement, |_, _, rest| {
+        found |= ["/*", "--", "#", ";"].iter().any(|sign| rest.starts_with(sign));
+        !found
+    });
+    found
+}
+
 /// Makes an account that is not there. The session must be in the database.
 pub async fn make(
     session: &mut Session,
@@ -174,24 +218,16 @@ pub async fn make(
     let what = format!("the account {account} cannot be made");
     let quoted = account.quoted();
     for statement in statements {
-        let is_its_own = ["CREATE USER ", "ALTER USER "]
-            .iter()
-            .any(|head| statement.strip_prefix(head).is_some_and(|rest| rest.starts_with(&quoted)));
-        let grant = statement.strip_prefix("GRANT ").and_then(|rest| split_at_word(rest, " ON "));
-        let statement = match grant.and_then(|(privileges, rest)| {
-            let (object, to) = split_at_word(rest, " TO ")?;
-            to.starts_with(&quoted).then_some((privileges, object, to))
-        }) {
+        if !is_about(statement, &quoted) {
+            let what = format!("{what}: the source's definition of it is about something else");
+            return Err(Failure::permanent(session.item().to_owned(), what));
+        }
+        let statement = match grant(statement) {
             // In a grant, `_` in a database's name stands for any character.
             Some((privileges, ALL, to)) => {
                 format!("GRANT {privileges} ON {}.* TO {to}", quote(&escaped(database)))
             }
-            Some(_) => (*statement).to_owned(),
-            None if is_its_own => (*statement).to_owned(),
-            None => {
-                let what = format!("{what}: the source's definition of it is about something else");
-                return Err(Failure::permanent(session.item().to_owned(), what));
-            }
+            _ => (*statement).to_owned(),
         };
         session
             .run(&what, &immediate(&statement))
@@ -201,6 +237,7 @@ pub async fn make(
     Ok(())
 }
 
+/// How an account can be made that the agent's own may not make.
 const MAKES: &str = "GRANT CREATE USER ON *.* TO the agent's account, and what it is to give to others WITH GRANT OPTION; or make the \
                      account yourself: one that is there already is left alone";
 
@@ -257,6 +294,25 @@ mod tests {
         );
         assert_eq!("app".parse::<Account>().unwrap().to_string(), "app@%");
         assert!("@h".parse::<Account>().is_err() && "u@".parse::<Account>().is_err());
+    }
+
+    #[test]
+    fn statements_make_no_other_account() {
+        for (statement, expected) in [
+            ("CREATE USER `a`@`h` IDENTIFIED BY PASSWORD '*AB,' WITH MAX_USER_CONNECTIONS 7", true),
+            ("CREATE USER `a`@`h`", true),
+            ("ALTER USER `a`@`h` ACCOUNT LOCK", true),
+            ("GRANT SELECT (`a TO b`), INSERT ON `t` TO `a`@`h` WITH GRANT OPTION", true),
+            ("CREATE USER `a`@`h`, `evil`@`%`", false),
+            ("CREATE USER `a`@`h` /* ' */, `evil`@`%` -- '", false),
+            ("GRANT ALL ON *.* TO `a`@`h`, `evil`@`%`", false),
+            ("GRANT ALL ON *.* TO `a`@`h` IDENTIFIED BY 'x'", false),
+            ("GRANT ALL /*'*/ ON *.* TO `evil`@`%` -- ' ON * TO `a`@`h`", false),
+            ("GRANT `r` TO `a`@`h`", false),
+            ("DROP USER `a`@`h`", false),
+        ] {
+            assert_eq!(is_about(statement, "`a`@`h`"), expected, "{statement}");
+        }
     }
 
     #[test]

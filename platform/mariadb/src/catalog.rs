@@ -3,6 +3,7 @@
 mod columns;
 pub mod create;
 mod objects;
+mod trigger;
 mod wide;
 
 use std::collections::{BTreeMap, BTreeSet};

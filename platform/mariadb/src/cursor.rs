@@ -279,6 +279,7 @@ impl<'a> Reading<'a> {
                 text::escape_into(block, &piece);
             }
         }
+        session.let_go().await?;
         if read == bytes {
             return Ok(());
         }

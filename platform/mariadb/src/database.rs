@@ -43,13 +43,6 @@ pub fn facts(catalog: &Catalog, settings: &Settings) -> DatabaseFacts {
         })
         .collect();
     tables.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
-    let mut notes = catalog.notes.clone();
-    let accounts: Vec<String> = settings.accounts.iter().map(ToString::to_string).collect();
-    notes.push(if accounts.is_empty() {
-        "accounts and their grants do not move (the URL's option `accounts`)".to_owned()
-    } else {
-        format!("the accounts {} move, with their passwords and grants on this database", accounts.join(", "))
-    });
     DatabaseFacts {
         engine: schema.engine.clone(),
         version: schema.version.clone(),
@@ -57,8 +50,20 @@ pub fn facts(catalog: &Catalog, settings: &Settings) -> DatabaseFacts {
         structure: Some(schema.structure()),
         bytes: tables.iter().map(|table| table.bytes).sum(),
         tables,
-        notes,
+        notes: catalog.notes.clone(),
     }
+}
+
+/// Which accounts move.
+fn note(settings: &Settings) -> String {
+    if settings.accounts.is_empty() {
+        return "accounts and their grants do not move (the URL's option `accounts`)".to_owned();
+    }
+    let accounts: Vec<String> = settings.accounts.iter().map(ToString::to_string).collect();
+    let accounts = accounts.join(", ");
+    format!(
+        "the accounts {accounts} move, with their passwords and grants on this database; the target's URL must name them too"
+    )
 }
 
 #[async_trait]
@@ -68,6 +73,7 @@ impl Database for MariaDatabase {
         session.enter(&self.settings.database).await?;
         let mut catalog = catalog::read(&mut session, &self.settings.database, &self.exclude).await?;
         catalog::accounts(&mut session, &self.settings, &mut catalog).await?;
+        catalog.notes.push(note(&self.settings));
         Ok(facts(&catalog, &self.settings))
     }
 

@@ -27,20 +27,23 @@ pub async fn way(session: &mut Session) -> Result<Way> {
     Ok(if row.text(0) == "1" { Way::File } else { Way::Statements(row.number(1)) })
 }
 
-/// Makes a chunk's range hold exactly its rows. To be called inside a transaction.
+/// Makes a chunk's range hold exactly its rows; `fresh`: it certainly holds none. To be called inside a transaction.
 pub async fn apply(
     session: &mut Session,
     database: &str,
     shape: &Shape,
     way: Way,
     chunk: &RowsChunk,
+    fresh: bool,
 ) -> Result<()> {
     let range = &chunk.header.range;
     let failed = |session: &Session, error| session.failed(Some(shape.name()), WHAT, error);
-    // Most ranges are empty before: asking is cheaper than deleting.
-    let any = session.try_record(&shape.any(database, range)?).await;
-    if any.map_err(|e| failed(session, e))?.is_some() {
-        session.run_on(shape.name(), WHAT, &shape.delete(database, range)?).await?;
+    // Many ranges are empty before: asking is cheaper than deleting.
+    if !fresh {
+        let any = session.try_record(&shape.any(database, range)?).await;
+        if any.map_err(|e| failed(session, e))?.is_some() {
+            session.run_on(shape.name(), WHAT, &shape.delete(database, range)?).await?;
+        }
     }
     if chunk.block.is_empty() {
         return Ok(());

@@ -53,6 +53,8 @@ pub enum Role {
 pub struct Session {
     conn: Conn,
     item: String,
+    /// Its transaction can go back to its beginning.
+    marked: bool,
 }
 
 /// What an error is told about: the dataset, and a table of it.
@@ -95,7 +97,7 @@ impl Session {
         let item = item(dataset, settings);
         let options = options(dataset, settings)?;
         let conn = Conn::new(options).await.map_err(|e| failed(&item, "cannot be connected to", e))?;
-        let mut session = Self { conn, item };
+        let mut session = Self { conn, item, marked: false };
         session.reset(role).await?;
         // Not every server has these; none of them changes what is read.
         for limit in [
@@ -115,7 +117,8 @@ impl Session {
     pub async fn reset(&mut self, role: Role) -> Result<()> {
         let modes = match role {
             Role::Reader => "ALLOW_INVALID_DATES",
-            Role::Loader => "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES",
+            // An engine that is not there is refused, not replaced.
+            Role::Loader => "NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION",
         };
         self.run(
             "cannot be set up",
@@ -131,6 +134,8 @@ impl Session {
 
     async fn set_up_loader(&mut self, settings: &Settings) -> Result<()> {
         let _ = self.conn.query_drop("SET innodb_strict_mode = 0").await;
+        // The source holds rows that were there before a check, or went round it: they move as they are.
+        let _ = self.conn.query_drop("SET check_constraint_checks = 0").await;
         // Tables with system versioning are altered too: they get positions for the load, and indexes after it.
         let _ = self.conn.query_drop("SET system_versioning_alter_history = KEEP").await;
         let format = self.record("cannot be set up", "SELECT @@log_bin, @@binlog_format").await?;
@@ -160,6 +165,24 @@ impl Session {
     /// Runs a statement.
     pub async fn run(&mut self, what: &str, statement: &str) -> Result<()> {
         self.conn.query_drop(statement).await.map_err(|e| failed(&self.item, what, e))
+    }
+
+    /// Runs a statement; the driver's or server's error where it fails.
+    pub async fn try_run(&mut self, statement: &str) -> std::result::Result<(), mysql_async::Error> {
+        self.conn.query_drop(statement).await
+    }
+
+    /// Marks the place in a transaction that [`Self::let_go`] goes back to.
+    pub async fn mark(&mut self, what: &str) -> Result<()> {
+        self.run(what, "SAVEPOINT handover").await?;
+        self.marked = true;
+        Ok(())
+    }
+
+    /// Lets go of the tables that were read since the mark, so that others may alter them. What the transaction sees stays
+    /// the same. Without a mark, nothing is held.
+    pub async fn let_go(&mut self) -> std::result::Result<(), mysql_async::Error> {
+        if self.marked { self.try_run("ROLLBACK TO SAVEPOINT handover").await } else { Ok(()) }
     }
 
     /// Runs a statement about a table.
@@ -203,10 +226,15 @@ impl Session {
         Ok(row.map(record))
     }
 
+    /// Like [`Self::records`], with the server's error number where it refuses.
+    pub async fn try_records(&mut self, query: &str) -> std::result::Result<Vec<Record>, mysql_async::Error> {
+        let rows: Vec<Row> = self.conn.query(query).await?;
+        Ok(rows.into_iter().map(record).collect())
+    }
+
     /// The first values of a small result's rows, with the server's error number where it refuses.
     pub async fn texts(&mut self, query: &str) -> std::result::Result<Vec<String>, mysql_async::Error> {
-        let rows: Vec<Row> = self.conn.query(query).await?;
-        Ok(rows.into_iter().map(|row| record(row).text(0)).collect())
+        Ok(self.try_records(query).await?.iter().map(|row| row.text(0)).collect())
     }
 
     /// Uses a database.

@@ -33,7 +33,7 @@ pub struct Settings {
     pub connections: usize,
     /// Loading is written to the target's binary log (default). Without, replicas of the target do not get the rows.
     pub binlog: bool,
-    /// Source only: accounts that move with the database.
+    /// Accounts that move with the database: at the source those that are sent, at the target those that may be made.
     pub accounts: Vec<Account>,
 }
 
@@ -69,7 +69,7 @@ impl Settings {
     /// Reads `mariadb://user:password@host:port/database?option=value&…`.
     ///
     /// Options: `socket=/path`, `password_file=/path`, `tls=required`, `ca=/path`, `connections=4`, `binlog=off`,
-    /// `accounts=app@localhost,report@%25`.
+    /// `accounts=app@localhost,report@%25`. Accounts move only when the URLs of both sides name them.
     pub fn parse(url: &str) -> Result<Self, BadSettings> {
         let rest = url
             .strip_prefix("mariadb://")

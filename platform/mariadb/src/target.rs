@@ -16,7 +16,7 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{DatabaseTarget, Result};
-use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
+use handover_engine::rows::{Fresh, KeyRange, RowsChunk, Schema, TableName};
 use tokio::sync::Mutex;
 
 use self::place::{Names, State};
@@ -26,7 +26,7 @@ use crate::load::{self, Way};
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 use crate::shape::POSITION;
-use crate::{database, sql};
+use crate::{accounts, database, sql};
 
 /// How often a transaction that others stood in the way of is tried at once.
 const ATTEMPTS: usize = 5;
@@ -39,6 +39,7 @@ pub struct MariaTarget {
     names: Names,
     idle: Mutex<Vec<Session>>,
     current: Mutex<Option<Arc<Current>>>,
+    fresh: Mutex<Fresh>,
 }
 
 /// What is being built (or, when nothing is, what was published), as its server told last.
@@ -61,6 +62,7 @@ impl MariaTarget {
             names,
             idle: Mutex::default(),
             current: Mutex::default(),
+            fresh: Mutex::default(),
         }
     }
 
@@ -87,6 +89,20 @@ impl MariaTarget {
 
     async fn forget_current(&self) {
         *self.current.lock().await = None;
+        self.fresh.lock().await.clear();
+    }
+
+    /// Accounts are made for the source only where this side names them too: it is this server that they get into.
+    fn check_accounts(&self, schema: &Schema) -> Result<()> {
+        let item = format!("{}, {}", self.dataset, self.settings.location());
+        accounts::check(&item, &schema.after_load, &self.settings.accounts)
+    }
+
+    async fn publish_built(&self, session: &mut Session, state: &mut State) -> Result<()> {
+        if let Some(schema) = &state.schema {
+            self.check_accounts(schema)?;
+        }
+        publish::publish(session, &self.names, state).await
     }
 
     fn unprepared(&self) -> Failure {
@@ -123,7 +139,9 @@ impl MariaTarget {
         session.run("no transaction can begin", "START TRANSACTION").await?;
         for chunk in chunks {
             let shape = current.catalog.shape(&chunk.header.table)?;
-            let done = load::apply(&mut session, &current.database, &shape, current.way, chunk).await;
+            let is_fresh = self.fresh.lock().await.take(&chunk.header.table, &chunk.header.range);
+            let done =
+                load::apply(&mut session, &current.database, &shape, current.way, chunk, is_fresh).await;
             if let Err(failure) = done {
                 let _ = session.run("rows cannot be taken back", "ROLLBACK").await;
                 return Err(failure);
@@ -131,6 +149,21 @@ impl MariaTarget {
         }
         session.run("rows cannot be committed", "COMMIT").await?;
         self.keep(session).await;
+        Ok(())
+    }
+
+    /// Notes which tables are empty. Their ranges are not asked for rows: while the first load into an empty table is under way,
+    /// a server (10.11.19) was seen to stand still for good, that `LOAD DATA` and the queries that estimate ranges of
+    /// the same table each waiting for the other inside InnoDB.
+    async fn look_for_rows(&self, session: &mut Session, schema: &Schema) -> Result<()> {
+        let mut fresh = self.fresh.lock().await;
+        for table in &schema.tables {
+            let name = format!("{}.{}", sql::quote(&self.names.build), sql::quote(&table.name.name));
+            let query = format!("SELECT 1 FROM {name} LIMIT 1");
+            if session.records("tables cannot be looked at", &query).await?.is_empty() {
+                fresh.empty(&table.name);
+            }
+        }
         Ok(())
     }
 
@@ -167,18 +200,20 @@ impl DatabaseTarget for MariaTarget {
     }
 
     async fn prepare(&self, schema: &Schema) -> Result<()> {
+        self.check_accounts(schema)?;
         self.forget_current().await;
         let mut session = self.fresh_session().await?;
         let mut state = place::begin(&mut session, &self.names, &self.migration, schema).await?;
         if state.publishing {
             // The last publication was interrupted: it is ended first.
-            publish::publish(&mut session, &self.names, &mut state).await?;
+            self.publish_built(&mut session, &mut state).await?;
         }
         if !state.building {
             (state.building, state.schema) = (true, None);
             place::write(&mut session, &self.names, &state).await?;
         }
         build::prepare(&mut session, &self.names, &state, schema).await?;
+        self.look_for_rows(&mut session, schema).await?;
         self.keep(session).await;
         Ok(())
     }
@@ -207,6 +242,7 @@ impl DatabaseTarget for MariaTarget {
     }
 
     async fn finish(&self, schema: &Schema) -> Result<()> {
+        self.check_accounts(schema)?;
         let (mut session, state) = self.open().await?;
         let mut state = state.filter(|state| state.building).ok_or_else(|| self.unprepared())?;
         state.schema = Some(schema.clone());
@@ -260,7 +296,7 @@ impl DatabaseTarget for MariaTarget {
         self.forget_current().await;
         let (mut session, state) = self.open().await?;
         let mut state = state.ok_or_else(|| self.unprepared())?;
-        publish::publish(&mut session, &self.names, &mut state).await?;
+        self.publish_built(&mut session, &mut state).await?;
         self.keep(session).await;
         Ok(())
     }

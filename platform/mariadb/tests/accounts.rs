@@ -38,9 +38,9 @@ fn source(server: &Server, db: &str, accounts: &str) -> MariaDatabase {
     MariaDatabase::new("wiki".parse().unwrap(), settings(server, db, accounts), Vec::new())
 }
 
-fn target(server: &Server, db: &str) -> MariaTarget {
+fn target(server: &Server, db: &str, accounts: &str) -> MariaTarget {
     let migration: MigrationId = "accounts".parse().unwrap();
-    MariaTarget::new("wiki".parse().unwrap(), server.settings(db), &migration)
+    MariaTarget::new("wiki".parse().unwrap(), settings(server, db, accounts), &migration)
 }
 
 /// One pass, to its end.
@@ -66,11 +66,12 @@ fn grants(server: &Server, account: &str) -> String {
 async fn accounts_arrive_with_their_grants_and_go_with_an_undo() {
     let [from, to] = [(), ()].map(|()| Server::start(&["--local-infile=1"]));
     let db = appliance(&from, "shop");
-    let source = source(&from, &db, "shop_app@localhost,shop%20%C3%B6@10.%25");
+    let both = "shop_app@localhost,shop%20%C3%B6@10.%25";
+    let source = source(&from, &db, both);
     let notes = source.facts().await.unwrap().notes.join("\n");
     assert!(notes.contains("shop_app@localhost") && notes.contains("help_topic"), "{notes}");
     let landed = to.database("my_shop", "");
-    let target = target(&to, &landed);
+    let target = target(&to, &landed, both);
     pass(&source, &target).await.unwrap();
     for account in ["shop_app@localhost", "`shop ö`@'10.%'"] {
         let escaped = landed.replace('_', "\\\\_");
@@ -95,7 +96,7 @@ async fn an_account_that_is_there_is_left_alone() {
     to.sql("", "CREATE USER shop_app@localhost IDENTIFIED BY 'of the target'");
     let before = grants(&to, "shop_app@localhost");
     let landed = to.database("shop_to", "");
-    let target = target(&to, &landed);
+    let target = target(&to, &landed, "shop_app@localhost");
     pass(&source(&from, &db, "shop_app@localhost"), &target).await.unwrap();
     assert_eq!(grants(&to, "shop_app@localhost"), before);
     target.undo().await.unwrap();
@@ -132,7 +133,7 @@ async fn what_cannot_be_read_or_made_is_named() {
              GRANT ALL ON `{landed}\\_\\_handover\\_%`.* TO loader@localhost"
         ),
     );
-    let url = to.url(&landed).replace("root@", "loader@");
+    let url = to.url(&landed).replace("root@", "loader@") + "&accounts=shop_app@localhost";
     let migration: MigrationId = "accounts".parse().unwrap();
     let target = MariaTarget::new("wiki".parse().unwrap(), Settings::parse(&url).unwrap(), &migration);
     let source = source(&from, &db, "shop_app@localhost");
@@ -145,4 +146,29 @@ async fn what_cannot_be_read_or_made_is_named() {
     to.sql("", &format!("GRANT CREATE USER, PROCESS ON *.* TO loader@localhost WITH GRANT OPTION; GRANT ALL ON `{landed}`.* TO loader@localhost WITH GRANT OPTION"));
     target.publish().await.unwrap();
     assert!(grants(&to, "shop_app@localhost").contains("PROCEDURE"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_the_target_does_not_name_is_refused() {
+    let [from, to] = [(), ()].map(|()| Server::start(&["--local-infile=1"]));
+    let db = appliance(&from, "shop");
+    let both = source(&from, &db, "shop_app@localhost,shop%20%C3%B6@10.%25");
+    let landed = to.fresh("shop_to");
+    let target = target(&to, &landed, "shop_app@localhost");
+    let schema = both.snapshot().await.unwrap().schema().clone();
+    for refused in [target.prepare(&schema).await.unwrap_err(), pass(&both, &target).await.unwrap_err()] {
+        assert!(refused.class == Class::NeedsOperator && refused.what.contains("shop ö@10.%"), "{refused:?}");
+        assert!(refused.hint.contains("accounts=shop%20ö@10.%25") && refused.hint.contains("appliance.toml"));
+    }
+    let left = format!("SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name LIKE '{landed}%'");
+    assert_eq!(to.sql("", &left).trim(), "0", "something was made nevertheless");
+    // One that comes with the last schema only, or was taken from the URL since, is not made either.
+    let one = source(&from, &db, "shop_app@localhost").snapshot().await.unwrap();
+    target.prepare(one.schema()).await.unwrap();
+    assert!(target.finish(&schema).await.is_err());
+    target.finish(one.schema()).await.unwrap();
+    let none = MariaTarget::new("wiki".parse().unwrap(), to.settings(&landed), &"accounts".parse().unwrap());
+    assert!(none.publish().await.unwrap_err().what.contains("shop_app@localhost"));
+    target.publish().await.unwrap();
+    assert_eq!(to.sql("", "SELECT user FROM mysql.global_priv WHERE user LIKE 'shop%'"), "shop_app\n");
 }

@@ -232,3 +232,140 @@ async fn a_source_that_is_killed_is_waited_for_and_read_anew() {
         whole.header.digest
     );
 }
+
+#[tokio::test]
+async fn an_engine_that_the_target_lacks_is_named() {
+    let server = Server::shared();
+    let db = server.database("engine", "CREATE TABLE t (id INT PRIMARY KEY)");
+    let mut schema = view(&server, &db).await.schema().clone();
+    schema.before_load[0].sql = schema.before_load[0].sql.replace("ENGINE=InnoDB", "ENGINE=FromTheFuture");
+    let target = target(server.settings(&server.fresh("engine_to")));
+    let failure = target.prepare(&schema).await.unwrap_err();
+    check(&failure, Class::NeedsOperator, &["table t", "FromTheFuture", "storage engine"]);
+    target.undo().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_larger_than_any_packet_is_kept() {
+    let server = Server::start(&["--local-infile=1", "--max-allowed-packet=1M"]);
+    let mut tables = TABLES.to_owned();
+    for table in 0..24 {
+        let columns: Vec<String> =
+            (0..25).map(|column| format!("c{column} INT COMMENT '{}'", "é".repeat(1000))).collect();
+        tables += &format!("CREATE TABLE wide{table} (id INT PRIMARY KEY, {});", columns.join(", "));
+    }
+    let db = server.database("vast", &tables);
+    let view = view(&server, &db).await;
+    assert!(serde_json::to_vec(view.schema()).unwrap().len() > 1 << 20);
+    // What stood there before is as large.
+    let to = server.database("vast_to", &tables.replace("wide", "old"));
+    let target = target(server.settings(&to));
+    target.prepare(view.schema()).await.unwrap();
+    load(&*view, &target).await.unwrap();
+    target.finish(view.schema()).await.unwrap();
+    target.publish().await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+    assert_eq!(server.sql(&to, "SHOW TABLES LIKE 'wide%'").lines().count(), 24);
+    target.undo().await.unwrap();
+    assert_eq!(server.sql(&to, "SHOW TABLES LIKE 'old%'").lines().count(), 24);
+    assert_eq!(build(&server, &to), "");
+}
+
+#[tokio::test]
+async fn the_state_of_an_older_release_is_read() {
+    let server = Server::shared();
+    let db = server.database("older", TABLES);
+    let view = view(&server, &db).await;
+    let to = server.fresh("older_to");
+    let target = target(server.settings(&to));
+    target.prepare(view.schema()).await.unwrap();
+    load(&*view, &target).await.unwrap();
+    target.finish(view.schema()).await.unwrap();
+    server.sql(&build(&server, &to), "UPDATE __handover_state SET k = 'state'");
+    target.publish().await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+    target.undo().await.unwrap();
+}
+
+#[tokio::test]
+async fn positions_that_were_not_completed_are_completed() {
+    let server = Server::shared();
+    let db = server.database("positions", "CREATE TABLE t (a INT); INSERT INTO t VALUES (3), (1), (2)");
+    let view = view(&server, &db).await;
+    let to = server.fresh("positions_to");
+    let target = target(server.settings(&to));
+    let positions = "SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = DATABASE() AND table_name = 't'";
+    for interrupted in ["DROP INDEX __handover_pos", "DROP INDEX __handover_pos, DROP COLUMN __handover_pos"]
+    {
+        target.prepare(view.schema()).await.unwrap();
+        let place = build(&server, &to);
+        server.sql(&place, &format!("ALTER TABLE t {interrupted}; INSERT INTO t (a) VALUES (7), (8)"));
+        target.prepare(view.schema()).await.unwrap();
+        assert_eq!(server.sql(&place, positions).trim(), "1", "{interrupted}");
+    }
+    load(&*view, &target).await.unwrap();
+    target.finish(view.schema()).await.unwrap();
+    target.publish().await.unwrap();
+    assert_eq!(server.sql(&to, "SELECT * FROM t"), "3\n1\n2\n");
+    target.undo().await.unwrap();
+}
+
+#[tokio::test]
+async fn leftovers_of_the_last_publication_are_in_nobodys_way() {
+    let server = Server::shared();
+    let db = server.database("leftover", TABLES);
+    let view = view(&server, &db).await;
+    let to = server.database("leftover_to", "CREATE TABLE t (old INT)");
+    let target = target(server.settings(&to));
+    for pass in 0..2 {
+        target.prepare(view.schema()).await.unwrap();
+        load(&*view, &target).await.unwrap();
+        target.finish(view.schema()).await.unwrap();
+        if pass == 1 {
+            let place = build(&server, &to).lines().next().unwrap().to_owned();
+            server
+                .sql("", &format!("CREATE DATABASE `{place}_gone`; CREATE TABLE `{place}_gone`.t (id INT)"));
+        }
+        target.publish().await.unwrap();
+    }
+    assert!(!build(&server, &to).contains("gone"));
+    assert_eq!(server.sql(&to, "SELECT COUNT(*) FROM t").trim(), "20000");
+    target.undo().await.unwrap();
+    assert_eq!(server.sql(&to, "SHOW TABLES; SELECT COUNT(*) FROM t"), "t\n0\n");
+}
+
+/// The server ends the statement of an agent that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finish_that_is_overtaken_by_the_former_one_goes_on() {
+    let server = Arc::new(Server::start(&["--local-infile=1"]));
+    let db = server.database(
+        "overtaken",
+        "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(300), n INT, KEY v (v), KEY n (n), KEY vn (v, n), KEY nv (n, v));
+         INSERT INTO t SELECT seq, CONCAT(MD5(seq), REPEAT('x', 200)), seq FROM seq_1_to_150000;
+         CREATE TABLE p (n INT, v VARCHAR(300)); INSERT INTO p SELECT n, v FROM t;",
+    );
+    let view = view(&server, &db).await;
+    for only in ["t", "p"] {
+        let to = server.fresh("overtaken_to");
+        let former = Arc::new(target(server.settings(&to)));
+        former.prepare(view.schema()).await.unwrap();
+        let chunk = view.read(&TableName::plain(only), &KeyRange::default(), u64::MAX).await.unwrap();
+        former.apply(&[chunk]).await.unwrap();
+        let place = build(&server, &to);
+        let running = tokio::spawn({
+            let (former, view) = (former.clone(), view.clone());
+            async move { former.finish(view.schema()).await }
+        });
+        let altering = format!(
+            "SELECT 1 FROM information_schema.processlist WHERE db = '{place}' AND info LIKE '%ALTER TABLE `{only}`%'"
+        );
+        while server.sql("", &altering).is_empty() {
+            assert!(!running.is_finished(), "there was nothing to overtake");
+        }
+        running.abort();
+        let _ = running.await;
+        target(server.settings(&to)).finish(view.schema()).await.unwrap();
+        let built = target(server.settings(&to)).reread_schema().await.unwrap();
+        assert_eq!(built.structure(), view.schema().structure());
+    }
+}

@@ -6,6 +6,7 @@ use handover_engine::name::MigrationId;
 use handover_engine::ports::{Database, DatabaseTarget};
 use handover_engine::rows::KeyRange;
 use handover_mariadb::{MariaDatabase, MariaTarget};
+use mysql_async::prelude::Queryable;
 use support::Server;
 
 const OBJECTS: &str = r#"
@@ -71,6 +72,25 @@ fn dump(server: &Server, database: &str) -> String {
     String::from_utf8_lossy(&out.stdout)
         .replace(database, "db")
         .replace("`nobody here`@`%`", "`root`@`localhost`")
+}
+
+/// One pass of a database, to its end.
+async fn carry(server: &Server, from: &str, to: &str) -> MariaTarget {
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(from), Vec::new());
+    let view = source.snapshot().await.unwrap();
+    let migration: MigrationId = "schema".parse().unwrap();
+    let target = MariaTarget::new("db".parse().unwrap(), server.settings(to), &migration);
+    target.prepare(view.schema()).await.unwrap();
+    for table in &view.schema().tables {
+        let chunk = view.read(&table.name, &KeyRange::default(), u64::MAX).await.unwrap();
+        target.apply(&[chunk]).await.unwrap();
+    }
+    target.finish(view.schema()).await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().after_load, view.schema().after_load);
+    assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+    target.publish().await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().structure(), view.schema().structure());
+    target
 }
 
 fn filled(server: &Server) -> String {
@@ -253,4 +273,118 @@ async fn the_history_of_versioned_tables_is_told_to_stay() {
     // The target writes history from now on.
     server.sql(&to, "UPDATE told SET v = 9 WHERE id = 1");
     assert_eq!(server.sql(&to, "SELECT COUNT(*) FROM told FOR SYSTEM_TIME ALL").trim(), "3");
+}
+
+#[tokio::test]
+async fn triggers_arrive_however_they_were_typed() {
+    let server = Server::shared();
+    let from = server.database("typed", "CREATE TABLE t (id INT PRIMARY KEY, log VARCHAR(99) DEFAULT ''); CREATE TABLE `o``n` (id INT PRIMARY KEY)");
+    server.sql("", "CREATE USER IF NOT EXISTS typist@localhost");
+    let statements = r#"
+DELIMITER //
+CREATE definer = typist@localhost trigger /* ON `x` */ `DB`.`tr` -- FOR EACH ROW
+ before insert on `DB`.`t` for each row begin SET NEW.log = CONCAT(NEW.log, 'TRIGGER '); end//
+CREATE TRIGGER second BEFORE INSERT ON DB . t FOR EACH ROW FOLLOWS tr SET NEW.log = CONCAT(NEW.log, 'c')//
+CREATE TRIGGER between_both BEFORE INSERT ON t FOR EACH ROW PRECEDES second SET NEW.log = CONCAT(NEW.log, 'b')//
+SET sql_mode = ANSI_QUOTES//
+CREATE TRIGGER "DB"."o`n" AFTER DELETE ON "DB"."o`n" FOR EACH ROW INSERT INTO t (id) VALUES (100 + OLD.id)//
+"#;
+    server.sql(&from, &statements.replace("DB", &from));
+    let to = server.database("typed_to", "CREATE TABLE t (old INT)");
+    let target = carry(&server, &from, &to).await;
+    let definer = format!(
+        "SELECT trigger_name, definer FROM information_schema.triggers WHERE trigger_schema = '{to}' ORDER BY 1"
+    );
+    let expected =
+        "between_both\troot@localhost\no`n\troot@localhost\nsecond\troot@localhost\ntr\ttypist@localhost\n";
+    assert_eq!(server.sql("", &definer), expected);
+    server.sql("", &format!("GRANT ALL ON `{to}`.* TO typist@localhost"));
+    server.sql(&to, "INSERT INTO t (id) VALUES (1); INSERT INTO `o``n` VALUES (7); DELETE FROM `o``n`");
+    assert_eq!(server.sql(&to, "SELECT id, log FROM t ORDER BY id"), "1\tTRIGGER bc\n107\tTRIGGER bc\n");
+    assert_eq!(server.sql(&from, "SELECT COUNT(*) FROM t").trim(), "0");
+    // What is published moves once more, and is taken back: triggers name no database any more.
+    let again = server.fresh("typed_again");
+    carry(&server, &to, &again).await;
+    target.undo().await.unwrap();
+}
+
+/// A client that sends what it is told to, byte for byte.
+async fn client(server: &Server, database: &str, statements: &[&[u8]]) {
+    let opts = mysql_async::OptsBuilder::default()
+        .socket(Some(server.socket().display().to_string()))
+        .user(Some("root"))
+        .db_name(Some(database));
+    let mut client = mysql_async::Conn::new(opts).await.unwrap();
+    for statement in statements {
+        client.query_drop(*statement).await.unwrap();
+    }
+    client.disconnect().await.unwrap();
+}
+
+#[tokio::test]
+async fn objects_of_clients_with_other_character_sets_arrive() {
+    let server = Server::shared();
+    let from =
+        server.database("latin", "CREATE TABLE t (id INT PRIMARY KEY, v VARCHAR(9) CHARACTER SET latin1)");
+    let made: [&[u8]; 6] = [
+        b"SET NAMES latin1",
+        b"CREATE PROCEDURE p() SELECT 'x\xe9', HEX('x\xe9')",
+        b"CREATE FUNCTION f() RETURNS TEXT RETURN HEX('x\xe9')",
+        b"CREATE VIEW w AS SELECT 'x\xe9' AS v, HEX('x\xe9') AS h",
+        b"CREATE TRIGGER tr BEFORE INSERT ON t FOR EACH ROW SET NEW.v = 'x\xe9'",
+        b"CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2037-01-01' DISABLE DO SET @x = 'x\xe9'",
+    ];
+    client(&server, &from, &made).await;
+    let to = server.fresh("latin_to");
+    carry(&server, &from, &to).await;
+    let shown = |name: &str| {
+        let query = "CALL p(); SELECT f(); SELECT v, HEX(v), h FROM w; INSERT INTO t (id) VALUES (1); SELECT HEX(v) FROM t;
+            SELECT HEX(body), character_set_client FROM mysql.proc WHERE db = DATABASE() ORDER BY name;
+            SELECT HEX(body), comment FROM mysql.event WHERE db = DATABASE(); SHOW CREATE VIEW w; SHOW CREATE TRIGGER tr";
+        // A trigger was made at a moment of its own.
+        let shown = server.sql(name, query);
+        shown.split(&[' ', '\t']).filter(|word| !word.starts_with("20")).collect::<Vec<_>>().join(" ")
+    };
+    let there = shown(&from);
+    assert!(there.contains("xé 78E9") && there.contains("\n78E9\n"), "{there}");
+    let cut = |text: &str| text.split(" latin1_swedish_ci utf8mb4").next().unwrap_or_default().to_owned();
+    assert_eq!(cut(&there), cut(&shown(&to)));
+}
+
+#[tokio::test]
+async fn an_object_that_is_no_text_is_named() {
+    let server = Server::shared();
+    let from = server.database("binary", "CREATE TABLE t (id INT PRIMARY KEY)");
+    client(&server, &from, &[b"SET NAMES binary", b"CREATE PROCEDURE `bad one`() SELECT 'x\xe9'"]).await;
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), Vec::new());
+    let failure = source.facts().await.unwrap_err();
+    let text = failure.to_string();
+    assert!(text.contains("procedure bad one") && text.contains("character_set_client binary"), "{text}");
+    server.sql(&from, "DROP PROCEDURE `bad one`");
+    source.facts().await.unwrap();
+    // What the server does not show as it is.
+    for (kind, made) in [
+        ("PROCEDURE told", b"CREATE PROCEDURE told() COMMENT '\xe9' SELECT 1".as_slice()),
+        ("EVENT told", b"CREATE EVENT told ON SCHEDULE EVERY 1 DAY COMMENT '\xe9' DO SELECT 1".as_slice()),
+    ] {
+        client(&server, &from, &[b"SET NAMES latin1", made]).await;
+        let text = source.facts().await.unwrap_err().to_string();
+        assert!(text.contains("told") && text.contains("latin1"), "{text}");
+        server.sql(&from, &format!("DROP {kind}"));
+    }
+}
+
+#[tokio::test]
+async fn a_view_that_is_broken_at_the_source_is_named() {
+    let server = Server::shared();
+    let from = server.database("broken", "CREATE TABLE t (a INT PRIMARY KEY, b INT); CREATE VIEW `no more` AS SELECT b FROM t; ALTER TABLE t DROP COLUMN b");
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), Vec::new());
+    let view = source.snapshot().await.unwrap();
+    let migration: MigrationId = "broken".parse().unwrap();
+    let to = server.settings(&server.fresh("broken_to"));
+    let target = MariaTarget::new("db".parse().unwrap(), to, &migration);
+    target.prepare(view.schema()).await.unwrap();
+    let failure = target.finish(view.schema()).await.unwrap_err().to_string();
+    assert!(failure.contains("view no more cannot be made"), "{failure}");
+    target.undo().await.unwrap();
 }

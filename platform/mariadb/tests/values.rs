@@ -221,3 +221,22 @@ async fn a_member_that_only_looks_the_same_is_a_difference() {
         structures[0] != structures[1] && structures[1] != structures[2] && structures[0] != structures[2]
     );
 }
+
+#[tokio::test]
+async fn rows_that_violate_a_check_arrive() {
+    let server = Server::shared();
+    let from = server.database(
+        "unchecked",
+        "CREATE TABLE t (id INT PRIMARY KEY, v INT CHECK (v > 0), j JSON, k INT, KEY k (k), CHECK (k < id));
+         SET check_constraint_checks = 0; INSERT INTO t VALUES (1, -1, 'no json', 7), (2, 1, '[]', 1);",
+    );
+    for options in [&["--local-infile=1"], &["--local-infile=0"]] {
+        let other = Server::start(options);
+        let to = other.fresh("unchecked_to");
+        carry(&server, &from, other.settings(&to)).await;
+        assert_eq!(contents(&server, &from), contents(&other, &to));
+        // The checks hold for what comes next.
+        let refused = "BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 4025 SELECT 'refused'; INSERT INTO t VALUES (3, 1, '[]', 9); END";
+        assert_eq!(other.sql(&to, &format!("DELIMITER //\n{refused}//\n")), "refused\n");
+    }
+}

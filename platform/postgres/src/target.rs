@@ -13,10 +13,10 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{DatabaseTarget, Result};
-use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
+use handover_engine::rows::{Fresh, KeyRange, RowsChunk, Schema, TableName};
 
 use self::build::Builder;
-use self::load::{Fresh, Part, Refused, places};
+use self::load::{Part, Refused, places};
 use self::place::Place;
 use crate::Settings;
 use crate::catalog::Reader;

@@ -98,19 +98,22 @@ pub fn literal_end(text: &str, from: usize) -> Option<usize> {
 
 /// The name at the beginning of `text`, which is in backticks.
 pub fn name(text: &str) -> Option<String> {
-    let rest = text.trim_start().strip_prefix('`')?;
-    let mut out = String::new();
-    let mut chars = rest.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '`' {
-            if chars.peek() != Some(&'`') {
-                return Some(out);
-            }
-            chars.next();
-        }
-        out.push(c);
+    let text = text.trim_start();
+    unquote(text).filter(|_| text.starts_with('`')).map(|(name, _)| name)
+}
+
+/// The name in backticks, or in the quotes of ANSI_QUOTES, at the beginning of `text`, and what follows it.
+pub fn unquote(text: &str) -> Option<(String, &str)> {
+    let mark = text.chars().next().filter(|mark| matches!(mark, '`' | '"'))?;
+    let (mut name, mut rest) = (String::new(), &text[1..]);
+    loop {
+        let (part, behind) = rest.split_once(mark)?;
+        name.push_str(part);
+        let Some(more) = behind.strip_prefix(mark) else { return Some((name, behind)) };
+        // A doubled one belongs to the name.
+        name.push(mark);
+        rest = more;
     }
-    None
 }
 
 /// The options without the next AUTO_INCREMENT value, and that value.
@@ -208,36 +211,36 @@ fn is_auto(line: &str) -> bool {
     found
 }
 
-/// Takes `DEFINER=…` out of a view's, routine's, trigger's or event's statement; the account as it stood there.
+/// Takes `DEFINER=…` out of a view's, routine's or event's statement, as the server prints it; the account, in backticks.
 pub fn without_definer(statement: &str) -> (String, Option<String>) {
-    const WORD: &str = "DEFINER=";
-    let Some(at) = statement.find(WORD).filter(|at| *at < 80) else { return (statement.to_owned(), None) };
+    let at = definer_place(statement);
+    let Some(rest) = statement[at..].strip_prefix("DEFINER=") else { return (statement.to_owned(), None) };
     // `user`@`host`, or a role's `name` alone.
-    let rest = &statement[at + WORD.len()..];
-    let Some(user) = name(rest) else { return (statement.to_owned(), None) };
-    let mut end = quote(&user).len();
-    if let Some(host) = rest[end..].strip_prefix('@').and_then(name) {
-        end += 1 + quote(&host).len();
+    let Some((user, mut after)) = unquote(rest) else { return (statement.to_owned(), None) };
+    let mut account = quote(&user);
+    if let Some((host, rest)) = after.strip_prefix('@').and_then(unquote) {
+        account = format!("{account}@{}", quote(&host));
+        after = rest;
     }
-    let (account, after) = rest.split_at(end);
-    (format!("{}{}", &statement[..at], after.trim_start()), Some(account.to_owned()))
+    (format!("{}{}", &statement[..at], after.trim_start()), Some(account))
 }
 
-/// Puts a definer into a statement without one, behind CREATE and what belongs before it.
+/// Puts a definer into a statement without one.
 pub fn with_definer(statement: &str, account: &str) -> String {
-    let words =
-        ["AGGREGATE ", "SQL SECURITY ", "VIEW ", "PROCEDURE ", "FUNCTION ", "TRIGGER ", "EVENT ", "PACKAGE "];
-    let mut at = None;
-    scan(statement, |here, _, rest| {
-        if words.iter().any(|word| rest.starts_with(word)) {
-            at = Some(here);
-        }
-        at.is_none()
-    });
-    match at {
-        Some(at) => format!("{}DEFINER={account} {}", &statement[..at], &statement[at..]),
-        None => statement.to_owned(),
+    let (head, rest) = statement.split_at(definer_place(statement));
+    format!("{head}DEFINER={account} {rest}")
+}
+
+/// Where a definer stands, or would: behind CREATE, OR REPLACE and a view's algorithm.
+fn definer_place(statement: &str) -> usize {
+    let mut rest = statement;
+    for word in ["CREATE ", "OR REPLACE "] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
     }
+    if rest.starts_with("ALGORITHM=") {
+        rest = rest.split_once(' ').map_or(rest, |(_, rest)| rest);
+    }
+    statement.len() - rest.len()
 }
 
 #[cfg(test)]
@@ -284,10 +287,24 @@ mod tests {
                 "CREATE PROCEDURE `p`() select 'DEFINER='",
                 "`r`",
             ),
+            (
+                "CREATE DEFINER=`r`@`h` AGGREGATE FUNCTION `VIEW `() x",
+                "CREATE AGGREGATE FUNCTION `VIEW `() x",
+                "`r`@`h`",
+            ),
         ] {
             assert_eq!(without_definer(full), (bare.to_owned(), Some(account.to_owned())));
             assert_eq!(with_definer(bare, account), full);
         }
+        let ansi = "CREATE DEFINER=\"a\"\"`\"@\"%\" PROCEDURE \"p\"() x";
+        assert_eq!(
+            without_definer(ansi),
+            ("CREATE PROCEDURE \"p\"() x".to_owned(), Some("`a\"```@`%`".to_owned()))
+        );
+        assert_eq!(
+            with_definer("CREATE TRIGGER `t` BEFORE INSERT ON `x` FOR EACH ROW y", "`a`@`h`"),
+            "CREATE DEFINER=`a`@`h` TRIGGER `t` BEFORE INSERT ON `x` FOR EACH ROW y"
+        );
         assert_eq!(without_definer("CREATE TRIGGER `t`").1, None);
     }
 }

@@ -5,7 +5,7 @@ use handover_engine::ports::Result;
 use handover_engine::rows::Ddl;
 
 use super::create::without_definer;
-use super::{Catalog, WHAT};
+use super::{Catalog, WHAT, trigger};
 use crate::session::{Record, Session};
 use crate::sql::{self, quote};
 
@@ -64,27 +64,65 @@ async fn add(
     name: &str,
     at: &Columns,
 ) -> Result<()> {
+    let (late, definer) = show(session, kind, name, at).await?;
+    push(catalog, kind, name, &late, definer);
+    Ok(())
+}
+
+/// Refuses the object that was added last if the server does not show all of it: a comment, and an event's name, it takes for
+/// text in the character set of the client that made the object, which they are not.
+fn check_shown(session: &Session, catalog: &Catalog, comment: &str) -> Result<()> {
+    let Some((ddl, late)) = catalog.schema.after_load.last().and_then(|ddl| Some((ddl, parse(&ddl.sql)?)))
+    else {
+        return Ok(());
+    };
+    let is_plain = comment.is_ascii() && (ddl.kind != "event" || ddl.name.is_ascii());
+    if is_plain || late.charset.starts_with("utf8") || late.charset == "binary" {
+        return Ok(());
+    }
+    let item = format!("{}, {} {}", session.item(), ddl.kind, ddl.name);
+    let what = format!("the server garbles its comment or name: a client that uses {} made it", late.charset);
+    Err(Failure::operator(item, what).hint("make it again with a client that uses utf8mb4"))
+}
+
+/// What SHOW CREATE tells, and the definer.
+async fn show(session: &mut Session, kind: &str, name: &str, at: &Columns) -> Result<(Late, Option<String>)> {
     let query = format!("SHOW CREATE {} {}", kind.to_ascii_uppercase(), quote(name));
     let row: Record = session.record(WHAT, &query).await?;
-    let Some(statement) = row.maybe(at.statement) else {
-        return Err(Failure::operator(
-            format!("{}, {kind} {name}", session.item()),
-            "its text may not be read",
-        )
-        .hint("GRANT SELECT ON mysql.proc TO the account"));
+    let refused = |what: String| Failure::operator(format!("{}, {kind} {name}", session.item()), what);
+    let Some(statement) = row.bytes(at.statement) else {
+        return Err(
+            refused("its text may not be read".to_owned()).hint("GRANT SELECT ON mysql.proc TO the account")
+        );
     };
-    let (statement, definer) = without_definer(&statement);
-    let late = Late {
-        sql_mode: at.sql_mode.map(|n| row.text(n)).unwrap_or_default(),
-        charset: row.text(at.charset),
-        collation: row.text(at.charset + 1),
-        time_zone: at.time_zone.map(|n| row.text(n)),
-        statement,
+    let (charset, collation) = (row.text(at.charset), row.text(at.charset + 1));
+    let Ok(statement) = std::str::from_utf8(statement) else {
+        let what = format!("its text is not what its character set says (character_set_client {charset})");
+        return Err(refused(what).hint("make it again with a client that uses utf8mb4, or drop it"));
     };
+    let (statement, definer) = without_definer(statement);
+    let sql_mode = at.sql_mode.map(|n| row.text(n)).unwrap_or_default();
+    let time_zone = at.time_zone.map(|n| row.text(n));
+    Ok((Late { sql_mode, charset, collation, time_zone, statement }, definer))
+}
+
+fn push(catalog: &mut Catalog, kind: &str, name: &str, late: &Late, definer: Option<String>) {
     catalog.schema.after_load.push(Ddl { kind: kind.to_owned(), name: name.to_owned(), sql: late.print() });
     if let Some(definer) = definer {
         catalog.schema.state.insert(format!("definer/{kind}/{name}"), definer);
     }
+}
+
+async fn add_trigger(session: &mut Session, catalog: &mut Catalog, name: &str) -> Result<()> {
+    let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
+    let (mut late, definer) = show(session, "trigger", name, &at).await?;
+    let Some(read) = trigger::read(&late.statement) else {
+        let item = format!("{}, trigger {name}", session.item());
+        return Err(Failure::operator(item, "its definition is not understood")
+            .hint("make it again in a plain way, or drop it, and report this"));
+    };
+    late.statement = read.statement;
+    push(catalog, "trigger", name, &late, definer.or(read.definer));
     Ok(())
 }
 
@@ -99,15 +137,29 @@ pub async fn read(
     exclude: &[String],
     catalog: &mut Catalog,
 ) -> Result<()> {
+    // Otherwise a text comes in the character set of the client that made the object.
+    session.run(WHAT, "SET character_set_results = utf8mb4").await?;
+    let done = read_all(session, database, exclude, catalog).await;
+    let reset = session.run(WHAT, "SET character_set_results = NULL").await;
+    done.and(reset)
+}
+
+async fn read_all(
+    session: &mut Session,
+    database: &str,
+    exclude: &[String],
+    catalog: &mut Catalog,
+) -> Result<()> {
     let here = sql::text(database);
     // Functions first: views call them.
     let query = format!(
-        "SELECT routine_name, routine_type FROM information_schema.routines WHERE routine_schema = {here} \
+        "SELECT routine_name, routine_type, routine_comment FROM information_schema.routines WHERE routine_schema = {here} \
          ORDER BY routine_type <> 'PACKAGE', routine_type <> 'PACKAGE BODY', routine_type, routine_name"
     );
     for row in names(session, &query).await? {
         let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
         add(session, catalog, &row.text(1).to_ascii_lowercase(), &row.text(0), &at).await?;
+        check_shown(session, catalog, &row.text(2))?;
     }
     views(session, &here, exclude, catalog).await?;
     let query = format!(
@@ -115,15 +167,15 @@ pub async fn read(
          ORDER BY event_object_table, event_manipulation, action_timing, action_order"
     );
     for row in names(session, &query).await?.iter().filter(|row| !exclude.contains(&row.text(1))) {
-        let at = Columns { statement: 2, sql_mode: Some(1), charset: 3, time_zone: None };
-        add(session, catalog, "trigger", &row.text(0), &at).await?;
+        add_trigger(session, catalog, &row.text(0)).await?;
     }
     let query = format!(
-        "SELECT event_name FROM information_schema.events WHERE event_schema = {here} ORDER BY event_name"
+        "SELECT event_name, event_comment FROM information_schema.events WHERE event_schema = {here} ORDER BY event_name"
     );
     for row in names(session, &query).await? {
         let at = Columns { statement: 3, sql_mode: Some(1), charset: 4, time_zone: Some(2) };
         add(session, catalog, "event", &row.text(0), &at).await?;
+        check_shown(session, catalog, &row.text(1))?;
     }
     Ok(())
 }

@@ -52,6 +52,9 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
         let mut session = Session::open(dataset, settings, Role::Reader).await?;
         session.enter(&settings.database).await?;
         session.run(WHAT, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+        // A session that may write to the binary log keeps what it has read locked, whatever it goes back to. Without
+        // BINLOG ADMIN that cannot be helped.
+        let _ = session.try_run("SET SESSION sql_log_bin = 0").await;
         sessions.push(session);
     }
     let mut lock = Session::open(dataset, settings, Role::Reader).await?;
@@ -71,7 +74,10 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
         (catalog?, position?)
     } else {
         let position = agree(&mut sessions).await?;
-        (catalog::read(&mut sessions[0], &settings.database, exclude).await?, position)
+        let session = &mut sessions[0];
+        let catalog = catalog::read(session, &settings.database, exclude).await?;
+        session.let_go().await.map_err(|error| session.failed(None, WHAT, error))?;
+        (catalog, position)
     };
     if let Some((file, offset)) = position {
         let query = format!("SELECT BINLOG_GTID_POS({}, {offset})", crate::sql::text(&file));
@@ -101,6 +107,7 @@ const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 async fn begin_all(sessions: &mut [Session]) -> Result<()> {
     for session in sessions {
         session.run(WHAT, BEGIN).await?;
+        session.mark(WHAT).await?;
     }
     Ok(())
 }
@@ -170,7 +177,8 @@ impl Snapshot {
         }
     }
 
-    /// Ends a query in the middle of its result.
+    /// Ends a query in the middle of its result; the connection, when it still has the view. Without the kill, all that is
+    /// left of the result would have to be taken.
     async fn end(&self, cursor: Cursor) -> Option<Session> {
         if let Ok(mut killer) = Session::open(&self.dataset, &self.settings, Role::Reader).await {
             // It may have ended by itself.
@@ -179,7 +187,7 @@ impl Snapshot {
         let mut session = cursor.close().await?;
         // The kill may have come late, and stops the next statement instead.
         let _ = session.run_unless(WHAT, "DO 0", &[1317]).await;
-        session.run(WHAT, "DO 0").await.ok().map(|()| session)
+        session.let_go().await.ok().map(|()| session)
     }
 
     fn gone(&self) -> Failure {
@@ -213,23 +221,39 @@ impl Snapshot {
     /// The connection for large values is still of use, if there was one.
     async fn has_aside(&self) -> bool {
         match &self.aside {
-            Some(aside) => aside.lock().await.run(WHAT, "DO 0").await.is_ok(),
+            Some(aside) => aside.lock().await.let_go().await.is_ok(),
             None => true,
         }
     }
 
-    /// A cursor has done its work or failed: its connection is free again.
-    async fn free(&self, cursor: Cursor, failed: bool) {
+    /// A cursor has done its work: its connection is free again, and so is its table.
+    async fn free(&self, cursor: Cursor) {
         let is_ours = self.transactional(&cursor.table);
-        let Some(mut session) = cursor.close().await else { return };
+        let Some(session) = cursor.close().await else { return };
+        if is_ours {
+            self.put_back(session).await;
+        }
+    }
+
+    /// A cursor has failed. Another connection than its own may be why: then its query is still at work.
+    async fn free_failed(&self, cursor: Cursor) {
+        let is_ours = self.transactional(&cursor.table);
+        let session = self.end(cursor).await;
         if !is_ours {
             return;
         }
-        if failed && (session.run(WHAT, "DO 0").await.is_err() || !self.has_aside().await) {
-            self.lost.store(true, Ordering::Relaxed);
-            return;
+        match session {
+            Some(session) if self.has_aside().await => self.put_back(session).await,
+            _ => self.lost.store(true, Ordering::Relaxed),
         }
-        self.pool.lock().await.idle.push(session);
+    }
+
+    /// Keeps a connection that lets go of what it has read.
+    async fn put_back(&self, mut session: Session) {
+        match session.let_go().await {
+            Ok(()) => self.pool.lock().await.idle.push(session),
+            Err(_) => self.lost.store(true, Ordering::Relaxed),
+        }
     }
 }
 
@@ -251,7 +275,7 @@ impl DatabaseSnapshot for Snapshot {
         let mut cursor = self.cursor(table, range).await?;
         match cursor.next(budget).await {
             Ok((chunk, true)) => {
-                self.free(cursor, false).await;
+                self.free(cursor).await;
                 Ok(chunk)
             }
             Ok((chunk, false)) => {
@@ -259,7 +283,7 @@ impl DatabaseSnapshot for Snapshot {
                 Ok(chunk)
             }
             Err(failure) => {
-                self.free(cursor, true).await;
+                self.free_failed(cursor).await;
                 Err(failure)
             }
         }
@@ -276,7 +300,7 @@ impl DatabaseSnapshot for Snapshot {
         let mut session = self.session(&mut *self.pool.lock().await).await?;
         let mut cutter = Cutter { session: &mut session, database: &self.settings.database, shape: &shape };
         let cuts = cutter.cuts(parts).await;
-        self.pool.lock().await.idle.push(session);
+        self.put_back(session).await;
         cuts
     }
 }

@@ -25,7 +25,7 @@ pub async fn prepare(session: &mut Session, names: &Names, state: &State, schema
             create(session, ddl).await?;
         }
     }
-    let positioned = positioned(session, &names.build).await?;
+    let positioned = with_positions(session, &names.build).await?;
     for table in &schema.tables {
         if table.key == TableKey::Position && !positioned.contains(&table.name.name) {
             add_positions(session, names, table).await?;
@@ -48,6 +48,16 @@ async fn create(session: &mut Session, ddl: &Ddl) -> Result<()> {
     session.run_one(&format!("{} {} cannot be made", ddl.kind, ddl.name), &ddl.sql).await
 }
 
+/// Tables whose positions are complete: the index is made last.
+async fn with_positions(session: &mut Session, database: &str) -> Result<BTreeSet<String>> {
+    let query = format!(
+        "SELECT DISTINCT table_name FROM information_schema.statistics WHERE table_schema = {} AND index_name = '{POSITION}'",
+        sql::text(database)
+    );
+    Ok(session.records("tables cannot be listed", &query).await?.iter().map(|row| row.text(0)).collect())
+}
+
+/// Tables with a column of positions, be they complete or not.
 async fn positioned(session: &mut Session, database: &str) -> Result<BTreeSet<String>> {
     let query = format!(
         "SELECT table_name FROM information_schema.columns WHERE table_schema = {} AND column_name = '{POSITION}'",
@@ -56,7 +66,7 @@ async fn positioned(session: &mut Session, database: &str) -> Result<BTreeSet<St
     Ok(session.records("tables cannot be listed", &query).await?.iter().map(|row| row.text(0)).collect())
 }
 
-/// Gives a table without a key one for the time of the load.
+/// Gives a table without a key one for the time of the load. An interrupted attempt may have got to any step.
 async fn add_positions(session: &mut Session, names: &Names, table: &TableSpec) -> Result<()> {
     let (name, what) = (&table.name.name, "cannot be given positions");
     let full = qualified(&names.build, name);
@@ -64,14 +74,17 @@ async fn add_positions(session: &mut Session, names: &Names, table: &TableSpec) 
         .run_on(
             name,
             what,
-            &format!("ALTER TABLE {full} ADD COLUMN {POSITION} BIGINT UNSIGNED NOT NULL DEFAULT 0"),
+            &format!(
+                "ALTER TABLE {full} ADD COLUMN IF NOT EXISTS {POSITION} BIGINT UNSIGNED NOT NULL DEFAULT 0"
+            ),
         )
         .await?;
     session.run(what, "SET @handover_pos = 0").await?;
     session
         .run_on(name, what, &format!("UPDATE {full} SET {POSITION} = (@handover_pos := @handover_pos + 1)"))
         .await?;
-    session.run_on(name, what, &format!("ALTER TABLE {full} ADD UNIQUE KEY {POSITION} ({POSITION})")).await
+    let index = format!("ALTER TABLE {full} ADD UNIQUE KEY IF NOT EXISTS {POSITION} ({POSITION})");
+    session.run_on(name, what, &index).await
 }
 
 /// Copies what was published, once.
@@ -121,23 +134,50 @@ pub async fn discard(session: &mut Session, names: &Names) -> Result<()> {
 
 /// Makes the second half, a table on each connection at a time.
 pub async fn finish(sessions: &mut [Session], names: &Names, schema: &Schema) -> Result<()> {
-    let work = Mutex::new(alterations(&mut sessions[0], names, schema).await?);
-    let work = &work;
-    let workers = sessions.iter_mut().map(|session| async move {
-        session.enter(&names.build).await?;
-        loop {
-            let Some((table, statements)) = work.lock().await.pop() else { return Ok(()) };
-            for statement in statements {
-                session.run_on(&table, "its indexes cannot be made", &sql::immediate(&statement)).await?;
-            }
-        }
-    });
-    futures::future::try_join_all(workers).await.map(drop)?;
+    let mut round = 1;
+    while !alter(sessions, names, schema, round < ROUNDS).await? {
+        round += 1;
+    }
     let session = &mut sessions[0];
     session.enter(&names.build).await?;
     foreign_keys(session, names, schema).await?;
     counters(session, schema).await?;
     late::make_all(session, &names.build, schema, Stage::Build).await
+}
+
+/// How often the alterations are looked up again, after a former agent's were in the way.
+const ROUNDS: usize = 5;
+/// The table is not what it was when it was looked up: no such column, a name that is taken, nothing to drop.
+const OVERTAKEN: [u16; 3] = [1054, 1061, 1091];
+
+/// Makes the alterations. Of an agent that was stopped, the server ends the last statement nevertheless: tables that
+/// were overtaken by it are left as they are, which `may_be_overtaken` allows. True when nothing is left.
+async fn alter(
+    sessions: &mut [Session],
+    names: &Names,
+    schema: &Schema,
+    may_be_overtaken: bool,
+) -> Result<bool> {
+    let work = Mutex::new(alterations(&mut sessions[0], names, schema).await?);
+    let work = &work;
+    let workers = sessions.iter_mut().map(|session| async move {
+        session.enter(&names.build).await?;
+        let mut is_complete = true;
+        loop {
+            let Some((table, statements)) = work.lock().await.pop() else { return Ok(is_complete) };
+            for statement in statements {
+                let Err(error) = session.try_run(&sql::immediate(&statement)).await else { continue };
+                let is_overtaken = crate::error::code(&error).is_some_and(|code| OVERTAKEN.contains(&code));
+                if !(is_overtaken && may_be_overtaken) {
+                    return Err(session.failed(Some(&table), "its indexes cannot be made", error));
+                }
+                is_complete = false;
+                break;
+            }
+        }
+    });
+    let done = futures::future::try_join_all(workers).await?;
+    Ok(done.into_iter().all(|is_complete| is_complete))
 }
 
 /// What is still to be altered, by table; the largest table last, where work is taken from.
@@ -164,7 +204,9 @@ async fn alterations(
             if !is_innodb(schema, &table.name.name) {
                 statements.push(format!("ALTER TABLE {quoted} ORDER BY {POSITION}"));
             }
-            statements.push(format!("ALTER TABLE {quoted} DROP INDEX {POSITION}, DROP COLUMN {POSITION}"));
+            statements.push(format!(
+                "ALTER TABLE {quoted} DROP INDEX IF EXISTS {POSITION}, DROP COLUMN IF EXISTS {POSITION}"
+            ));
         }
         let head = format!("ALTER TABLE {quoted} ");
         for ddl in schema.after_load.iter().filter(|ddl| ddl.kind == "index" && !there.contains(&ddl.name)) {

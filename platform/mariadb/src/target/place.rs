@@ -14,6 +14,10 @@ use crate::sql::{self, qualified, quote};
 const FORMAT: u32 = 1;
 /// The table of states, in the database that is being built.
 const STATES: &str = "__handover_state";
+/// Bytes of the state in one row: as a literal of hexadecimal digits they fit into the smallest usual `max_allowed_packet`.
+const PIECE: usize = 256 << 10;
+/// The rows of the state in their order. Older releases kept it in a single one, without a number.
+const ITS_ROWS: &str = "(k = 'state' OR k LIKE 'state/%')";
 /// Longest name of a database.
 const LONGEST: usize = 64;
 
@@ -117,15 +121,18 @@ const WHAT: &str = "the migration's state cannot be read";
 
 /// The state, if this migration has one here.
 pub async fn state(session: &mut Session, names: &Names) -> Result<Option<State>> {
-    let query = format!("SELECT v FROM {} WHERE k = 'state'", qualified(&names.build, STATES));
+    let query = format!("SELECT v FROM {} WHERE {ITS_ROWS} ORDER BY k", qualified(&names.build, STATES));
     // No such database, no such table; an account that may see neither is told so when it makes them.
-    let row = match session.try_record(&query).await {
-        Ok(row) => row,
-        Err(error) if matches!(crate::error::code(&error), Some(1049 | 1146)) => None,
+    let rows = match session.try_records(&query).await {
+        Ok(rows) => rows,
+        Err(error) if matches!(crate::error::code(&error), Some(1049 | 1146)) => Vec::new(),
         Err(error) => return Err(session.failed(None, WHAT, error)),
     };
-    let Some(row) = row else { return Ok(None) };
-    let state: State = serde_json::from_slice(row.bytes(0).unwrap_or_default()).map_err(|error| {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let text: Vec<u8> = rows.iter().flat_map(|row| row.bytes(0).unwrap_or_default()).copied().collect();
+    let state: State = serde_json::from_slice(&text).map_err(|error| {
         Failure::permanent(format!("{}, {}", session.item(), names.build), "the migration's state is damaged")
             .because(error)
             .hint("docs/mariadb.md tells how to go on without it")
@@ -139,13 +146,12 @@ pub async fn write(session: &mut Session, names: &Names, state: &State) -> Resul
         Failure::permanent(session.item().to_owned(), "the state cannot be written").because(e)
     })?;
     let table = qualified(&names.build, STATES);
-    // A schema of thousands of tables may be larger than a statement: it goes in pieces.
+    // A schema of thousands of tables may be larger than a statement, or than any value the server makes: it goes in pieces.
     session.run(WHAT, "START TRANSACTION").await?;
-    session.run(WHAT, &format!("DELETE FROM {table} WHERE k = 'state'")).await?;
-    session.run(WHAT, &format!("INSERT INTO {table} VALUES ('state', '')")).await?;
-    for piece in text.chunks(256 << 10) {
-        let update = format!("UPDATE {table} SET v = CONCAT(v, {}) WHERE k = 'state'", sql::hex(piece));
-        session.run(WHAT, &update).await?;
+    session.run(WHAT, &format!("DELETE FROM {table} WHERE {ITS_ROWS}")).await?;
+    for (n, piece) in text.chunks(PIECE).enumerate() {
+        let insert = format!("INSERT INTO {table} VALUES ('state/{n:08}', {})", sql::hex(piece));
+        session.run(WHAT, &insert).await?;
     }
     session.run(WHAT, "COMMIT").await
 }
@@ -163,7 +169,8 @@ pub fn mark(names: &Names, mark: &str) -> String {
 
 /// Takes all marks away.
 pub async fn unmark(session: &mut Session, names: &Names) -> Result<()> {
-    session.run(WHAT, &format!("DELETE FROM {} WHERE k <> 'state'", qualified(&names.build, STATES))).await
+    let table = qualified(&names.build, STATES);
+    session.run(WHAT, &format!("DELETE FROM {table} WHERE NOT {ITS_ROWS}")).await
 }
 
 /// Makes the database that is built, with its state; refuses while another migration has one.

@@ -28,6 +28,8 @@ pub async fn publish(session: &mut Session, names: &Names, state: &mut State) ->
             state.before = Some(look(session, names).await?);
         }
         state.replaced = place::tables(session, &names.last).await?;
+        // What the end of the last publication did not get to drop. Only now: later it holds what is replaced.
+        place::drop_database(session, &names.gone).await?;
         state.publishing = true;
         place::write(session, names, state).await?;
     }

@@ -1,12 +1,11 @@
 //! Writing rows: whole chunks by `COPY`, in one transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 
 use bytes::Bytes;
 use futures::SinkExt;
 use handover_engine::digest::Digest;
-use handover_engine::rows::{Key, KeyRange, RowsChunk, TableName};
+use handover_engine::rows::{RowsChunk, TableName};
 use tokio_postgres::Error;
 
 use crate::connect::Conn;
@@ -15,32 +14,6 @@ use crate::shape::Shape;
 
 /// Bytes that are sent with one message.
 const PIECE: usize = 256 << 10;
-
-/// An end of a range: whether the upper one, and the digest of its key, since there may be many.
-type End = (bool, Option<Digest>);
-
-/// What is known of a table's rows since `prepare`: ranges that nobody has touched need not be emptied.
-#[derive(Default)]
-pub struct Fresh {
-    tables: BTreeMap<TableName, BTreeSet<End>>,
-}
-
-impl Fresh {
-    /// A table that is empty now.
-    pub fn empty(&mut self, table: &TableName) {
-        self.tables.insert(table.clone(), BTreeSet::new());
-    }
-
-    /// Whether a range is certainly empty; it is not from now on. Ranges of one load follow each other, so that two
-    /// that overlap begin or end at the same key; a load from another view begins with `prepare`.
-    pub fn take(&mut self, table: &TableName, range: &KeyRange) -> bool {
-        let Some(ends) = self.tables.get_mut(table) else { return false };
-        let digest = |key: &Option<Key>| key.as_ref().map(|key| Digest::of(&key.0));
-        let after = ends.insert((false, digest(&range.after)));
-        let until = ends.insert((true, digest(&range.until)));
-        after && until
-    }
-}
 
 /// A table of rows' places at the source and here, for a table without a key.
 pub fn places(table: &TableName) -> String {

@@ -334,10 +334,16 @@ impl Drop for Server {
     }
 }
 
-/// Removes the files of all servers of this process, which is about to end and has ended them.
+/// Removes the files of all servers of this process, which is about to end and has ended them. A drop may do the same
+/// meanwhile, and each then finds what the other has removed missing.
 pub fn remove_all() {
     for dir in std::mem::take(&mut *DIRS.lock().unwrap_or_else(PoisonError::into_inner)) {
-        let _ = fs::remove_dir_all(dir);
+        for _ in 0..10 {
+            if fs::remove_dir_all(&dir).is_ok() || !dir.exists() {
+                break;
+            }
+            poll::pause(Duration::from_millis(20));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+/// A signal has come, and its thread ends the process.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// How often those that are left are told again, and how long each time is.
 const ROUNDS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
@@ -24,12 +27,20 @@ pub fn guard() -> Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("listening for signals")?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            INTERRUPTED.store(true, Ordering::Relaxed);
             end_descendants();
             handover_tests::server::remove_all();
             std::process::exit(128 + signal);
         }
     });
     Ok(())
+}
+
+/// To be called before the process ends by itself: what failed because a signal ended it is not the end yet.
+pub fn settle() {
+    while INTERRUPTED.load(Ordering::Relaxed) {
+        poll::pause(PAUSE);
+    }
 }
 
 fn end_descendants() {

@@ -38,10 +38,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    if let Err(error) = interrupt::guard() {
-        eprintln!("error: {error:#}");
-        return ExitCode::FAILURE;
-    }
+    let code = interrupt::guard().map_or_else(|error| failed(&error), |()| run(command));
+    interrupt::settle();
+    code
+}
+
+fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Demo => demo::run(),
         Command::Test(options) => suite::run(&options),
@@ -49,11 +51,10 @@ fn main() -> ExitCode {
         Command::Scenario(options) => return scenario::run(&options),
         Command::Ci => ci::run(),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
 }

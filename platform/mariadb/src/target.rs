@@ -264,8 +264,11 @@ impl DatabaseTarget for MariaTarget {
         let mut session = self.session().await?;
         let current = self.current(&mut session).await?;
         let shape = current.catalog.shape(table)?;
-        let aside =
-            if shape.may_be_large() { Some(Arc::new(Mutex::new(self.session().await?))) } else { None };
+        let aside = if shape.in_pieces().is_empty() {
+            None
+        } else {
+            Some(Arc::new(Mutex::new(self.session().await?)))
+        };
         let positioned = current.positioned.contains(&table.name);
         let place = Place { database: &current.database, positioned, aside: aside.clone() };
         let chunk = cursor::read_whole(&mut session, &Plan::new(table, range, shape, place)?).await?;

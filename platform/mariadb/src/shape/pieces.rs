@@ -4,15 +4,13 @@ use std::fmt::Write as _;
 
 use handover_engine::ports::Result;
 
-use super::{Kind, Shape};
+use super::Shape;
 use crate::sql::quote;
 
 /// Values of more bytes are read piece by piece.
 const WHOLE: u64 = 4 << 20;
-/// Bytes of a piece at least…
+/// Bytes of a piece at least, or characters where a value is text: those the server counts from its beginning for each piece.
 const PIECE: u64 = 4 << 20;
-/// …or characters, where a value is text: the server counts them from its beginning for each piece.
-const PIECE_OF_TEXT: u64 = 4 << 20;
 /// How many pieces a value has at most.
 const PIECES: u64 = 64;
 
@@ -42,9 +40,8 @@ impl Shape {
             let joint = if row.is_empty() { "" } else { " AND " };
             let _ = write!(row, "{joint}t.{} = {value}", self.columns[*at].0);
         }
-        let (name, kind) = &self.columns[column];
-        let least = if matches!(kind, Kind::Text { .. }) { PIECE_OF_TEXT } else { PIECE };
-        let length = least.max(bytes / PIECES + 1);
+        let name = &self.columns[column].0;
+        let length = PIECE.max(bytes / PIECES + 1);
         let mut starts = "SELECT 1 start".to_owned();
         for n in 1..bytes.div_ceil(length) {
             let _ = write!(starts, " UNION ALL SELECT {}", n * length + 1);

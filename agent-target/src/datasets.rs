@@ -64,12 +64,13 @@ impl LocalDatasets {
                     unreadable("database", &failure)
                 }
             };
-            datasets.push(Dataset { name, facts, findings });
+            let offers = access::offers(&place, &name).await;
+            datasets.push(Dataset { name, facts, findings, offers });
         }
         for section in &self.manifest.files {
             let facts = self.tree(section).await?;
             let findings = access::of_making_files(&section.root, &section.name);
-            datasets.push(Dataset { name: section.name.clone(), facts, findings });
+            datasets.push(Dataset { name: section.name.clone(), facts, findings, offers: None });
         }
         inventory(self.manifest.facts(), datasets, clock).await
     }

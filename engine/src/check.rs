@@ -93,6 +93,7 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
         let here = target.datasets.iter().find(|d| d.name == dataset.name);
         findings.extend(at("source", dataset));
         findings.extend(here.into_iter().flat_map(|here| at("target", here)));
+        findings.extend(here.into_iter().flat_map(|here| lacking(dataset, here)));
         let notes = match &dataset.facts {
             DatasetFacts::Unreadable { problem, hint, .. } => {
                 let what = format!("the source cannot read it: {problem}");
@@ -155,6 +156,15 @@ fn at<'a>(side: &'a str, dataset: &'a Dataset) -> impl Iterator<Item = Finding> 
         .map(move |finding| Finding { what: format!("at the {side}: {}", finding.what), ..finding.clone() })
 }
 
+/// What the target's server lacks of what the source's database needs.
+fn lacking(source: &Dataset, target: &Dataset) -> Vec<Finding> {
+    let (DatasetFacts::Database(facts), Some(offers)) = (&source.facts, &target.offers) else {
+        return Vec::new();
+    };
+    let missing = facts.needs.iter().filter(|need| !offers.contains(&need.thing));
+    missing.map(|need| need.finding.clone()).collect()
+}
+
 /// True when a target's dataset is not empty.
 pub fn holds_data(facts: &DatasetFacts) -> bool {
     match facts {
@@ -203,4 +213,48 @@ fn space(source: &Inventory, target: &Inventory, options: &Options, findings: &m
 fn lies_on(place: &str, mount_point: &str) -> bool {
     let below = place.strip_prefix(mount_point.trim_end_matches('/'));
     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{DatabaseFacts, Need};
+
+    /// An inventory of one database.
+    fn inventory(needs: Vec<Need>, offers: Option<&[&str]>) -> Inventory {
+        let facts = DatabaseFacts { engine: "postgres".to_owned(), needs, ..DatabaseFacts::default() };
+        let offers = offers.map(|things| things.iter().map(|thing| (*thing).to_owned()).collect());
+        let name = "shop".parse().unwrap();
+        Inventory {
+            agent_version: "1".to_owned(),
+            taken_at: crate::time::Timestamp::default(),
+            appliance: crate::inventory::ApplianceFacts::default(),
+            host: crate::inventory::HostFacts::default(),
+            datasets: vec![Dataset {
+                name,
+                facts: DatasetFacts::Database(facts),
+                findings: Vec::new(),
+                offers,
+            }],
+        }
+    }
+
+    #[test]
+    fn what_the_target_does_not_offer_is_told() {
+        let need = |thing: &str, severity| Need {
+            thing: thing.to_owned(),
+            finding: Finding::new(severity, "shop", format!("{thing} is missing"), "install it"),
+        };
+        let needs = || vec![need("extension a", Severity::Error), need("role b", Severity::Warning)];
+        let told = |offers: Option<&[&str]>| {
+            let found =
+                compare(&inventory(needs(), None), &inventory(Vec::new(), offers), 0, &Options::default());
+            found.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        assert_eq!(told(Some(&["extension a", "role b", "role c"])), [""; 0]);
+        assert_eq!(told(Some(&["role b"])), ["extension a is missing"]);
+        assert_eq!(told(Some(&[])), ["extension a is missing", "role b is missing"]);
+        // A server that could not be asked is told of elsewhere.
+        assert_eq!(told(None), [""; 0]);
+    }
 }

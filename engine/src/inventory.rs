@@ -1,6 +1,6 @@
 //! What an agent found on its host: facts, never secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,9 @@ pub struct Dataset {
     /// What the agent that looked lacks to read it (at the source) or to make it (at the target): privileges, space of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// What a target's server has, of all that a database may need of it; none where it could not be asked, and at a source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offers: Option<BTreeSet<String>>,
 }
 
 /// What was found of a dataset, by kind.
@@ -124,6 +127,19 @@ pub struct DatabaseFacts {
     /// What the operator should know before a copy (a journal mode that makes writers wait, a table without a key).
     #[serde(default)]
     pub notes: Vec<String>,
+    /// What the server that is to hold a copy must have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Need>,
+}
+
+/// Something that a database needs of the server that is to hold a copy of it. Adapters name things; the engine only compares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Need {
+    /// The thing, as the target's adapter names it when it offers it: `extension hstore`, `collation utf8mb4_bin`.
+    pub thing: String,
+    /// What is told when the target does not offer it; `item` is the dataset's.
+    #[serde(flatten)]
+    pub finding: Finding,
 }
 
 /// A table.

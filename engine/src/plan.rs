@@ -320,6 +320,7 @@ mod tests {
             name: n.parse().unwrap(),
             facts: f.clone(),
             findings: Vec::new(),
+            offers: None,
         };
         Inventory {
             agent_version: "1".into(),

@@ -2,6 +2,7 @@
 //!
 //! Nothing is written to find out: a preflight leaves no trace.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -39,10 +40,20 @@ pub async fn of_making(place: &Place, name: &DatasetName) -> Vec<Finding> {
             handover_mariadb::target_privileges(name, settings).await.map(|found| mariadb(name, found))
         }
         Place::Postgres(settings) => {
-            handover_postgres::privileges(name, settings, handover_postgres::Side::Target(None)).await
+            handover_postgres::privileges(name, settings, handover_postgres::Side::Target).await
         }
     };
     or_unknown(name, found)
+}
+
+/// What a target's server has, of all that databases may need of it; none where it cannot be asked, which `of_making` tells.
+pub async fn offers(place: &Place, name: &DatasetName) -> Option<BTreeSet<String>> {
+    match place {
+        // The library is the agent's own, so both sides have the same.
+        Place::Sqlite(_) => None,
+        Place::Mariadb(settings) => handover_mariadb::offers(name, settings).await.ok(),
+        Place::Postgres(settings) => handover_postgres::offers(name, settings).await.ok(),
+    }
 }
 
 /// What stands in the way of reading a tree.

@@ -97,7 +97,7 @@ impl LocalSource {
             access::keep_errors(&mut findings);
         }
         let facts = facts.unwrap_or_else(|failure| unreadable(declared, &failure));
-        Dataset { name: name.clone(), facts, findings }
+        Dataset { name: name.clone(), facts, findings, offers: None }
     }
 
     fn unknown(name: &DatasetName) -> Failure {

@@ -12,6 +12,7 @@ use handover_engine::ports::{Database, DatabaseSnapshot, Result};
 use handover_engine::rows::Schema;
 
 use crate::catalog::{self, Catalog};
+use crate::needs::needs;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 
@@ -51,6 +52,7 @@ pub fn facts(catalog: &Catalog, settings: &Settings) -> DatabaseFacts {
         bytes: tables.iter().map(|table| table.bytes).sum(),
         tables,
         notes: catalog.notes.clone(),
+        needs: Vec::new(),
     }
 }
 
@@ -74,7 +76,9 @@ impl Database for MariaDatabase {
         let mut catalog = catalog::read(&mut session, &self.settings.database, &self.exclude).await?;
         catalog::accounts(&mut session, &self.settings, &mut catalog).await?;
         catalog.notes.push(note(&self.settings));
-        Ok(facts(&catalog, &self.settings))
+        let mut facts = facts(&catalog, &self.settings);
+        facts.needs = needs(&mut session, &self.settings, &catalog.schema).await?;
+        Ok(facts)
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn DatabaseSnapshot>> {

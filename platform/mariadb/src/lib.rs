@@ -12,6 +12,7 @@ mod cursor;
 mod database;
 mod error;
 mod load;
+mod needs;
 mod privileges;
 mod session;
 mod settings;
@@ -20,6 +21,7 @@ mod sql;
 mod target;
 
 pub use database::MariaDatabase;
+pub use needs::offers;
 pub use privileges::{Finding, source_privileges, target_privileges};
 pub use settings::{BadSettings, Settings};
 pub use target::MariaTarget;

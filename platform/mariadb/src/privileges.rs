@@ -126,6 +126,11 @@ pub async fn target_privileges(dataset: &DatasetName, settings: &Settings) -> Re
         let fix =
             format!("GRANT SET USER ON *.* TO {account}; GRANT SELECT ON mysql.global_priv TO {account}");
         out.push(Finding { required: false, what, fix });
+    } else if session.try_record("SELECT 1 FROM mysql.global_priv LIMIT 1").await.is_err() {
+        let what = "mysql.global_priv cannot be read, so no definer is known here: views, routines, triggers and events get this account"
+            .to_owned();
+        let fix = format!("GRANT SELECT ON mysql.global_priv TO {account}");
+        out.push(Finding { required: false, what, fix });
     }
     let what = "the server cannot be asked";
     let row = session

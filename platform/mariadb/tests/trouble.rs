@@ -8,7 +8,7 @@ use handover_engine::failure::{Class, Failure};
 use handover_engine::name::MigrationId;
 use handover_engine::ports::{Database, DatabaseTarget};
 use handover_engine::rows::{KeyRange, TableName};
-use handover_mariadb::{MariaDatabase, MariaTarget, Settings, source_privileges, target_privileges};
+use handover_mariadb::{MariaDatabase, MariaTarget, Settings, offers, source_privileges, target_privileges};
 use mysql_async::prelude::Queryable;
 use support::Server;
 
@@ -96,12 +96,42 @@ async fn privileges_are_named_with_their_grants() {
         server.sql("", &finding.fix);
     }
     assert_eq!(target_privileges(&name, &poor).await.unwrap(), []);
+    server.sql("", "REVOKE SELECT ON mysql.global_priv FROM poor@localhost");
+    let found = target_privileges(&name, &poor).await.unwrap();
+    assert!(found.len() == 1 && found[0].what.contains("no definer is known here"), "{found:?}");
+    server.sql("", &found[0].fix);
     let view = source(server.settings(&db)).snapshot().await.unwrap();
     let target = target(poor);
     target.prepare(view.schema()).await.unwrap();
     target.finish(view.schema()).await.unwrap();
     target.publish().await.unwrap();
     target.undo().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_target_lacks_is_told_before_planning() {
+    let server = Server::shared();
+    let from = server.database(
+        "needs",
+        "CREATE TABLE `Kaste` (id INT PRIMARY KEY, a TEXT CHARACTER SET latin2 COLLATE latin2_czech_cs) ENGINE=Aria",
+    );
+    let settings = server.settings(&from);
+    let facts = source(server.settings(&from)).facts().await.unwrap();
+    let offers = offers(&"wiki".parse().unwrap(), &settings).await.unwrap();
+    let missing = |lost: &str| {
+        let here = |thing: &String| offers.contains(thing) && !thing.contains(lost);
+        let lacking = facts.needs.iter().filter(|need| !here(&need.thing));
+        lacking.map(|need| need.finding.what.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(missing("nothing that is asked for"), [""; 0]);
+    for (lost, told) in [
+        ("latin2_czech_cs", "the collation latin2_czech_cs"),
+        ("Aria", "the storage engine Aria"),
+        ("capitals", "call Kaste something else"),
+    ] {
+        let found = missing(lost);
+        assert!(found.len() == 1 && found[0].contains(told), "{found:?}");
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use tokio_postgres::error::SqlState;
 
 use crate::connect::Conn;
 use crate::error::failed;
-use crate::sql::{assignment, literal, quote};
+use crate::sql::{literal, quote};
+use crate::trust::assignment;
 
 /// What the keys of roles in a schema's settings begin with.
 const KEY: &str = "account/";

@@ -109,6 +109,7 @@ impl Reader<'_> {
             tables,
             bytes: size.parse().unwrap_or_default(),
             notes: self.notes(schema).await?,
+            needs: Vec::new(),
         })
     }
 

@@ -15,6 +15,7 @@ use crate::accounts::Accounts;
 use crate::catalog::Reader;
 use crate::connect::Conn;
 use crate::error::{failed, is_lost_snapshot};
+use crate::needs::needs;
 use crate::read::Cursor;
 use crate::shape::Shape;
 
@@ -102,6 +103,8 @@ impl Database for PostgresDatabase {
         let notes = self.add_accounts(&conn, &mut schema).await?;
         let mut facts = reader.facts(&schema).await?;
         facts.notes.extend(notes);
+        let item = format!("{}, {}", self.dataset, self.settings.location());
+        facts.needs = needs(&item, &schema, self.settings.owners);
         Ok(facts)
     }
 

@@ -8,6 +8,7 @@ mod connect;
 mod database;
 mod dump;
 mod error;
+mod needs;
 mod pieces;
 mod privileges;
 mod read;
@@ -17,8 +18,10 @@ mod sql;
 mod target;
 mod tls;
 mod toc;
+mod trust;
 
 pub use database::PostgresDatabase;
+pub use needs::offers;
 pub use privileges::{Side, privileges};
 pub use settings::{BadSettings, Settings};
 pub use target::PostgresTarget;

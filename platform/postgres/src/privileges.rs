@@ -3,7 +3,6 @@
 use handover_engine::check::{Finding, Severity};
 use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
-use handover_engine::rows::Schema;
 
 use crate::Settings;
 use crate::connect::Conn;
@@ -11,19 +10,19 @@ use crate::error::failed;
 use crate::sql::{literal, quote};
 
 /// Which side is asked.
-#[derive(Debug, Clone, Copy)]
-pub enum Side<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
     /// The database is read.
     Source,
-    /// The database is built; the source's schema tells what it needs, where it is known.
-    Target(Option<&'a Schema>),
+    /// The database is built. What it needs beyond privileges is told by comparing its needs with what the server offers.
+    Target,
 }
 
 /// What stands in the way of a migration of the settings' database; empty when nothing does.
-pub async fn privileges(dataset: &DatasetName, settings: &Settings, side: Side<'_>) -> Result<Vec<Finding>> {
+pub async fn privileges(dataset: &DatasetName, settings: &Settings, side: Side) -> Result<Vec<Finding>> {
     let database = match side {
         Side::Source => settings.clone(),
-        Side::Target(_) => settings.with_database(&settings.maintenance),
+        Side::Target => settings.with_database(&settings.maintenance),
     };
     let conn = Conn::open(dataset, &database).await?;
     let asker = Asker { dataset, settings, conn: &conn };
@@ -35,19 +34,15 @@ pub async fn privileges(dataset: &DatasetName, settings: &Settings, side: Side<'
     match side {
         _ if has(0) => {}
         Side::Source => asker.source(has(2), &mut found).await?,
-        Side::Target(_) => asker.target(has(1), &mut found).await?,
+        Side::Target => asker.target(has(1), &mut found).await?,
     }
-    if let Side::Target(Some(schema)) = side {
-        asker.extensions(schema, &mut found).await?;
-        asker.roles(schema, &mut found).await?;
-        if has(0) {
-            let what = "rows are loaded by a superuser: functions of the source's schema run with its rights";
-            let hint = format!(
-                "use a role that is none (docs/postgres.md), unless the source is as trusted as the target: CREATE ROLE handover LOGIN CREATEDB; now {}",
-                settings.user
-            );
-            found.push(Finding::new(Severity::Info, asker.item(), what, hint));
-        }
+    if side == Side::Target && has(0) {
+        let what = "rows are loaded by a superuser: functions of the source's schema run with its rights";
+        let hint = format!(
+            "use a role that is none (docs/postgres.md), unless the source is as trusted as the target: CREATE ROLE handover LOGIN CREATEDB; now {}",
+            settings.user
+        );
+        found.push(Finding::new(Severity::Info, asker.item(), what, hint));
     }
     Ok(found)
 }
@@ -143,37 +138,6 @@ impl Asker<'_> {
                 let what = format!("sessions of others on {database} cannot be ended");
                 found.push(Finding::new(Severity::Warning, self.item(), what, hint));
             }
-        }
-        Ok(())
-    }
-
-    async fn extensions(&self, schema: &Schema, found: &mut Vec<Finding>) -> Result<()> {
-        let here = self.rows("SELECT name FROM pg_catalog.pg_available_extensions").await?;
-        let here: Vec<&String> = here.iter().flatten().collect();
-        for extension in schema.before_load.iter().filter(|ddl| ddl.kind == "extension") {
-            if !here.contains(&&extension.name) {
-                let what = format!("the extension {} is not installed at the target", extension.name);
-                let hint = "install its package (of the same major version as the server)".to_owned();
-                found.push(self.error(what, hint));
-            }
-        }
-        Ok(())
-    }
-
-    async fn roles(&self, schema: &Schema, found: &mut Vec<Finding>) -> Result<()> {
-        if !self.settings.owners {
-            return Ok(());
-        }
-        let here = self.rows("SELECT rolname FROM pg_catalog.pg_roles").await?;
-        let here: Vec<&String> = here.iter().flatten().collect();
-        let owners = schema.state.iter().filter(|(key, _)| key.starts_with("owner/"));
-        let missing: std::collections::BTreeSet<&String> =
-            owners.map(|(_, role)| role).filter(|role| !here.contains(role)).collect();
-        for role in missing {
-            let what = format!("the role {role} owns objects at the source and is not at the target");
-            let hint =
-                format!("CREATE ROLE {}, or its objects will belong to {}", quote(role), self.settings.user);
-            found.push(Finding::new(Severity::Warning, self.item(), what, hint));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The target's side: a database that is built beside its final place.
 
 mod build;
+mod clear;
 mod finish;
 mod load;
 mod place;

@@ -5,7 +5,7 @@ mod support;
 use handover_engine::failure::{Class, Failure};
 use handover_engine::ports::{Database, DatabaseTarget};
 use handover_engine::rows::{KeyRange, TableName};
-use handover_postgres::{PostgresDatabase, PostgresTarget, Settings, Side, privileges};
+use handover_postgres::{PostgresDatabase, PostgresTarget, Settings, Side, offers, privileges};
 use support::{Server, all_chunks, migration, source, target};
 
 fn check(failure: &Failure, class: Class, parts: &[&str]) {
@@ -88,7 +88,7 @@ async fn missing_privileges_come_with_their_grants() {
     let target = PostgresTarget::new("shop".parse().unwrap(), &settings, &migration());
     let failure = target.prepare(view.schema()).await.unwrap_err();
     check(&failure, Class::NeedsOperator, &["permission denied", "ALTER ROLE \"plain\" CREATEDB"]);
-    for finding in privileges(&dataset, &settings, Side::Target(Some(view.schema()))).await.unwrap() {
+    for finding in privileges(&dataset, &settings, Side::Target).await.unwrap() {
         if finding.hint.starts_with("ALTER ROLE ") {
             server.sql("postgres", &finding.hint);
         }
@@ -152,6 +152,41 @@ async fn tables_in_use_cannot_be_dropped() {
 }
 
 #[tokio::test]
+async fn what_the_target_lacks_is_told_before_planning() {
+    let (here, there) = (Server::shared(), Server::start(""));
+    let from = here.create("needs", "");
+    here.sql(
+        &from,
+        "CREATE ROLE needed_owner; CREATE EXTENSION citext; CREATE EXTENSION file_fdw;
+         CREATE TABLE secret (id integer PRIMARY KEY); ALTER TABLE secret OWNER TO needed_owner;
+         ALTER TABLE secret ENABLE ROW LEVEL SECURITY; ALTER TABLE secret FORCE ROW LEVEL SECURITY;
+         CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+         CREATE EVENT TRIGGER noting ON ddl_command_end EXECUTE FUNCTION noted()",
+    );
+    let facts = source(&here, &from).facts().await.unwrap();
+    there.sql("postgres", "CREATE ROLE mover LOGIN CREATEDB");
+    let lacking = async |role: &str| {
+        let settings = Settings::parse(&there.url(role, "copy")).unwrap();
+        let offers = offers(&"shop".parse().unwrap(), &settings).await.unwrap();
+        let missing = facts.needs.iter().filter(|need| !offers.contains(&need.thing));
+        missing.map(|need| need.finding.what.clone()).collect::<Vec<_>>()
+    };
+    let found = lacking("mover").await;
+    for told in ["file_fdw", "event triggers (noting)", "row security is forced on", "the role needed_owner"]
+    {
+        assert!(found.iter().any(|what| what.contains(told)), "{told}: {found:?}");
+    }
+    assert!(!found.iter().any(|what| what.contains("citext") || what.contains("older")), "{found:?}");
+    let administrator = lacking("postgres").await;
+    assert!(administrator.len() == 1 && administrator[0].contains("needed_owner"), "{administrator:?}");
+    there
+        .sql("postgres", "CREATE ROLE needed_owner; GRANT needed_owner TO mover; ALTER ROLE mover BYPASSRLS");
+    assert_eq!(lacking("postgres").await, [""; 0]);
+    let left = lacking("mover").await;
+    assert!(left.len() == 3 && left[2].contains("the role postgres"), "{left:?}");
+}
+
+#[tokio::test]
 async fn what_the_target_lacks_is_told_before_loading() {
     let server = Server::shared();
     let from = server.create("lacks", "");
@@ -170,10 +205,6 @@ async fn what_the_target_lacks_is_told_before_loading() {
         Class::NeedsOperator,
         &["extension nowhere", "install the package"],
     );
-    let found = privileges(&"shop".parse().unwrap(), &server.settings(&from), Side::Target(Some(&schema)))
-        .await
-        .unwrap();
-    assert!(found.iter().any(|f| f.what.contains("nowhere is not installed")), "{found:?}");
     to.undo().await.unwrap();
     let mut schema = view.schema().clone();
     schema.settings.insert("collate".to_owned(), "xx_YY.UTF-8".to_owned());

@@ -93,6 +93,7 @@ fn look(db: &Connection, path: &Path, exclude: &[String]) -> Result<DatabaseFact
         tables,
         bytes,
         notes: notes(db, &schema, bytes <= COUNTED),
+        needs: Vec::new(),
     })
 }
 

@@ -74,7 +74,9 @@ impl Run<'_> {
         let bed = self.place.path().join("bed");
         remove(&bed)?;
         std::fs::create_dir_all(&bed)?;
-        let (source, target) = (self.from.url("app"), self.to.url("app"));
+        // As myloader does by itself, and the client of the other peer is told to: nothing of the load is in a binary log.
+        let unlogged = if self.to.engine() == Engine::Mariadb { "&binlog=off" } else { "" };
+        let (source, target) = (self.from.url("app"), self.to.url("app") + unlogged);
         let dataset = Dataset::Server { name: "app".to_owned(), source, target };
         let mut bed = Bed::at(&bed, self.binaries.clone(), vec![dataset], "info")?;
         say(format!("`{}` beside {}: {count} pairs", load.name, peer.name));
@@ -232,7 +234,7 @@ const MARIADB_TOOLS: &[Peer] = &[
             to.create("app")?;
             pipe(
                 from.tool("mariadb-dump").args(["--single-transaction", "app"]),
-                to.tool("mariadb").arg("app"),
+                to.tool("mariadb").args(["--init-command=SET sql_log_bin = 0", "app"]),
             )
         },
     },

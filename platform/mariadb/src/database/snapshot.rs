@@ -198,18 +198,24 @@ impl Snapshot {
         .hint("check that the server runs; a new snapshot is taken when the migration is resumed")
     }
 
-    async fn cursor(&self, table: &TableName, range: &KeyRange) -> Result<Cursor> {
+    async fn parked(&self, table: &TableName, range: &KeyRange) -> Option<Cursor> {
         let mut pool = self.pool.lock().await;
-        if let Some(at) = pool.parked.iter().position(|c| c.table == *table && c.rest == *range) {
-            return Ok(pool.parked.remove(at));
+        let at = pool.parked.iter().position(|cursor| cursor.table == *table && cursor.rest == *range)?;
+        Some(pool.parked.remove(at))
+    }
+
+    async fn cursor(&self, table: &TableName, range: &KeyRange) -> Result<Cursor> {
+        if let Some(cursor) = self.parked(table, range).await {
+            return Ok(cursor);
         }
         let database = &self.settings.database;
         let aside = self.aside.clone().filter(|_| self.transactional(table));
         let place = Place { database, positioned: false, aside };
         let plan = Plan::new(table, range, self.catalog.shape(table)?, place)?;
         let session = if self.transactional(table) {
-            self.session(&mut pool).await?
+            self.session(&mut *self.pool.lock().await).await?
         } else {
+            // Others read on while this one waits for writers.
             let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
             let lock = format!("LOCK TABLES {}.{} READ", quote(&self.settings.database), quote(&table.name));
             session.run_on(&table.name, "cannot be locked", &lock).await?;

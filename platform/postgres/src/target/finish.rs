@@ -9,7 +9,8 @@ use tokio_postgres::error::SqlState;
 use crate::Settings;
 use crate::connect::Conn;
 use crate::error::{describe, failed};
-use crate::sql::{literal, quote, refused, statements};
+use crate::sql::{literal, quote, statements};
+use crate::trust::refused;
 
 /// Sequences that are set with one statement.
 const TOGETHER: usize = 200;

@@ -18,7 +18,8 @@ use crate::Settings;
 use crate::accounts::Accounts;
 use crate::connect::Conn;
 use crate::error::failed;
-use crate::sql::{assignment, literal, quote};
+use crate::sql::{literal, quote};
+use crate::trust::assignment;
 
 /// Longest name of the server, in bytes.
 const LONGEST: usize = 63;

@@ -14,6 +14,7 @@ use handover_certs::reload::Credentials;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
+use handover_platform::spool::SpoolDirectory;
 use handover_platform::store::Store;
 use handover_transport::client::RemoteSource;
 use handover_transport::control::service::ControlService;
@@ -69,11 +70,13 @@ pub struct Limits {
     pub lanes: usize,
     /// How long a step is tried again by itself without getting on, in seconds.
     pub patience_seconds: u64,
+    /// Bytes of changes that may wait on disk, for each database.
+    pub spool_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lanes: 4, patience_seconds: 300 }
+        Self { lanes: 4, patience_seconds: 300, spool_bytes: 10 << 30 }
     }
 }
 
@@ -131,7 +134,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
     let datasets = LocalDatasets::new(manifest)?;
     let identity = credentials.identity().to_string();
-    let supervisor = Supervisor::new(identity, source, datasets, store, config.limits, stop.clone());
+    let spools = SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes);
+    let supervisor = Supervisor::new(identity, source, datasets, store, spools, config.limits, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

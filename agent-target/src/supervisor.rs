@@ -16,9 +16,10 @@ use handover_engine::pass::TargetDataset;
 use handover_engine::phase::{Operation, State};
 use handover_engine::plan::{ApprovedPlan, Options, Plan, Rates};
 use handover_engine::ports::{Answers, Result, Source, SourceHost};
-use handover_engine::report::{Outcome, Report};
+use handover_engine::report::{Outcome, Report, Terms};
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
+use handover_platform::spool::SpoolDirectory;
 use handover_platform::store::Store;
 use handover_transport::client::RemoteSource;
 use handover_transport::control::{Control, Seen};
@@ -48,6 +49,7 @@ pub struct Supervisor {
     source: Arc<RemoteSource>,
     datasets: LocalDatasets,
     store: Store,
+    spools: Arc<SpoolDirectory>,
     limits: Limits,
     stop: CancellationToken,
     running: Mutex<HashMap<MigrationId, Handle>>,
@@ -62,9 +64,11 @@ impl Supervisor {
         source: Arc<RemoteSource>,
         datasets: LocalDatasets,
         store: Store,
+        spools: SpoolDirectory,
         limits: Limits,
         stop: CancellationToken,
     ) -> Arc<Self> {
+        let spools = Arc::new(spools);
         let (running, drivers, broken) = (Mutex::default(), TaskTracker::new(), Mutex::default());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -72,6 +76,7 @@ impl Supervisor {
             source,
             datasets,
             store,
+            spools,
             limits,
             stop,
             running,
@@ -103,11 +108,13 @@ impl Supervisor {
 
     /// Takes up every migration that has not ended.
     pub async fn carry_on(&self) -> Result<()> {
-        for migration in self.store.migrations().await? {
-            if !migration.state.phase.is_final() {
-                tracing::info!(migration = %migration.id, state = %migration.state, "taking up a migration");
-                self.drive(migration).await?;
-            }
+        let mut migrations = self.store.migrations().await?;
+        migrations.retain(|migration| !migration.state.phase.is_final());
+        let names: Vec<MigrationId> = migrations.iter().map(|migration| migration.id.clone()).collect();
+        self.spools.keep_only(&names)?;
+        for migration in migrations {
+            tracing::info!(migration = %migration.id, state = %migration.state, "taking up a migration");
+            self.drive(migration).await?;
         }
         Ok(())
     }
@@ -133,6 +140,7 @@ impl Supervisor {
             datasets: self.datasets.of(&id)?,
             journal: Arc::new(self.store.clone()),
             holdings: Arc::new(self.store.clone()),
+            spools: self.spools.clone(),
             clock: Arc::new(SystemClock),
         };
         show_hidden(&ports.datasets).await;
@@ -350,13 +358,13 @@ impl Control for Supervisor {
         Ok(tokio_stream::wrappers::ReceiverStream::new(seen).boxed())
     }
 
-    async fn act(&self, id: &MigrationId, operation: Operation, by: &str) -> Result<Status> {
+    async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status> {
         let migration = self.migration(id).await?;
         let Some(handle) = self.handle(id).filter(|_| !migration.state.phase.is_final()) else {
             let what = format!("{operation} is not possible: it is {}", migration.state);
             return Err(Failure::operator(format!("migration {id}"), what).hint("possible now: nothing"));
         };
-        handle.ask(operation, by).await?;
+        handle.ask(operation, terms, by).await?;
         tracing::info!(migration = %id, %operation, by, "an operation was asked for");
         let status = handle.status().borrow().clone();
         Ok(status)

@@ -58,6 +58,20 @@ pub enum Verb {
     Sync(Act),
     /// Read the target's data again and compare it.
     Verify(Act),
+    /// Fence the source off and let the target take over.
+    Cutover {
+        /// Which migration, and whether to watch it.
+        #[command(flatten)]
+        act: Act,
+        /// Unless the target has taken over so many seconds after the source was fenced off, undo that and go on following.
+        #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+        max_downtime: u32,
+        /// Do not begin while the copy is further behind than so many seconds.
+        #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+        max_lag: u32,
+    },
+    /// The target is good: it stays.
+    Accept(Act),
     /// Undo everything: the target is as it was before.
     Abort(Act),
     /// Keep everything; undo is no longer possible.
@@ -81,6 +95,9 @@ pub struct PlanArguments {
     /// Only this dataset; may be given several times.
     #[arg(long = "dataset", value_name = "NAME")]
     pub datasets: Vec<DatasetName>,
+    /// Keep the copy up to date while the source is in use, until `cutover`.
+    #[arg(long)]
+    pub follow: bool,
 }
 
 /// Which migration.

@@ -10,6 +10,8 @@ fn activity(status: &Status) -> &'static str {
         None => "idle",
         Some(Task::Pass) if status.state.phase == Phase::Copying => "copying",
         Some(Task::Pass) => "syncing",
+        Some(Task::Follow) => "following",
+        Some(Task::CutOver) => "cutting_over",
         Some(Task::Verify) => "verifying",
         Some(Task::Undo) => "undoing",
         Some(Task::Finalize) => "finalizing",
@@ -32,6 +34,13 @@ pub fn status(status: &Status) -> Value {
         "progress": status.progress,
         "allowed": status.allowed,
         "last_event": status.last_event,
+        "following": status.following,
+        "cutover": status.cutover.map(|cutover| json!({
+            "predicted_ms": cutover.predicted_ms,
+            "downtime_ms": cutover.downtime_ms(),
+            "fenced_at": cutover.fenced_at.map(|at| at.to_string()),
+            "live_at": cutover.live_at.map(|at| at.to_string()),
+        })),
     })
 }
 
@@ -52,6 +61,8 @@ mod tests {
             state,
             progress: Progress::default(),
             last_event: 7,
+            following: Default::default(),
+            cutover: None,
         });
         assert_eq!(document["phase"], "copying");
         assert_eq!(document["condition"], "failed");

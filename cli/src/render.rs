@@ -5,9 +5,10 @@ use std::fmt::Write;
 use handover_engine::check::{Finding, Severity};
 use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
+use handover_engine::follow::Figures;
 use handover_engine::inventory::{DatasetFacts, Inventory};
 use handover_engine::journal::{Event, Logged};
-use handover_engine::phase::Condition;
+use handover_engine::phase::{Condition, Task};
 use handover_engine::plan::Plan;
 use handover_engine::report::Report;
 
@@ -145,8 +146,15 @@ pub fn plan(plan: &Plan) -> String {
 /// Where a migration stands.
 pub fn status(status: &Status) -> String {
     let mut out = format!("{}: {}", status.migration, status.state);
-    if status.state.task.is_some() {
+    if status.state.task == Some(Task::Follow) {
+        for (dataset, figures) in &status.following {
+            let _ = write!(out, "\n  {dataset}: {}", following(figures));
+        }
+    } else if status.state.task.is_some() {
         let _ = write!(out, ", {}", share(status));
+    }
+    if let Some(downtime) = status.cutover.and_then(|cutover| cutover.downtime_ms()) {
+        let _ = write!(out, "\n  writers waited {}", time(downtime));
     }
     if let Condition::Failed(failure) = &status.state.condition {
         let _ = write!(out, "\n  {}: {}", failure.item, with_causes(failure));
@@ -158,6 +166,21 @@ pub fn status(status: &Status) -> String {
     let allowed = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };
     let _ = write!(out, "\n  possible now: {allowed}");
     out
+}
+
+/// How following a database gets on.
+fn following(figures: &Figures) -> String {
+    let behind = if figures.waiting == 0 {
+        "up to date".to_owned()
+    } else {
+        format!("{} behind", time(figures.lag_ms))
+    };
+    format!(
+        "{behind}, {} changes wait ({}), {} rows carried",
+        figures.waiting,
+        bytes(figures.spool_bytes),
+        figures.applied
+    )
 }
 
 /// How much is done, how fast, and when it should end.

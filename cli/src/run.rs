@@ -9,9 +9,10 @@ use handover_engine::check::Severity;
 use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
-use handover_engine::phase::Operation;
+use handover_engine::phase::{Operation, Phase};
 use handover_engine::plan::Options;
 use handover_engine::ports::Result;
+use handover_engine::report::Terms;
 use handover_transport::control::Control;
 use handover_transport::control::client::RemoteControl;
 use serde_json::{Value, json};
@@ -48,6 +49,12 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         Verb::Resume(act) => session.act(Operation::Resume, act).await,
         Verb::Sync(act) => session.act(Operation::Sync, act).await,
         Verb::Verify(act) => session.act(Operation::Verify, act).await,
+        Verb::Cutover { act, max_downtime, max_lag } => {
+            let ms = |seconds: u32| u64::from(seconds) * 1000;
+            let terms = Terms { max_downtime_ms: ms(max_downtime), max_lag_ms: ms(max_lag) };
+            session.cut_over(terms, act).await
+        }
+        Verb::Accept(act) => session.act(Operation::Accept, act).await,
         Verb::Abort(act) => session.act(Operation::Abort, act).await,
         Verb::Finalize(act) => session.act(Operation::Finalize, act).await,
         Verb::Report(which) => session.report(which).await,
@@ -142,13 +149,29 @@ impl Session {
     }
 
     async fn act(&self, operation: Operation, act: Act) -> Result<Code> {
+        self.ask(operation, Terms::default(), act).await.map(|(_, code)| code)
+    }
+
+    async fn ask(&self, operation: Operation, terms: Terms, act: Act) -> Result<(MigrationId, Code)> {
         let id = match act.which.id {
             Some(id) => id,
             None => self.pick(act.which).await?.migration,
         };
-        let status = self.control.act(&id, operation, "").await?;
+        let status = self.control.act(&id, operation, terms, "").await?;
         self.print(&render::status(&status), &documents::status(&status));
-        self.settle(&id, act.watch).await
+        let code = self.settle(&id, act.watch).await?;
+        Ok((id, code))
+    }
+
+    /// A watched cut-over that was called off has failed, although the migration goes on.
+    async fn cut_over(&self, terms: Terms, act: Act) -> Result<Code> {
+        let is_watched = act.watch;
+        let (id, code) = self.ask(Operation::Cutover, terms, act).await?;
+        if !is_watched || code != Code::Done {
+            return Ok(code);
+        }
+        let status = self.pick(Which { id: Some(id) }).await?;
+        Ok(if status.state.phase == Phase::Following { Code::Failed } else { Code::Done })
     }
 
     async fn report(&self, which: Which) -> Result<Code> {
@@ -179,5 +202,5 @@ impl Session {
 }
 
 fn options(plan: PlanArguments) -> Options {
-    Options { overwrite: plan.overwrite, datasets: plan.datasets }
+    Options { overwrite: plan.overwrite, datasets: plan.datasets, follow: plan.follow }
 }

@@ -2,6 +2,7 @@
 //! before it acts or answers, and shows what it knows to watchers.
 
 mod handle;
+mod live;
 mod tally;
 mod task;
 
@@ -15,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::handle::{Command, Handle, Status, at_rest};
 use crate::failure::Failure;
+use crate::follow::Figures;
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
 use crate::name::DatasetName;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, State, Task, Trigger};
 use crate::plan::StepKind;
-use crate::ports::{Result, Source};
+use crate::ports::{Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
+use crate::report::Cutover;
 use crate::time::Clock;
 
 /// What a driver works with.
@@ -35,6 +38,8 @@ pub struct Ports {
     pub journal: Arc<dyn Journal>,
     /// What the journal holds.
     pub holdings: Arc<dyn Holdings>,
+    /// Where changes wait.
+    pub spools: Arc<dyn Spools>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -66,6 +71,7 @@ pub struct Driver {
     migration: Migration,
     meter: Meter,
     last_event: u64,
+    following: BTreeMap<DatasetName, Figures>,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
     stop: CancellationToken,
@@ -76,7 +82,7 @@ pub struct Driver {
 struct Busy {
     messages: mpsc::Receiver<Message>,
     stop: CancellationToken,
-    end: tokio::task::JoinHandle<Result<()>>,
+    end: tokio::task::JoinHandle<Result<Trigger>>,
 }
 
 impl Driver {
@@ -96,6 +102,8 @@ impl Driver {
             allowed: migration.state.allowed(),
             progress: Progress::default(),
             last_event,
+            following: BTreeMap::new(),
+            cutover: migration.outcome.cutover,
         };
         let now = Instant::now();
         let (status, watch) = watch::channel(driver_status.clone());
@@ -105,6 +113,7 @@ impl Driver {
             migration,
             meter,
             last_event,
+            following: BTreeMap::new(),
             status,
             commands: inbox,
             stop,
@@ -170,6 +179,8 @@ impl Driver {
                 Task::Pass => self.migration.outcome.verified_passes.clone(),
                 _ => BTreeMap::new(),
             },
+            spools: self.ports.spools.clone(),
+            cutover: self.migration.outcome.cutover.unwrap_or_default(),
         };
         Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
     }
@@ -198,10 +209,7 @@ impl Driver {
                 .hint("report this as a bug"))
         });
         self.migration.outcome.working_ms += self.task_began.elapsed().as_millis() as u64;
-        let trigger = match result {
-            Ok(()) => Trigger::Done,
-            Err(failure) => Trigger::Failed(failure),
-        };
+        let trigger = result.unwrap_or_else(Trigger::Failed);
         self.transition(trigger, None)
             .await?
             .map_err(|refused| Failure::permanent("migration", refused.to_string()))?;
@@ -209,7 +217,7 @@ impl Driver {
     }
 
     async fn command(&mut self, command: Command, busy: Option<Busy>) -> Result<Option<Busy>> {
-        let Command { operation, by, answer } = command;
+        let Command { operation, terms, by, answer } = command;
         let asked = Trigger::Asked(operation);
         if self.migration.state.next(asked.clone()).is_err() {
             let refused = self.transition(asked, Some(by)).await?;
@@ -218,6 +226,9 @@ impl Driver {
         }
         if let Some(busy) = busy {
             self.wind_down(busy).await?;
+        }
+        if operation == Operation::Cutover {
+            self.migration.outcome.cutover = Some(Cutover { terms, ..Cutover::default() });
         }
         let result = self.transition(asked, Some(by)).await?;
         // Whoever asked may have left; the state is journaled all the same.
@@ -272,10 +283,12 @@ impl Driver {
         let mut records = vec![Record::State(state.clone())];
         let new_task = state.task.is_some() && (state.task != self.migration.state.task || is_mending);
         if new_task {
-            self.migration.pass += u32::from(state.task == Some(Task::Pass));
+            // What is opened at the source is opened for a pass: behind the fence it must be opened anew.
+            self.migration.pass += u32::from(matches!(state.task, Some(Task::Pass | Task::CutOver)));
             records.push(Record::TaskBegun { pass: self.migration.pass });
             self.migration.steps_done.clear();
             self.migration.shown = 0.0;
+            self.following.clear();
             if matches!(state.task, Some(Task::Pass | Task::Verify)) {
                 self.migration.outcome.forget_verification();
             }
@@ -314,6 +327,8 @@ impl Driver {
             allowed: self.migration.state.allowed(),
             progress,
             last_event: self.last_event,
+            following: self.following.clone(),
+            cutover: self.migration.outcome.cutover,
         });
         Ok(())
     }
@@ -325,11 +340,14 @@ impl Driver {
         let mut is_told = false;
         for message in messages {
             // What is told at the end: a crash must not forget it once the step that found it is done.
-            is_told |=
-                matches!(message, Message::LeftOut(_) | Message::CopyBegins(_) | Message::Verified(..));
+            is_told |= matches!(
+                message,
+                Message::LeftOut(_) | Message::CopyBegins(_) | Message::Verified(..) | Message::Cutover(_)
+            );
             match message {
                 Message::Records(more) => records.extend(more),
                 Message::Flush(done) => flushed.push(done),
+                Message::Following(dataset, figures) => drop(self.following.insert(dataset, figures)),
                 other => records.extend(tally::count(other, &mut self.migration.outcome, &mut self.meter)),
             }
         }

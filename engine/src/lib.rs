@@ -4,11 +4,13 @@
 //! This crate does no IO. It knows no gRPC, no SQL, no files and no processes: adapters in `platform`
 //! and `transport` implement [`ports`] and are handed to the driver.
 
+pub mod change;
 pub mod check;
 pub mod chunk;
 pub mod digest;
 pub mod driver;
 pub mod failure;
+pub mod follow;
 pub mod inventory;
 pub mod journal;
 pub mod name;

@@ -73,6 +73,10 @@ name! {
     /// What the target holds open at the source. Chosen by the target, so that asking twice is harmless.
     LeaseId
 }
+name! {
+    /// What keeps a database's changes at the source for one migration. Chosen by the target.
+    CaptureId
+}
 
 #[cfg(test)]
 mod tests {

@@ -12,11 +12,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
+use crate::follow::Figures;
 use crate::journal::{Holdings, Record};
 use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
 use crate::progress::Amount;
-use crate::report::{Difference, Verified};
+use crate::report::{Cutover, Difference, Verified};
 
 /// What workers tell the driver. The driver journals, counts and shows it, in the order in which it comes.
 #[derive(Debug)]
@@ -57,6 +58,10 @@ pub enum Message {
     LeftOut(Difference),
     /// A dataset was verified in a pass, with the first of the differences that were found.
     Verified(DatasetName, u32, Verified, Vec<Difference>),
+    /// How following a database gets on.
+    Following(DatasetName, Figures),
+    /// How the cut-over gets on.
+    Cutover(Cutover),
     /// Answers once everything sent before it is journaled.
     Flush(oneshot::Sender<()>),
 }

@@ -1,12 +1,15 @@
 //! The life of a migration as one pure function: [`State::next`] makes every transition there is.
 //!
 //! ```text
-//! Copying ──done──► Following ──finalize──► Finalized
-//!    │                 │ ▲ sync, verify
-//!    └──────abort──────┴─┴──► Aborting ──done──► Aborted
+//! Copying ──done──► Following ──cutover──► CuttingOver ──done──► Trial ──accept──► Accepted
+//!    │                │ ▲ ▲ sync, verify       │ │                 │                  │
+//!    │                │ └─┴─────called off─────┘ │                 │                  ├─finalize─► Finalized
+//!    │                └────────────finalize──────┼─────────────────┼──────────────────┘
+//!    └──────abort─────┴─────────────abort────────┴─────────────────┴──► Aborting ──done──► Aborted
 //! ```
 //! Paused and failed are conditions on a phase, not phases. `Draft` and `Approved` are plans, not yet migrations;
-//! `Rehearsing` to `Accepted` are reserved for cut-over and cannot be reached yet.
+//! `Rehearsing` is reserved and cannot be reached yet. A plan that follows the source's changes is finalized after its
+//! cut-over, any other while it is up to date.
 
 use std::fmt;
 
@@ -55,6 +58,10 @@ impl Phase {
 pub enum Task {
     /// A pass over every dataset, with verification and publication.
     Pass,
+    /// Keeping the copy up to date with a source that is in use. Has no end of its own.
+    Follow,
+    /// Fencing the source off, carrying over what is left, and putting the target in its place.
+    CutOver,
     /// Reading the target's data again.
     Verify,
     /// Carrying out the undo records.
@@ -98,6 +105,10 @@ pub enum Operation {
     Sync,
     /// Read the target's data again and compare.
     Verify,
+    /// Fence the source off, and let the target take over.
+    Cutover,
+    /// The target is good: it stays.
+    Accept,
     /// Undo everything.
     Abort,
     /// Keep everything; undo is no longer possible.
@@ -106,11 +117,13 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order they are shown.
-    pub const ALL: [Operation; 6] = [
+    pub const ALL: [Operation; 8] = [
         Operation::Pause,
         Operation::Resume,
         Operation::Sync,
         Operation::Verify,
+        Operation::Cutover,
+        Operation::Accept,
         Operation::Abort,
         Operation::Finalize,
     ];
@@ -122,6 +135,8 @@ impl Operation {
             Operation::Resume => "resume",
             Operation::Sync => "sync",
             Operation::Verify => "verify",
+            Operation::Cutover => "cutover",
+            Operation::Accept => "accept",
             Operation::Abort => "abort",
             Operation::Finalize => "finalize",
         }
@@ -141,6 +156,10 @@ pub enum Trigger {
     Asked(Operation),
     /// The task is done.
     Done,
+    /// The first copy is done, and the source is followed from now on.
+    Copied,
+    /// The cut-over was undone before the target took over; following goes on.
+    CalledOff,
     /// The task stopped on a failure.
     Failed(Failure),
 }
@@ -173,8 +192,8 @@ impl State {
 
     /// The one place where states change.
     pub fn next(&self, trigger: Trigger) -> Result<State, Refused> {
-        use Operation::{Abort, Finalize, Pause, Resume, Sync, Verify};
-        use Phase::{Aborting, Copying, Following};
+        use Operation::{Abort, Accept, Cutover, Finalize, Pause, Resume, Sync, Verify};
+        use Phase::{Aborting, Accepted, Copying, CuttingOver, Following, Trial};
         let to = |phase, task, condition| Ok(State { phase, task, condition });
         match (&trigger, self.phase, self.task, &self.condition) {
             (Trigger::Asked(Pause), Copying | Following, Some(task), Condition::Good) => {
@@ -194,10 +213,16 @@ impl State {
             (Trigger::Asked(Verify), Following, None, Condition::Good) => {
                 to(Following, Some(Task::Verify), Condition::Good)
             }
-            (Trigger::Asked(Finalize), Following, None, Condition::Good) => {
-                to(Following, Some(Task::Finalize), Condition::Good)
+            (Trigger::Asked(Cutover), Following, Some(Task::Follow), Condition::Good) => {
+                to(CuttingOver, Some(Task::CutOver), Condition::Good)
             }
-            (Trigger::Asked(Abort), Copying | Following, task, _) if task != Some(Task::Finalize) => {
+            (Trigger::Asked(Accept), Trial, None, Condition::Good) => to(Accepted, None, Condition::Good),
+            (Trigger::Asked(Finalize), Following | Accepted, None, Condition::Good) => {
+                to(self.phase, Some(Task::Finalize), Condition::Good)
+            }
+            (Trigger::Asked(Abort), Copying | Following | CuttingOver | Trial | Accepted, task, _)
+                if task != Some(Task::Finalize) =>
+            {
                 to(Aborting, Some(Task::Undo), Condition::Good)
             }
             (Trigger::Failed(failure), phase, Some(task), Condition::Good) => {
@@ -206,7 +231,14 @@ impl State {
             (Trigger::Done, Copying | Following, Some(Task::Pass | Task::Verify), Condition::Good) => {
                 to(Following, None, Condition::Good)
             }
-            (Trigger::Done, Following, Some(Task::Finalize), Condition::Good) => {
+            (Trigger::Copied, Copying, Some(Task::Pass), Condition::Good)
+            | (Trigger::CalledOff, CuttingOver, Some(Task::CutOver), Condition::Good) => {
+                to(Following, Some(Task::Follow), Condition::Good)
+            }
+            (Trigger::Done, CuttingOver, Some(Task::CutOver), Condition::Good) => {
+                to(Trial, None, Condition::Good)
+            }
+            (Trigger::Done, Following | Accepted, Some(Task::Finalize), Condition::Good) => {
                 to(Phase::Finalized, None, Condition::Good)
             }
             (Trigger::Done, Aborting, Some(Task::Undo), Condition::Good) => {
@@ -219,7 +251,8 @@ impl State {
     fn refuse(&self, trigger: &Trigger) -> Refused {
         let what = match trigger {
             Trigger::Asked(operation) => operation.to_string(),
-            Trigger::Done => "done".to_owned(),
+            Trigger::Done | Trigger::Copied => "done".to_owned(),
+            Trigger::CalledOff => "calling it off".to_owned(),
             Trigger::Failed(_) => "failing".to_owned(),
         };
         Refused { what, state: self.to_string() }
@@ -254,6 +287,7 @@ impl fmt::Display for State {
                 f.write_str(" (syncing)")
             }
             (Condition::Good, Some(Task::Verify)) => f.write_str(" (verifying)"),
+            (Condition::Good, Some(Task::Follow)) => f.write_str(" (live)"),
             (Condition::Good, Some(Task::Finalize)) => f.write_str(" (finalizing)"),
             _ => Ok(()),
         }
@@ -263,8 +297,8 @@ impl fmt::Display for State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Operation::{Abort, Finalize, Pause, Resume, Sync, Verify};
-    use Phase::{Aborted, Aborting, Finalized, Following};
+    use Operation::{Abort, Accept, Cutover, Finalize, Pause, Resume, Sync, Verify};
+    use Phase::{Aborted, Aborting, Accepted, CuttingOver, Finalized, Following, Trial};
 
     fn state(phase: Phase, task: Option<Task>) -> State {
         State { phase, task, condition: Condition::Good }
@@ -288,6 +322,13 @@ mod tests {
             (state(Following, Some(Task::Verify)), &[Pause, Abort]),
             (with(Condition::Paused, state(Following, Some(Task::Verify))), &[Resume, Abort]),
             (with(failed.clone(), state(Following, Some(Task::Finalize))), &[Resume]),
+            (state(Following, Some(Task::Follow)), &[Pause, Cutover, Abort]),
+            (with(Condition::Paused, state(Following, Some(Task::Follow))), &[Resume, Abort]),
+            (state(CuttingOver, Some(Task::CutOver)), &[Abort]),
+            (with(failed.clone(), state(CuttingOver, Some(Task::CutOver))), &[Resume, Abort]),
+            (state(Trial, None), &[Accept, Abort]),
+            (state(Accepted, None), &[Abort, Finalize]),
+            (state(Accepted, Some(Task::Finalize)), &[]),
             (state(Aborting, Some(Task::Undo)), &[]),
             (with(failed, state(Aborting, Some(Task::Undo))), &[Resume]),
             (state(Aborted, None), &[]),
@@ -305,12 +346,18 @@ mod tests {
             (state(Following, Some(Task::Pass)), state(Following, None)),
             (state(Following, Some(Task::Verify)), state(Following, None)),
             (state(Following, Some(Task::Finalize)), state(Finalized, None)),
+            (state(Accepted, Some(Task::Finalize)), state(Finalized, None)),
+            (state(CuttingOver, Some(Task::CutOver)), state(Trial, None)),
             (state(Aborting, Some(Task::Undo)), state(Aborted, None)),
         ];
         for (from, to) in table {
             assert_eq!(from.next(Trigger::Done), Ok(to), "{from}");
         }
         assert!(state(Following, None).next(Trigger::Done).is_err());
+        let live = state(Following, Some(Task::Follow));
+        assert!(live.next(Trigger::Done).is_err(), "following has no end of its own");
+        assert_eq!(State::started().next(Trigger::Copied), Ok(live.clone()));
+        assert_eq!(state(CuttingOver, Some(Task::CutOver)).next(Trigger::CalledOff), Ok(live));
     }
 
     #[test]

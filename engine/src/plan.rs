@@ -20,6 +20,10 @@ pub struct Options {
     /// Only these datasets; all when empty.
     #[serde(default)]
     pub datasets: Vec<DatasetName>,
+    /// Follow the source's changes from the copy to the cut-over. Left out of the document where it is not so: earlier plans keep
+    /// their digests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follow: bool,
 }
 
 /// How fast the parts of a migration go, for expected times.
@@ -37,14 +41,26 @@ pub struct Rates {
 pub enum StepKind {
     /// Make room at the target and record what undo will need.
     Prepare,
+    /// Have the source keep a database's changes from now on.
+    Capture(DatasetName),
     /// Copy a dataset.
     Copy(DatasetName),
+    /// Make a database's indexes, before its changes are followed.
+    Index(DatasetName),
     /// Make a database's indexes, views, triggers.
     Finish(DatasetName),
     /// Read a dataset again at the target and compare it with what the source sent.
     Verify(DatasetName),
+    /// Keep a dataset up to date.
+    Follow(DatasetName),
+    /// Fence the source's writers off.
+    Fence,
+    /// Carry over what the source holds behind the fence and the target does not.
+    CatchUp(DatasetName),
     /// Put the databases in their final place.
     Publish,
+    /// Finish at the target what takes a time that grows with the data, while it is in use.
+    Settle(DatasetName),
 }
 
 impl StepKind {
@@ -52,10 +68,16 @@ impl StepKind {
     pub fn id(&self) -> String {
         match self {
             StepKind::Prepare => "prepare".to_owned(),
+            StepKind::Capture(d) => format!("capture:{d}"),
             StepKind::Copy(d) => format!("copy:{d}"),
+            StepKind::Index(d) => format!("index:{d}"),
             StepKind::Finish(d) => format!("finish:{d}"),
             StepKind::Verify(d) => format!("verify:{d}"),
+            StepKind::Follow(d) => format!("follow:{d}"),
+            StepKind::Fence => "fence".to_owned(),
+            StepKind::CatchUp(d) => format!("catch-up:{d}"),
             StepKind::Publish => "publish".to_owned(),
+            StepKind::Settle(d) => format!("settle:{d}"),
         }
     }
 
@@ -63,10 +85,16 @@ impl StepKind {
     pub fn title(&self) -> String {
         match self {
             StepKind::Prepare => "prepare the target".to_owned(),
+            StepKind::Capture(d) => format!("keep changes of {d}"),
             StepKind::Copy(d) => format!("copy {d}"),
-            StepKind::Finish(d) => format!("build indexes of {d}"),
+            StepKind::Index(d) => format!("build indexes of {d}"),
+            StepKind::Finish(d) => format!("finish the schema of {d}"),
             StepKind::Verify(d) => format!("verify {d}"),
+            StepKind::Follow(d) => format!("follow {d}"),
+            StepKind::Fence => "fence the source off".to_owned(),
+            StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
             StepKind::Publish => "put databases in place".to_owned(),
+            StepKind::Settle(d) => format!("settle {d}"),
         }
     }
 }
@@ -146,13 +174,7 @@ impl Plan {
         rates: &Rates,
     ) -> Result<Plan, Failure> {
         let chosen = choose(source.1, target.1, &options)?;
-        let mut steps = vec![bare(StepKind::Prepare)];
-        steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
-        steps.extend(chosen.iter().filter_map(|dataset| finish_step(dataset, rates)));
-        steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
-        if chosen.iter().any(|d| matches!(d.facts, DatasetFacts::Database(_))) {
-            steps.push(bare(StepKind::Publish));
-        }
+        let steps = if options.follow { live_steps(&chosen, rates) } else { steps(&chosen, rates) };
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
             structure: inventory.structure(),
@@ -279,6 +301,41 @@ fn expected_ms(bytes: u64, rate: f64, fixed_ms: u64) -> u64 {
     fixed_ms + (bytes as f64 * 1000.0 / rate.max(1.0)) as u64
 }
 
+/// A copy of one moment.
+fn steps(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
+    let mut steps = vec![bare(StepKind::Prepare)];
+    steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
+    steps.extend(chosen.iter().filter_map(|dataset| finish_step(dataset, rates)));
+    steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
+    if chosen.iter().any(|dataset| is_database(dataset)) {
+        steps.push(bare(StepKind::Publish));
+    }
+    steps
+}
+
+/// A copy that is kept up to date, and takes over.
+fn live_steps(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
+    let databases = || chosen.iter().filter(|dataset| is_database(dataset));
+    let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
+    let mut steps = vec![bare(StepKind::Prepare)];
+    steps.extend(each(StepKind::Capture));
+    steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
+    steps.extend(databases().filter_map(|dataset| {
+        Some(PlannedStep { step: StepKind::Index(dataset.name.clone()), ..finish_step(dataset, rates)? })
+    }));
+    steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
+    steps.push(bare(StepKind::Fence));
+    steps.extend(chosen.iter().map(|dataset| bare(StepKind::CatchUp(dataset.name.clone()))));
+    steps.extend(each(StepKind::Finish));
+    steps.push(bare(StepKind::Publish));
+    steps.extend(each(StepKind::Settle));
+    steps
+}
+
+fn is_database(dataset: &Dataset) -> bool {
+    matches!(dataset.facts, DatasetFacts::Database(_))
+}
+
 /// Rows, files and bytes of a dataset.
 fn sizes(dataset: &Dataset) -> (u64, u64, u64) {
     match &dataset.facts {
@@ -348,6 +405,22 @@ mod tests {
             ids,
             ["prepare", "copy:db", "copy:www", "finish:db", "verify:db", "verify:www", "publish"]
         );
+    }
+
+    #[test]
+    fn a_live_plan_captures_before_it_copies_and_publishes_behind_the_fence() {
+        let source = inventory(&[("db", database(5)), ("www", DatasetFacts::Files(TreeFacts::default()))]);
+        let plan = make(&source, &source, Options { follow: true, ..Options::default() }).unwrap();
+        let ids: Vec<_> = plan.steps.iter().map(|s| s.step.id()).collect();
+        assert_eq!(
+            ids.join(" "),
+            "prepare capture:db copy:db copy:www index:db verify:db verify:www \
+             fence catch-up:db catch-up:www finish:db publish settle:db"
+        );
+        assert_eq!(plan.datasets().count(), 2);
+        // Earlier plans have no word of it.
+        let still = make(&source, &source, Options::default()).unwrap();
+        assert!(!String::from_utf8(still.to_bytes()).unwrap().contains("follow"));
     }
 
     #[test]

@@ -3,16 +3,20 @@
 //! A remote source is an ordinary trait: the in-process source (`platform`) and the gRPC client (`transport`) both
 //! implement [`SourceHost`], [`RowSource`] and [`TreeSource`], and the driver cannot tell them apart.
 
+pub mod changes;
 pub mod rows;
 pub mod source;
+pub mod spool;
 pub mod tree;
 
 use futures::stream::BoxStream;
 
 use crate::failure::Failure;
 
+pub use changes::{ChangeSource, ChangesRequest, KeysRequest, LiveDatabase};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget};
 pub use source::{Opened, RowSource, Source, SourceHost, TreeSource};
+pub use spool::{Backlog, Spool, SpoolMark, Spools, Window};
 pub use tree::{TreeOp, TreeReader, TreeTarget};
 
 /// What a port answers.

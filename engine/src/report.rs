@@ -61,6 +61,55 @@ pub struct Outcome {
     pub left_out_found: BTreeMap<DatasetName, u64>,
     /// Working time of the passes in milliseconds.
     pub working_ms: u64,
+    /// The cut-over, once one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutover: Option<Cutover>,
+}
+
+/// What an operator asks of a cut-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// Unless the target has taken over so long after the source was fenced off, all is undone and following goes on.
+    pub max_downtime_ms: u64,
+    /// The source is not fenced off while the copy is further behind.
+    pub max_lag_ms: u64,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { max_downtime_ms: 30_000, max_lag_ms: 5_000 }
+    }
+}
+
+/// A cut-over, by the target's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cutover {
+    /// What was asked.
+    pub terms: Terms,
+    /// How long writers were expected to wait.
+    #[serde(default)]
+    pub predicted_ms: u64,
+    /// When the source began to be fenced off.
+    #[serde(default)]
+    pub fenced_at: Option<Timestamp>,
+    /// What acts on rows by itself (triggers) may be in the unpublished databases.
+    #[serde(default)]
+    pub finishing: bool,
+    /// The databases are being published: from here on it only goes forward, or is aborted.
+    #[serde(default)]
+    pub committed: bool,
+    /// When the target had taken over.
+    #[serde(default)]
+    pub live_at: Option<Timestamp>,
+}
+
+impl Cutover {
+    /// How long writers found neither side, in milliseconds; none before the target has taken over.
+    pub fn downtime_ms(&self) -> Option<u64> {
+        let (fenced, live) = (self.fenced_at?.millis(), self.live_at?.millis());
+        Some(u64::try_from(live - fenced).unwrap_or(0))
+    }
 }
 
 impl Outcome {

@@ -132,6 +132,15 @@ pub struct RowsHeader {
     pub unchanged: bool,
 }
 
+/// Rows that were asked for by key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyedRows {
+    /// The keys that were looked up.
+    pub keys: Vec<Key>,
+    /// The rows that were found, in any order; its range means nothing.
+    pub chunk: RowsChunk,
+}
+
 /// One chunk of rows, whole and in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowsChunk {

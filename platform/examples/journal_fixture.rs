@@ -31,7 +31,7 @@ fn plan() -> Plan {
     Plan {
         format: PLAN_FORMAT,
         appliance: "museum".to_owned(),
-        options: Options { overwrite: true, datasets: vec![name("mail"), name("www")] },
+        options: Options { overwrite: true, datasets: vec![name("mail"), name("www")], follow: false },
         source: side("old-host"),
         target: side("new-host"),
         steps: kinds.into_iter().map(step).collect(),
@@ -66,6 +66,7 @@ fn schema() -> Schema {
         estimated_rows: 3,
         estimated_bytes: 60,
         cuts: Vec::new(),
+        followed: false,
     };
     let sql = "CREATE TABLE message (id TEXT PRIMARY KEY, body TEXT)".to_owned();
     Schema {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use handover_engine::name::{DatasetName, MigrationId};
-use handover_engine::ports::{Database, DatabaseTarget};
-use handover_mariadb::{MariaDatabase, MariaTarget};
-use handover_postgres::{PostgresDatabase, PostgresTarget};
+use handover_engine::ports::{Database, DatabaseTarget, LiveDatabase};
+use handover_mariadb::{MariaDatabase, MariaLive, MariaTarget};
+use handover_postgres::{PostgresDatabase, PostgresLive, PostgresTarget};
 
-use crate::sqlite::{SqliteDatabase, SqliteTarget};
+use crate::sqlite::{SqliteDatabase, SqliteLive, SqliteTarget};
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -68,6 +68,15 @@ impl Place {
             Self::Sqlite(path) => Arc::new(SqliteDatabase::new(name, path, exclude, scratch)),
             Self::Mariadb(settings) => Arc::new(MariaDatabase::new(name, settings, exclude)),
             Self::Postgres(settings) => Arc::new(PostgresDatabase::new(name, &settings, exclude)),
+        }
+    }
+
+    /// The database, to be followed without the excluded tables.
+    pub fn live(&self, name: DatasetName, exclude: Vec<String>) -> Arc<dyn LiveDatabase> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteLive::new(name, path, exclude)),
+            Self::Mariadb(settings) => Arc::new(MariaLive::new(name, settings, exclude)),
+            Self::Postgres(settings) => Arc::new(PostgresLive::new(name, &settings, exclude)),
         }
     }
 

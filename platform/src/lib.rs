@@ -7,6 +7,7 @@ pub mod database;
 pub mod host;
 pub mod manifest;
 pub mod source;
+pub mod spool;
 pub mod sqlite;
 pub mod store;
 pub mod tree;

@@ -1,5 +1,6 @@
 //! The source's side of the ports on this host: what its manifest declares, and the snapshots held open under leases.
 
+mod follow;
 mod leases;
 
 use std::collections::HashMap;
@@ -13,7 +14,8 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{
-    Answers, Database, DatabaseSnapshot, Opened, Result, RowSource, SourceHost, TreeReader, TreeSource,
+    Answers, Database, DatabaseSnapshot, LiveDatabase, Opened, Result, RowSource, SourceHost, TreeReader,
+    TreeSource,
 };
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
 use handover_engine::time::Clock;
@@ -36,8 +38,16 @@ const AHEAD: usize = 1;
 /// A dataset that can be read.
 #[derive(Clone)]
 enum Readable {
-    Database(Box<Place>, Arc<dyn Database>),
+    Database(Box<Known>),
     Tree(Arc<dyn TreeReader>),
+}
+
+/// A database that can be read.
+#[derive(Clone)]
+struct Known {
+    place: Place,
+    database: Arc<dyn Database>,
+    live: Arc<dyn LiveDatabase>,
 }
 
 /// The source on this host.
@@ -64,8 +74,9 @@ impl LocalSource {
         for section in &manifest.database {
             let (name, exclude) = (section.name.clone(), section.exclude.clone());
             let place = place(section)?;
-            let database = place.database(name.clone(), exclude, scratch.clone());
-            datasets.push((name, Readable::Database(Box::new(place), database)));
+            let database = place.database(name.clone(), exclude.clone(), scratch.clone());
+            let live = place.live(name.clone(), exclude);
+            datasets.push((name, Readable::Database(Box::new(Known { place, database, live }))));
         }
         for section in &manifest.files {
             let filter = Filter::new(&section.include, &section.exclude)?;
@@ -84,13 +95,13 @@ impl LocalSource {
 
     async fn look(&self, name: &DatasetName, readable: &Readable) -> Dataset {
         let (declared, facts) = match readable {
-            Readable::Database(_, database) => {
-                ("database", database.facts().await.map(DatasetFacts::Database))
+            Readable::Database(known) => {
+                ("database", known.database.facts().await.map(DatasetFacts::Database))
             }
             Readable::Tree(tree) => ("files", tree.facts().await.map(DatasetFacts::Files)),
         };
         let mut findings = match readable {
-            Readable::Database(place, _) => access::of_reading(place, name, &self.scratch).await,
+            Readable::Database(known) => access::of_reading(&known.place, name, &self.scratch).await,
             Readable::Tree(_) => access::of_reading_files(name),
         };
         if facts.is_err() {
@@ -107,7 +118,7 @@ impl LocalSource {
 
     fn database(&self, name: &DatasetName) -> Result<Arc<dyn Database>> {
         match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
-            Some(Readable::Database(_, database)) => Ok(database.clone()),
+            Some(Readable::Database(known)) => Ok(known.database.clone()),
             _ => Err(Self::unknown(name)),
         }
     }

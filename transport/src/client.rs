@@ -1,5 +1,7 @@
 //! A source on another host: the engine's source ports over gRPC.
 
+mod follow;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -14,7 +14,7 @@ use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
-use handover_engine::report::Report;
+use handover_engine::report::{Report, Terms};
 
 /// What a watcher receives.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +41,8 @@ pub trait Control: Send + Sync {
     /// Events after `after`, and the status whenever it changes; ends when the migration does.
     async fn watch(&self, id: &MigrationId, after: u64) -> Result<Answers<Seen>>;
     /// Asks for an operation; returns the status once it is journaled.
-    async fn act(&self, id: &MigrationId, operation: Operation, by: &str) -> Result<Status>;
+    /// `terms` are those of a cut-over.
+    async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status>;
     /// What was moved and how it was verified.
     async fn report(&self, id: &MigrationId) -> Result<Report>;
     /// Measures the way to the source: bytes and the time they took.

@@ -5,15 +5,17 @@ mod bulk;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use handover_certs::identity::Role;
+use handover_engine::change::LogPosition;
 use handover_engine::chunk::Chunk;
 use handover_engine::failure::Failure;
-use handover_engine::name::DatasetName;
-use handover_engine::ports::Source;
+use handover_engine::name::{CaptureId, DatasetName};
+use handover_engine::ports::{ChangesRequest, Source};
 use handover_engine::time::Clock;
 use handover_engine::tree::Entry;
 use handover_proto::v1;
 use prost::Message;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
 use v1::source_server::{Source as Service, SourceServer};
 
@@ -27,6 +29,11 @@ const SCAN_BATCH: usize = 512;
 const SCAN_BYTES: usize = 8 << 20;
 /// Blocks of a basis that are taken at most: a file of 64 KiB blocks that is 4 TiB large.
 const MAX_BASIS: usize = 64 << 20;
+
+/// Keys that are looked up for one request at most.
+const MAX_KEYS: usize = 1 << 20;
+/// A call for changes waits no longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Serves `source`.
 pub struct SourceService {
@@ -57,6 +64,7 @@ impl Service for SourceService {
     type PackStream = Frames;
     type FileStream = Frames;
     type ProbeStream = Frames;
+    type KeysStream = Frames;
 
     async fn hello(&self, request: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
         caller(&request, &[Role::Target])?;
@@ -118,9 +126,77 @@ impl Service for SourceService {
         Ok(Response::new(bulk::frames(segments.map(|segment| segment.map(Chunk::Segment)).boxed())))
     }
 
+    async fn begin_capture(
+        &self,
+        request: Request<v1::CaptureRequest>,
+    ) -> Result<Response<v1::PositionReply>, Status> {
+        let (dataset, capture) = captured(&from_target(request)?)?;
+        let position = self.source.changes.begin(&dataset, &capture).await.map_err(to_status)?;
+        Ok(Response::new(v1::PositionReply { position: position.0 }))
+    }
+
+    async fn changes(
+        &self,
+        request: Request<v1::ChangesRequest>,
+    ) -> Result<Response<v1::ChangesReply>, Status> {
+        let mut request = ChangesRequest::from_wire(from_target(request)?)?;
+        request.wait = request.wait.min(LONGEST_WAIT);
+        let changes = self.source.changes.changes(request).await.map_err(to_status)?;
+        Ok(Response::new(changes.into_wire()))
+    }
+
+    async fn confirm(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Result<Response<v1::ConfirmReply>, Status> {
+        let v1::ConfirmRequest { dataset, capture, until } = from_target(request)?;
+        let (dataset, capture) = captured(&v1::CaptureRequest { dataset, capture })?;
+        let until = LogPosition(until);
+        self.source.changes.confirm(&dataset, &capture, &until).await.map_err(to_status)?;
+        Ok(Response::new(v1::ConfirmReply {}))
+    }
+
+    async fn end_capture(
+        &self,
+        request: Request<v1::EndCaptureRequest>,
+    ) -> Result<Response<v1::EndCaptureReply>, Status> {
+        let v1::EndCaptureRequest { dataset, capture, keep_fence } = from_target(request)?;
+        let (dataset, capture) = captured(&v1::CaptureRequest { dataset, capture })?;
+        self.source.changes.end(&dataset, &capture, keep_fence).await.map_err(to_status)?;
+        Ok(Response::new(v1::EndCaptureReply {}))
+    }
+
+    async fn keys(&self, request: Request<Streaming<v1::KeysRequest>>) -> Result<Response<Frames>, Status> {
+        let request = bulk::keys_request(from_target(request)?).await?;
+        let chunks = self.source.changes.keys(request).await.map_err(to_status)?;
+        Ok(Response::new(bulk::frames(chunks.map(|chunk| chunk.map(Chunk::Rows)).boxed())))
+    }
+
+    async fn fence(&self, request: Request<v1::FenceRequest>) -> Result<Response<v1::FenceReply>, Status> {
+        let v1::FenceRequest { dataset, capture, wait_ms } = from_target(request)?;
+        let (dataset, capture) = captured(&v1::CaptureRequest { dataset, capture })?;
+        let wait = Duration::from_millis(wait_ms);
+        self.source.changes.fence(&dataset, &capture, wait).await.map_err(to_status)?;
+        Ok(Response::new(v1::FenceReply {}))
+    }
+
+    async fn unfence(
+        &self,
+        request: Request<v1::CaptureRequest>,
+    ) -> Result<Response<v1::FenceReply>, Status> {
+        let (dataset, capture) = captured(&from_target(request)?)?;
+        self.source.changes.unfence(&dataset, &capture).await.map_err(to_status)?;
+        Ok(Response::new(v1::FenceReply {}))
+    }
+
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Result<Response<Frames>, Status> {
         Ok(Response::new(crate::probe::frames(from_target(request)?.bytes)))
     }
+}
+
+/// What a request about a capture names.
+fn captured(request: &v1::CaptureRequest) -> Result<(DatasetName, CaptureId), BadField> {
+    Ok((wire::name("dataset", &request.dataset)?, wire::name("capture", &request.capture)?))
 }
 
 /// Entries as messages; one that no message can carry ends the scan, by name.

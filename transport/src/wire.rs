@@ -2,9 +2,11 @@
 //!
 //! Outgoing: [`IntoWire`]. Incoming: [`FromWire`], whose error names the field that was refused.
 
+mod changes;
 mod rows;
 mod tree;
 
+pub(crate) use rows::table;
 pub(crate) use tree::path;
 
 use handover_engine::digest::Digest;

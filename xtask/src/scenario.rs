@@ -1,6 +1,7 @@
 //! End-to-end scenarios: real processes, shown as they run, judged at the end by one JSON object.
 
 mod crash;
+mod live;
 mod memory;
 mod types;
 
@@ -27,6 +28,12 @@ pub struct Options {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Rows of the database
+    #[arg(long, default_value_t = 2_000_000)]
+    rows: u64,
+    /// How long it is followed at least, in seconds
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
     /// Share of the full amount of data, for a quick look
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
@@ -64,6 +71,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "crash",
         about: "kill -9 of agents and database servers at random moments: nothing is lost, nothing sent again",
         run: crash::run,
+    },
+    Scenario {
+        name: "live",
+        about: "a database is moved while it is written to: writers wait for a moment, nothing differs",
+        run: live::run,
     },
     Scenario {
         name: "memory",

@@ -1,15 +1,19 @@
 //! The way to a running driver: what is asked of it, what is seen of it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::task;
 use crate::failure::Failure;
+use crate::follow::Figures;
 use crate::journal::Migration;
-use crate::name::MigrationId;
+use crate::name::{DatasetName, MigrationId};
 use crate::phase::{Operation, State};
 use crate::ports::Result;
 use crate::progress::{Meter, Progress};
+use crate::report::{Cutover, Terms};
 
 /// What watchers see of a migration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +28,12 @@ pub struct Status {
     pub progress: Progress,
     /// The last event.
     pub last_event: u64,
+    /// How following gets on, by database.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub following: BTreeMap<DatasetName, Figures>,
+    /// The cut-over at hand, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cutover: Option<Cutover>,
 }
 
 /// An operator's request.
@@ -31,6 +41,8 @@ pub struct Status {
 pub struct Command {
     /// What is asked.
     pub operation: Operation,
+    /// What is asked of a cut-over.
+    pub terms: Terms,
     /// Who asks: the SPIFFE id.
     pub by: String,
     /// Answered when the new state is journaled, or refused.
@@ -46,9 +58,9 @@ pub struct Handle {
 
 impl Handle {
     /// Asks for an operation; returns once it is journaled.
-    pub async fn ask(&self, operation: Operation, by: &str) -> Result<State> {
+    pub async fn ask(&self, operation: Operation, terms: Terms, by: &str) -> Result<State> {
         let (answer, wait) = oneshot::channel();
-        let command = Command { operation, by: by.to_owned(), answer };
+        let command = Command { operation, terms, by: by.to_owned(), answer };
         let gone = |()| Failure::transient("migration", "the agent is stopping");
         self.commands.send(command).await.map_err(|_| gone(()))?;
         wait.await.map_err(|_| gone(()))?
@@ -65,6 +77,8 @@ pub fn at_rest(migration: Migration, last_event: u64) -> Status {
     Status {
         migration: migration.id.clone(),
         allowed: migration.state.allowed(),
+        following: BTreeMap::new(),
+        cutover: migration.outcome.cutover,
         progress: Meter::new(task::steps(&migration), migration.shown).read(),
         state: migration.state,
         last_event,

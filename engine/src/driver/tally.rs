@@ -32,7 +32,8 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
         Message::Verified(dataset, pass, verified, differences) => {
             outcome.verify(dataset, pass, verified, differences);
         }
-        Message::Records(_) | Message::Flush(_) => {}
+        Message::Cutover(cutover) => outcome.cutover = Some(cutover),
+        Message::Following(..) | Message::Records(_) | Message::Flush(_) => {}
     }
     None
 }

@@ -1,6 +1,7 @@
 //! What a task consists of: its steps in order, each tried again while its failures are transient.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
 use crate::pass::{self, Message, TargetDataset, Work};
-use crate::phase::{Phase, Task};
+use crate::phase::{Phase, Task, Trigger};
 use crate::plan::{Plan, StepKind};
-use crate::ports::Result;
+use crate::ports::{Result, Spools};
 use crate::progress::{StepProgress, StepState};
+use crate::report::Cutover;
+use crate::rows::Schema;
 
 /// The first wait before a step is tried again; doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -28,10 +31,12 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
     let done = |step: &str| migration.steps_done.iter().any(|done| done == step);
     let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
         Some(Task::Verify) => matches!(step.step, StepKind::Verify(_)),
-        Some(Task::Undo | Task::Finalize) => false,
+        Some(Task::Undo | Task::Finalize | Task::Follow) => false,
         // What was undone is no longer there.
         None if migration.state.phase == Phase::Aborted => false,
-        Some(Task::Pass) | None => true,
+        Some(Task::Pass) => !is_of_cutover(migration, &step.step),
+        Some(Task::CutOver) => is_of_cutover(migration, &step.step),
+        None => true,
     });
     let finished = migration.state.task.is_none();
     planned
@@ -51,6 +56,12 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
         .collect()
 }
 
+/// Whether a step belongs to the cut-over; in a plan that does not follow its source none does.
+fn is_of_cutover(migration: &Migration, step: &StepKind) -> bool {
+    use StepKind::{CatchUp, Fence, Finish, Publish, Settle};
+    migration.plan.options.follow && matches!(step, Fence | CatchUp(_) | Finish(_) | Publish | Settle(_))
+}
+
 /// Runs one task.
 pub struct Runner {
     pub work: Work,
@@ -62,28 +73,40 @@ pub struct Runner {
     pub verified_passes: BTreeMap<DatasetName, u32>,
     /// Verification has found differences in this pass.
     pub differs: AtomicBool,
+    /// Where changes wait.
+    pub spools: Arc<dyn Spools>,
+    /// The cut-over at hand, or the last one.
+    pub cutover: Cutover,
 }
 
 impl Runner {
-    pub async fn run(self, task: Task) -> Result<()> {
+    /// Works until the task is done; what that leads to.
+    pub async fn run(self, task: Task) -> Result<Trigger> {
         match task {
-            Task::Pass => self.pass().await,
-            Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await,
-            Task::Undo => self.undo().await,
-            Task::Finalize => {
-                self.look_for_what_is_ours().await?;
-                self.each(|target| {
-                    async move {
-                        match target {
-                            TargetDataset::Database(database) => database.forget().await,
-                            TargetDataset::Tree(tree) => tree.forget().await,
-                        }
-                    }
-                    .boxed()
-                })
-                .await
-            }
+            Task::Pass if self.plan.options.follow => return self.live_pass().await,
+            Task::Pass => self.pass().await?,
+            Task::Follow => return self.follow().await,
+            Task::CutOver => return self.cut_over().await,
+            Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
+            Task::Undo => self.undo().await?,
+            Task::Finalize => self.finalize().await?,
         }
+        Ok(Trigger::Done)
+    }
+
+    async fn finalize(&self) -> Result<()> {
+        self.look_for_what_is_ours().await?;
+        self.each(|target| {
+            async move {
+                match target {
+                    TargetDataset::Database(database) => database.forget().await,
+                    TargetDataset::Tree(tree) => tree.forget().await,
+                }
+            }
+            .boxed()
+        })
+        .await?;
+        self.end_following(self.cutover.live_at.is_some()).await
     }
 
     async fn pass(&self) -> Result<()> {
@@ -92,16 +115,21 @@ impl Runner {
         self.close_leases().await;
         self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
         self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?;
-        if self.differs.load(Ordering::Relaxed) {
-            let item = format!("migration {}", self.work.migration);
-            return Err(Failure::operator(item, "verification found differences: nothing is published")
-                .hint("`handover report` names them; `handover resume` copies again what differs; `handover abort` undoes everything"));
-        }
+        self.refuse_differences()?;
         self.stage(|kind| *kind == StepKind::Publish).await
     }
 
+    pub(super) fn refuse_differences(&self) -> Result<()> {
+        if !self.differs.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let item = format!("migration {}", self.work.migration);
+        Err(Failure::operator(item, "verification found differences: nothing is published")
+            .hint("`handover report` names them; `handover resume` copies again what differs; `handover abort` undoes everything"))
+    }
+
     /// Everything was read: the source need not hold its snapshots open any longer. It lets go by itself as well.
-    async fn close_leases(&self) {
+    pub(super) async fn close_leases(&self) {
         for (dataset, target) in self.chosen() {
             if matches!(target, TargetDataset::Database(_))
                 && let Ok(lease) = pass::database::lease(&self.work, &dataset)
@@ -113,7 +141,7 @@ impl Runner {
     }
 
     /// Runs the steps of one kind side by side; those that are done already are left out.
-    async fn stage(&self, wanted: impl Fn(&StepKind) -> bool) -> Result<()> {
+    pub(super) async fn stage(&self, wanted: impl Fn(&StepKind) -> bool) -> Result<()> {
         let steps = self.plan.steps.iter().map(|step| &step.step);
         let todo: Vec<&StepKind> =
             steps.filter(|kind| wanted(kind) && !self.done.contains(&kind.id())).collect();
@@ -129,13 +157,26 @@ impl Runner {
         let event = Event::StepStarted { step: id.clone() };
         self.work.desk.record(vec![Record::Event(event)]).await?;
         let work = Work { desk: self.work.desk.counting(), ..self.work.clone() };
+        self.persist(&id, || work.desk.recorded(), || self.act(kind, &work).boxed()).await?;
+        let event = Event::StepDone { step: id.clone() };
+        self.work.desk.record(vec![Record::StepDone(id), Record::Event(event)]).await?;
+        self.work.desk.flush().await
+    }
+
+    /// Tries until it is done, as long as failures are transient and `got_on` rises now and then.
+    pub(super) async fn persist<'a>(
+        &'a self,
+        step: &'a str,
+        got_on: impl Fn() -> u64 + Send + 'a,
+        act: impl Fn() -> BoxFuture<'a, Result<()>> + Send + 'a,
+    ) -> Result<()> {
         // Since when it fails without getting on.
         let (mut wait, mut since, mut seen) = (FIRST_WAIT, None, 0);
         loop {
             self.work.desk.checkpoint()?;
-            let Err(failure) = self.act(kind, &work).await else { break };
+            let Err(failure) = act().await else { return Ok(()) };
             self.work.desk.checkpoint()?;
-            let now = work.desk.recorded();
+            let now = got_on();
             if now != seen {
                 (wait, since, seen) = (FIRST_WAIT, None, now);
             }
@@ -143,8 +184,8 @@ impl Runner {
             if !failure.is_transient() || since.elapsed() > self.patience {
                 return Err(failure);
             }
-            tracing::info!(step = %id, %failure, "trying again");
-            let event = Event::Retry { step: id.clone(), failure, after_ms: wait.as_millis() as u64 };
+            tracing::info!(step, %failure, "trying again");
+            let event = Event::Retry { step: step.to_owned(), failure, after_ms: wait.as_millis() as u64 };
             self.work.desk.record(vec![Record::Event(event)]).await?;
             tokio::select! {
                 biased;
@@ -153,9 +194,6 @@ impl Runner {
             }
             wait = (wait * 2).min(LONGEST_WAIT);
         }
-        let event = Event::StepDone { step: id.clone() };
-        self.work.desk.record(vec![Record::StepDone(id), Record::Event(event)]).await?;
-        self.work.desk.flush().await
     }
 
     async fn act(&self, kind: &StepKind, work: &Work) -> Result<()> {
@@ -177,7 +215,9 @@ impl Runner {
             StepKind::Verify(dataset) => {
                 let differences = match self.target(dataset)? {
                     TargetDataset::Database(database) => {
-                        pass::verify::database(work.clone(), dataset.clone(), database).await
+                        // Behind a followed copy the rest of its schema waits for the cut-over.
+                        let is_finished = !self.plan.options.follow;
+                        pass::verify::database(work.clone(), dataset.clone(), database, is_finished).await
                     }
                     TargetDataset::Tree(tree) => {
                         let since = self.verified_passes.get(dataset).copied().unwrap_or(0);
@@ -186,6 +226,32 @@ impl Runner {
                 }?;
                 self.differs.fetch_or(differences > 0, Ordering::Relaxed);
                 Ok(())
+            }
+            StepKind::Capture(dataset) => self.follower(dataset).await?.begin().await,
+            StepKind::Index(dataset) => {
+                let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
+                database.index(&self.held_schema(dataset).await?).await
+            }
+            StepKind::Follow(dataset) => self.follower(dataset).await?.follow().await,
+            StepKind::Fence => {
+                // Half of the time that there is: what it leads to needs some too.
+                let wait = Duration::from_millis(self.cutover.terms.max_downtime_ms / 2);
+                let followers = self.followers().await?;
+                let fences: Vec<_> = followers.iter().map(|follower| follower.fence(wait).boxed()).collect();
+                futures::future::try_join_all(fences).await.map(drop)
+            }
+            StepKind::CatchUp(dataset) => match self.target(dataset)? {
+                TargetDataset::Database(database) => {
+                    let follower = self.follower(dataset).await?;
+                    let rest = pass::database::recopy(work.clone(), dataset.clone(), database);
+                    tokio::try_join!(follower.catch_up(), rest).map(drop)
+                }
+                TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
+            },
+            StepKind::Settle(dataset) => {
+                let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
+                database.settle().await?;
+                pass::verify::schema(work, dataset, &*database).await
             }
             StepKind::Publish => {
                 self.each(|target| {
@@ -241,12 +307,15 @@ impl Runner {
 
     async fn finish(&self, dataset: &DatasetName) -> Result<()> {
         let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
+        database.finish(&self.held_schema(dataset).await?).await
+    }
+
+    pub(super) async fn held_schema(&self, dataset: &DatasetName) -> Result<Schema> {
         let held = self.work.holdings.schema(&self.work.migration, dataset).await?;
-        let schema = held.ok_or_else(|| {
+        held.ok_or_else(|| {
             Failure::permanent(format!("dataset {dataset}"), "the journal has lost its schema")
                 .hint("abort, and plan again")
-        })?;
-        database.finish(&schema).await
+        })
     }
 
     /// What was copied must be found before it is undone or kept for good: a file system that is not mounted looks like one where there is
@@ -294,7 +363,8 @@ impl Runner {
         })
         .await?;
         self.close_leases().await;
-        Ok(())
+        // The target is as it was: the source may be written to again.
+        self.end_following(false).await
     }
 
     /// Does the same to every chosen dataset, the last one first.
@@ -307,13 +377,13 @@ impl Runner {
         Ok(())
     }
 
-    fn chosen(&self) -> Vec<(DatasetName, TargetDataset)> {
+    pub(super) fn chosen(&self) -> Vec<(DatasetName, TargetDataset)> {
         let chosen =
             self.plan.datasets().filter_map(|name| Some((name.clone(), self.datasets.get(name)?.clone())));
         chosen.collect()
     }
 
-    fn target(&self, dataset: &DatasetName) -> Result<TargetDataset> {
+    pub(super) fn target(&self, dataset: &DatasetName) -> Result<TargetDataset> {
         self.datasets.get(dataset).cloned().ok_or_else(|| {
             Failure::operator(format!("dataset {dataset}"), "the target's manifest no longer names it")
                 .hint("put its section back into the target's appliance.toml and restart the agent")

@@ -68,16 +68,31 @@ pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarg
     let tables: Vec<(TableName, Vec<Key>)> =
         tables.into_iter().map(|table| (table.name.clone(), table.cuts.clone())).collect();
     let copier = Copier { work, dataset, target, lease, opened, step };
-    let copier = &copier;
-    // Largest first. The bound keeps a thousand tables from waiting as a thousand futures; the lanes decide how many run.
-    let mut copies = futures::stream::iter(tables)
-        .map(|(table, cuts)| copier.parts(table, cuts))
-        .buffered(1)
-        .try_flatten()
-        .map_ok(|part| copier.part(part))
-        .try_buffer_unordered(SIDE_BY_SIDE);
-    while copies.try_next().await?.is_some() {}
-    Ok(())
+    copier.tables(tables).await
+}
+
+/// Copies again, from a snapshot of now, the tables whose changes cannot be followed, and takes over what changes with the
+/// data. For a copy that is finished otherwise, with the source behind a fence.
+pub async fn recopy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
+    let lease = lease(&work, &dataset)?;
+    let mut opened = work.source.host.open(&lease, &dataset).await?;
+    let held = work.holdings.schema(&work.migration, &dataset).await?;
+    let held = held.filter(|held| held.structure() == opened.schema.structure()).ok_or_else(|| {
+        Failure::operator(dataset.to_string(), "its schema has changed since it was copied")
+            .hint("`handover abort`, then start again; change no schema while a migration runs")
+    })?;
+    for table in &mut opened.schema.tables {
+        table.cuts = held.table(&table.name).map(|held| held.cuts.clone()).unwrap_or_default();
+    }
+    let schema = Box::new(opened.schema.clone());
+    work.desk.send(Message::Records(vec![Record::Database { dataset: dataset.clone(), schema }])).await?;
+    work.desk.flush().await?;
+    let step = StepKind::CatchUp(dataset.clone()).id();
+    let tables = opened.schema.tables.iter().filter(|table| !table.followed);
+    let tables: Vec<(TableName, Vec<Key>)> =
+        tables.map(|table| (table.name.clone(), table.cuts.clone())).collect();
+    let copier = Copier { work, dataset, target, lease, opened, step };
+    copier.tables(tables).await
 }
 
 /// A part of a table.
@@ -96,6 +111,19 @@ struct Copier {
 }
 
 impl Copier {
+    /// Copies tables in their order: the bound keeps a thousand of them from waiting as a thousand futures, the lanes decide how
+    /// many run.
+    async fn tables(&self, tables: Vec<(TableName, Vec<Key>)>) -> Result<()> {
+        let mut copies = futures::stream::iter(tables)
+            .map(|(table, cuts)| self.parts(table, cuts))
+            .buffered(1)
+            .try_flatten()
+            .map_ok(|part| self.part(part))
+            .try_buffer_unordered(SIDE_BY_SIDE);
+        while copies.try_next().await?.is_some() {}
+        Ok(())
+    }
+
     /// The parts of a table that are copied side by side.
     async fn parts(&self, table: TableName, cuts: Vec<Key>) -> Result<impl Stream<Item = Result<Part>>> {
         let held = self.work.holdings.chunks(&self.work.migration, &self.dataset, &table).await?;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::Result;
 use crate::inventory::DatabaseFacts;
-use crate::rows::{Key, KeyRange, RowsChunk, Schema, SnapshotId, TableName};
+use crate::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, SnapshotId, TableName};
 
 /// A database on this host, to be read.
 #[async_trait]
@@ -64,6 +64,22 @@ pub trait DatabaseTarget: Send + Sync {
     /// Idempotent. Chunks of several tables may come in any order.
     async fn apply(&self, chunks: &[RowsChunk]) -> Result<()>;
 
+    /// Makes that part of the second half that loading by key needs or does not mind (indexes), and nothing that acts on
+    /// rows by itself or refuses them: no triggers, events or foreign keys. `finish` makes the rest, in a time that does not
+    /// grow with the data. Idempotent, resumable in the middle.
+    async fn index(&self, schema: &Schema) -> Result<()>;
+
+    /// Makes each of the keys hold exactly its row, or none where none was found, durably and in one transaction. Fires no
+    /// trigger and no foreign key's action. A row of another key that stands in the way of a unique value is stale: it goes, since its own
+    /// change brings it back. Idempotent. After `index`.
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()>;
+
+    /// Removes all rows of a table. Durable, idempotent.
+    async fn clear(&self, table: &TableName) -> Result<()>;
+
+    /// The keys of rows whose columns (places in `TableSpec::columns`) hold one of these values, as the target has them now.
+    async fn children(&self, table: &TableName, columns: &[u32], values: &[Key]) -> Result<Vec<Key>>;
+
     /// Makes the second half (`schema.after_load`). Idempotent, resumable in the middle.
     async fn finish(&self, schema: &Schema) -> Result<()>;
 
@@ -77,6 +93,12 @@ pub trait DatabaseTarget: Send + Sync {
     /// Puts the finished database in its final place in one step; what stood there is kept for `undo`. Durable when it
     /// returns. Idempotent.
     async fn publish(&self) -> Result<()>;
+
+    /// Does what `finish` leaves for later, since it takes a time that grows with the data (PostgreSQL: has foreign keys
+    /// validated). The published database is in use meanwhile. Idempotent.
+    async fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Takes back everything since `prepare`: the unfinished or published database goes, what stood there before comes
     /// back. Idempotent.

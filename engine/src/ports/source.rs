@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Answers, Result};
+use super::{Answers, ChangeSource, Result};
 use crate::inventory::Inventory;
 use crate::name::{DatasetName, LeaseId};
 use crate::rows::{RowsChunk, RowsRequest, Schema, SnapshotId};
@@ -62,11 +62,13 @@ pub struct Source {
     pub rows: Arc<dyn RowSource>,
     /// Files.
     pub trees: Arc<dyn TreeSource>,
+    /// Changes.
+    pub changes: Arc<dyn ChangeSource>,
 }
 
 impl Source {
     /// A source whose one type plays every part.
-    pub fn of<T: SourceHost + RowSource + TreeSource + 'static>(source: Arc<T>) -> Self {
-        Self { host: source.clone(), rows: source.clone(), trees: source }
+    pub fn of<T: SourceHost + RowSource + TreeSource + ChangeSource + 'static>(source: Arc<T>) -> Self {
+        Self { host: source.clone(), rows: source.clone(), trees: source.clone(), changes: source }
     }
 }

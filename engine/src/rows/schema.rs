@@ -39,6 +39,8 @@ impl Schema {
         for table in &mut bare.tables {
             (table.estimated_rows, table.estimated_bytes) = (0, 0);
             table.cuts.clear();
+            // Depends on the source's settings too.
+            table.followed = false;
         }
         // Sizes aside, a schema is plain data: strings, numbers and lists, which always serialize.
         Digest::of(&serde_json::to_vec(&bare).unwrap_or_default())
@@ -79,6 +81,9 @@ pub struct TableSpec {
     /// Keys that cut a large table into parts, in key order; each part is copied by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cuts: Vec<Key>,
+    /// The source can tell which of its rows change, by key. Those of any other table are read again at cut-over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub followed: bool,
 }
 
 /// A column that travels.

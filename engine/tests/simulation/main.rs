@@ -48,7 +48,7 @@ fn plan() -> Plan {
     Plan {
         format: PLAN_FORMAT,
         appliance: "simulated".to_owned(),
-        options: Options { overwrite: true, datasets: Vec::new() },
+        options: Options { overwrite: true, ..Options::default() },
         source: side("source"),
         target: side("target"),
         steps: kinds.into_iter().map(step).collect(),
@@ -84,6 +84,7 @@ fn ports(port: &Port) -> Ports {
         datasets,
         journal: shared.clone(),
         holdings: shared.clone(),
+        spools: shared.clone(),
         clock: shared,
     }
 }

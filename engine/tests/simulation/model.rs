@@ -33,6 +33,7 @@ pub fn schema(tables: &Rows, version: u32) -> Schema {
             .step_by(9)
             .map(|key| Key(key.to_string().into()))
             .collect(),
+        followed: false,
     };
     let index = Ddl { kind: "index".into(), name: format!("i{version}"), sql: format!("create i{version}") };
     Schema {

@@ -4,6 +4,7 @@
 use handover_engine::driver::{Handle, Status};
 use handover_engine::failure::Class;
 use handover_engine::phase::{Condition, Operation, Phase};
+use handover_engine::report::Terms;
 use rand::Rng;
 
 use super::checks;
@@ -50,7 +51,7 @@ impl Operator {
                 continue;
             };
             port.with(|world| world.say(format!("the operator asks: {operation}")));
-            if let Err(refused) = handle.ask(operation, "operator").await {
+            if let Err(refused) = handle.ask(operation, Terms::default(), "operator").await {
                 port.with(|world| world.say(format!("refused: {refused}")));
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }

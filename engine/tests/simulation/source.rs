@@ -6,13 +6,18 @@ mod files;
 mod rows;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use handover_engine::change::{Changes, LogPosition};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
-use handover_engine::name::{DatasetName, LeaseId};
-use handover_engine::ports::{Opened, Result, SourceHost};
-use handover_engine::rows::{Schema, SnapshotId, TableName};
+use handover_engine::name::{CaptureId, DatasetName, LeaseId, MigrationId};
+use handover_engine::ports::{
+    Answers, ChangeSource, ChangesRequest, KeysRequest, Opened, Result, SourceHost, Spool, Spools,
+};
+use handover_engine::rows::{RowsChunk, Schema, SnapshotId, TableName};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -120,5 +125,48 @@ impl SourceHost for Port {
         self.step(Site::Source, "close").await?;
         self.with(|world| world.source.leases.remove(lease));
         Ok(())
+    }
+}
+
+/// Nothing is followed here: `tests/following.rs` explores that.
+fn not_followed() -> Failure {
+    Failure::permanent("source", "nothing of this plan is followed")
+}
+
+#[async_trait]
+impl ChangeSource for Port {
+    async fn begin(&self, _: &DatasetName, _: &CaptureId) -> Result<LogPosition> {
+        Err(not_followed())
+    }
+
+    async fn changes(&self, _: ChangesRequest) -> Result<Changes> {
+        Err(not_followed())
+    }
+
+    async fn confirm(&self, _: &DatasetName, _: &CaptureId, _: &LogPosition) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn end(&self, _: &DatasetName, _: &CaptureId, _: bool) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn keys(&self, _: KeysRequest) -> Result<Answers<RowsChunk>> {
+        Err(not_followed())
+    }
+
+    async fn fence(&self, _: &DatasetName, _: &CaptureId, _: Duration) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn unfence(&self, _: &DatasetName, _: &CaptureId) -> Result<()> {
+        Err(not_followed())
+    }
+}
+
+#[async_trait]
+impl Spools for Port {
+    async fn spool(&self, _: &MigrationId, _: &DatasetName) -> Result<Arc<dyn Spool>> {
+        Err(not_followed())
     }
 }

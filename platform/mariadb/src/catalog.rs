@@ -3,6 +3,7 @@
 mod columns;
 pub mod create;
 mod objects;
+pub mod references;
 mod trigger;
 mod wide;
 
@@ -13,6 +14,7 @@ use handover_engine::ports::Result;
 use handover_engine::rows::{Ddl, Schema, TableKey, TableName, TableSpec};
 
 pub use objects::{Late, parse as parse_late};
+pub use references::Reference;
 
 use crate::accounts;
 use crate::session::Session;
@@ -20,7 +22,7 @@ use crate::settings::Settings;
 use crate::shape::{POSITION, Shape};
 use crate::sql::{self, quote};
 
-/// Tables whose names begin so are the adapter's own.
+/// Tables and triggers whose names begin so are the adapter's own.
 pub const OWN: &str = "__handover_";
 const WHAT: &str = "the schema cannot be read";
 
@@ -31,6 +33,8 @@ pub struct Table {
     pub index: Option<String>,
     /// Its engine reads and writes in transactions.
     pub transactional: bool,
+    /// Its engine and kind are such that the log tells all of its rows' changes, but for what foreign keys do.
+    logged: bool,
 }
 
 /// A database's schema, and what only this adapter needs to know.
@@ -38,6 +42,8 @@ pub struct Table {
 pub struct Catalog {
     pub schema: Schema,
     pub tables: BTreeMap<String, Table>,
+    /// Foreign keys that act.
+    pub references: Vec<Reference>,
     /// What an operator should know.
     pub notes: Vec<String>,
 }
@@ -135,6 +141,7 @@ pub async fn read(session: &mut Session, database: &str, exclude: &[String]) -> 
                 tables: Vec::new(),
             },
             tables: BTreeMap::new(),
+            references: references::read(session, database).await?,
             notes: Vec::new(),
         },
         columns: columns::read(session, database).await?,
@@ -151,8 +158,38 @@ pub async fn read(session: &mut Session, database: &str, exclude: &[String]) -> 
     let Reading { mut catalog, foreign_keys, .. } = reading;
     catalog.schema.after_load.extend(foreign_keys);
     references_to_excluded(&mut catalog, exclude);
+    follow(session, database, &mut catalog).await?;
     objects::read(session, database, exclude, &mut catalog).await?;
     Ok(catalog)
+}
+
+/// Why the server's log cannot be followed, and the statement that makes it right where one does.
+pub async fn unfollowable(session: &mut Session) -> Result<Option<(String, &'static str)>> {
+    let row =
+        session.record(WHAT, "SELECT @@log_bin, @@global.binlog_format, @@global.binlog_row_image").await?;
+    Ok(if row.text(0) != "1" {
+        Some(("the binary log is off".to_owned(), "set log_bin in the server's configuration and restart it"))
+    } else if row.text(1) != "ROW" {
+        Some((format!("binlog_format is {}", row.text(1)), "SET GLOBAL binlog_format = 'ROW'"))
+    } else if row.text(2) != "FULL" {
+        Some((format!("binlog_row_image is {}", row.text(2)), "SET GLOBAL binlog_row_image = 'FULL'"))
+    } else {
+        None
+    })
+}
+
+/// Marks the tables whose changes the server's log tells by key.
+async fn follow(session: &mut Session, database: &str, catalog: &mut Catalog) -> Result<()> {
+    if unfollowable(session).await?.is_some() {
+        return Ok(());
+    }
+    let unseen = references::unseen(database, &catalog.references, &catalog.schema.tables);
+    for table in &mut catalog.schema.tables {
+        let is_logged = catalog.tables.get(&table.name.name).is_some_and(|table| table.logged);
+        let is_keyed = matches!(table.key, TableKey::Columns(_));
+        table.followed = is_logged && is_keyed && !unseen.contains(&table.name.name);
+    }
+    Ok(())
 }
 
 /// Appends the accounts that the settings name.
@@ -225,7 +262,7 @@ impl Reading {
             .hint("name it in `exclude`, and report this")
         };
         let parts = create::parts(&statement, index.as_deref()).ok_or_else(unusable)?;
-        let Catalog { schema, tables, notes } = &mut self.catalog;
+        let Catalog { schema, tables, notes, .. } = &mut self.catalog;
         let alter = format!("ALTER TABLE {} ", quote(&table.name));
         let ddl = |kind: &str, (name, what): (String, String)| Ddl {
             kind: kind.to_owned(),
@@ -267,8 +304,10 @@ impl Reading {
             estimated_rows: table.rows,
             estimated_bytes: table.bytes,
             cuts: Vec::new(),
+            followed: false,
         });
-        tables.insert(table.name, Table { index, transactional: table.transactional });
+        let logged = table.engine.eq_ignore_ascii_case("InnoDB") && !table.versioned;
+        tables.insert(table.name, Table { index, transactional: table.transactional, logged });
         Ok(())
     }
 }

@@ -55,6 +55,20 @@ impl Plan {
         Ok(Self { table, range, shape, database: database.to_owned(), query, aside })
     }
 
+    /// To read the rows of a condition on the key, whose last key ends the range.
+    pub fn of_keys(
+        table: &TableName,
+        range: &KeyRange,
+        shape: Shape,
+        place: Place<'_>,
+        condition: &str,
+    ) -> Self {
+        let aside = place.aside.filter(|_| !shape.in_pieces().is_empty());
+        let query = shape.select_where(place.database, condition, aside.is_some());
+        let (table, range, database) = (table.clone(), range.clone(), place.database.to_owned());
+        Self { table, range, shape: Arc::new(shape), database, query, aside }
+    }
+
     /// How many rows of a table without a key lie before the range.
     fn position(&self) -> Result<u64> {
         match &self.range.after {
@@ -316,18 +330,24 @@ impl<'a> Reading<'a> {
         if self.plan.shape.is_by_position() {
             return self.position.to_string().into_bytes();
         }
-        let values: Vec<&[u8]> = text::values(row).collect();
-        let parts: Vec<&[u8]> =
-            self.plan.shape.key().iter().filter_map(|n| values.get(*n).copied()).collect();
-        parts.join(&b'\t')
+        self.plan.shape.key_of(row)
     }
 }
 
 /// Reads a whole range on a connection, in one chunk.
 pub async fn read_whole(session: &mut Session, plan: &Plan) -> Result<RowsChunk> {
+    read_at_once(session, plan, &ROOM_AGAIN).await
+}
+
+/// Reads the rows of a list of keys on a connection, to be sent.
+pub async fn read_keys(session: &mut Session, plan: &Plan) -> Result<RowsChunk> {
+    read_at_once(session, plan, &ROOM).await
+}
+
+async fn read_at_once(session: &mut Session, plan: &Plan, room: &'static Room) -> Result<RowsChunk> {
     let position = plan.position()?;
     let done = match session.conn().query_iter(plan.query.as_str()).await {
-        Ok(result) => Reading::new(result, plan, position, None, &ROOM_AGAIN).chunk(u64::MAX).await,
+        Ok(result) => Reading::new(result, plan, position, None, room).chunk(u64::MAX).await,
         Err(error) => Err(error),
     };
     done.map_err(|error| session.failed(Some(&plan.table.name), WHAT, error))

@@ -16,6 +16,8 @@ use crate::needs::needs;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 
+pub use snapshot::snapshot_position;
+
 /// A database to be read.
 #[derive(Clone)]
 pub struct MariaDatabase {

@@ -11,6 +11,7 @@ mod catalog;
 mod cursor;
 mod database;
 mod error;
+mod live;
 mod load;
 mod needs;
 mod privileges;
@@ -21,6 +22,7 @@ mod sql;
 mod target;
 
 pub use database::MariaDatabase;
+pub use live::MariaLive;
 pub use needs::offers;
 pub use privileges::{Finding, source_privileges, target_privileges};
 pub use settings::{BadSettings, Settings};

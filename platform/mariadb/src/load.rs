@@ -1,11 +1,13 @@
 //! Rows into tables.
 
+use std::collections::HashSet;
+
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use handover_engine::rows::{RowsChunk, text};
+use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, text};
 
 use crate::cursor::{self, Place, Plan};
-use crate::session::{Loaded, Session};
+use crate::session::{Loaded, Record, Session};
 use crate::shape::Shape;
 
 const WHAT: &str = "rows cannot be written";
@@ -52,8 +54,58 @@ pub async fn apply(
     let before = before.map_or(Ok(0), |key| shape.position(&key.0))?;
     match way {
         Way::File => load(session, database, shape, chunk, before).await,
-        Way::Statements(largest) => insert(session, database, shape, chunk, before, largest).await,
+        Way::Statements(largest) => {
+            insert(session, database, shape, chunk, before, largest).await?;
+            let has_warnings = session.conn().get_warnings() > 0;
+            if has_warnings { compare(session, database, shape, chunk).await } else { Ok(()) }
+        }
     }
+}
+
+/// Makes keys hold exactly their rows, or none. To be called inside a transaction, with unique values checked.
+pub async fn apply_keys(
+    session: &mut Session,
+    database: &str,
+    shape: &Shape,
+    way: Way,
+    rows: &KeyedRows,
+) -> Result<()> {
+    let chunk = &rows.chunk;
+    let malformed = |e: text::BadText| Failure::permanent(format!("table {}", shape.name()), e.to_string());
+    let lines: Vec<&[u8]> = text::rows(&chunk.block).map_err(malformed)?.collect();
+    let found: HashSet<Vec<u8>> = lines.iter().map(|row| shape.key_of(row)).collect();
+    // First, since the server may take another key for the same, and find the new row by it.
+    let gone: Vec<Key> = rows.keys.iter().filter(|key| !found.contains(&*key.0)).cloned().collect();
+    for keys in gone.chunks(shape.batch()) {
+        let delete = shape.delete_where(database, &shape.has_key(keys)?);
+        session.run_on(shape.name(), "rows cannot be deleted", &delete).await?;
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let warnings = match way {
+        Way::File => load_once(session, database, shape, chunk, 0, true).await?.warnings,
+        Way::Statements(largest) => {
+            insert(session, database, shape, chunk, 0, largest).await?;
+            session.conn().get_warnings()
+        }
+    };
+    if warnings == 0 {
+        return Ok(());
+    }
+    let told = session.records(WHAT, "SHOW WARNINGS LIMIT 3").await?;
+    let stored: Vec<Key> = found.into_iter().map(|key| Key(key.into())).collect();
+    let mut there = Vec::new();
+    for keys in stored.chunks(shape.batch()) {
+        let place = Place { database, positioned: false, aside: None };
+        let condition = shape.has_key(keys)?;
+        let range = KeyRange::default();
+        let plan = Plan::of_keys(&chunk.header.table, &range, shape.clone(), place, &condition);
+        there.push(cursor::read_whole(session, &plan).await?.block);
+    }
+    let there: HashSet<&[u8]> =
+        there.iter().flat_map(|block| text::rows(block).into_iter().flatten()).collect();
+    if lines.iter().all(|row| there.contains(row)) { Ok(()) } else { Err(changed(session, shape, &told)) }
 }
 
 async fn load_once(
@@ -103,12 +155,16 @@ async fn compare(session: &mut Session, database: &str, shape: &Shape, chunk: &R
     if stored.header.digest == chunk.header.digest {
         return Ok(());
     }
+    Err(changed(session, shape, &warnings))
+}
+
+fn changed(session: &Session, shape: &Shape, warnings: &[Record]) -> Failure {
     let numbers: Vec<String> = warnings.iter().map(|row| row.text(1)).collect();
-    Err(Failure::operator(
-        format!("{}, table {}", session.item(), chunk.header.table),
+    Failure::operator(
+        format!("{}, table {}", session.item(), shape.name()),
         format!("the server changes values as it stores them (warnings {})", numbers.join(", ")),
     )
-    .hint("compare the table's definition and the server's version with the source's"))
+    .hint("compare the table's definition and the server's version with the source's")
 }
 
 async fn insert(
@@ -145,5 +201,5 @@ async fn insert(
     if statement.len() > head.len() {
         session.run_on(shape.name(), WHAT, &statement).await?;
     }
-    if session.conn().get_warnings() > 0 { compare(session, database, shape, chunk).await } else { Ok(()) }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
 
+use crate::catalog;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 use crate::sql::quote;
@@ -72,12 +73,26 @@ pub async fn source_privileges(dataset: &DatasetName, settings: &Settings) -> Re
             "RELOAD is missing: on a busy server without a binary log, one connection reads all".to_owned();
         out.push(Finding { required: false, what, fix: format!("GRANT RELOAD ON *.* TO {account}") });
     }
-    if !has(&grants, None, "BINLOG MONITOR") {
-        let what = "BINLOG MONITOR is missing: changes cannot be followed".to_owned();
+    for privilege in ["BINLOG MONITOR", "REPLICATION SLAVE"] {
+        if !has(&grants, None, privilege) {
+            let what = format!("{privilege} is missing: changes cannot be followed");
+            let fix = format!("GRANT {privilege} ON *.* TO {account}");
+            out.push(Finding { required: false, what, fix });
+        }
+    }
+    if let Some((what, fix)) = catalog::unfollowable(&mut session).await? {
+        let what = format!("changes cannot be followed: {what}");
+        out.push(Finding { required: false, what, fix: fix.to_owned() });
+    }
+    let row =
+        session.record("cannot be asked", "SELECT @@log_bin, @@log_bin_trust_function_creators").await?;
+    if row.text(0) == "1" && row.text(1) != "1" && !has(&grants, None, "SUPER") {
         out.push(Finding {
             required: false,
-            what,
-            fix: format!("GRANT BINLOG MONITOR, REPLICATION SLAVE ON *.* TO {account}"),
+            what:
+                "triggers may not be made while the binary log is on: no fence can be put up after following"
+                    .to_owned(),
+            fix: "SET GLOBAL log_bin_trust_function_creators = 1".to_owned(),
         });
     }
     if !has(&grants, Some(database), "LOCK TABLES") {

@@ -104,6 +104,10 @@ impl Session {
             "max_statement_time = 0",
             "idle_transaction_timeout = 0",
             "idle_readonly_transaction_timeout = 0",
+            // However many keys a statement names, they are looked up by index, one after the other.
+            "in_predicate_conversion_threshold = 0",
+            "optimizer_max_sel_arg_weight = 0",
+            "optimizer_max_sel_args = 0",
         ] {
             let _ = session.conn.query_drop(format!("SET {limit}")).await;
         }
@@ -254,6 +258,11 @@ impl Session {
     /// The connection itself, for a streaming query.
     pub fn conn(&mut self) -> &mut Conn {
         &mut self.conn
+    }
+
+    /// The connection itself, for good.
+    pub fn into_conn(self) -> Conn {
+        self.conn
     }
 }
 

@@ -1,6 +1,7 @@
 //! A table's shape in SQL: how its values are read, compared and loaded.
 
 mod find;
+mod keys;
 mod mid;
 mod pieces;
 
@@ -14,6 +15,7 @@ use super::session::Record;
 use super::sql::{hex, quote, string};
 
 pub use find::Found;
+pub use keys::SEVERAL;
 
 /// The column that holds positions while a table without a key is loaded.
 pub const POSITION: &str = "__handover_pos";

@@ -4,6 +4,7 @@
 //! what stood there before; `db__handover_<id>_gone` is about to be dropped.
 
 mod build;
+mod keyed;
 mod late;
 mod place;
 mod publish;
@@ -16,7 +17,7 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{DatabaseTarget, Result};
-use handover_engine::rows::{Fresh, KeyRange, RowsChunk, Schema, TableName};
+use handover_engine::rows::{Fresh, Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 use tokio::sync::Mutex;
 
 use self::place::{Names, State};
@@ -167,6 +168,15 @@ impl MariaTarget {
         Ok(())
     }
 
+    /// Connections that indexes are made on.
+    async fn helpers(&self, session: Session) -> Result<Vec<Session>> {
+        let mut helpers = vec![session];
+        for _ in 1..self.settings.connections.min(2) {
+            helpers.push(self.session().await?);
+        }
+        Ok(helpers)
+    }
+
     /// The state, and a connection.
     async fn open(&self) -> Result<(Session, Option<State>)> {
         let mut session = self.fresh_session().await?;
@@ -248,16 +258,44 @@ impl DatabaseTarget for MariaTarget {
         state.schema = Some(schema.clone());
         place::write(&mut session, &self.names, &state).await?;
         self.forget_current().await;
-        let mut helpers = vec![session];
-        for _ in 1..self.settings.connections.min(2) {
-            helpers.push(self.session().await?);
-        }
+        let mut helpers = self.helpers(session).await?;
         build::finish(&mut helpers, &self.names, schema).await?;
         for session in helpers {
             self.keep(session).await;
         }
         self.forget_current().await;
         Ok(())
+    }
+
+    async fn index(&self, schema: &Schema) -> Result<()> {
+        let (session, state) = self.open().await?;
+        state.filter(|state| state.building).ok_or_else(|| self.unprepared())?;
+        self.forget_current().await;
+        let mut helpers = self.helpers(session).await?;
+        build::index(&mut helpers, &self.names, schema).await?;
+        for session in helpers {
+            self.keep(session).await;
+        }
+        self.forget_current().await;
+        Ok(())
+    }
+
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            match keyed::apply(self, rows).await {
+                Err(failure) if is_conflict(&failure) && attempt < ATTEMPTS => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn clear(&self, table: &TableName) -> Result<()> {
+        keyed::clear(self, table).await
+    }
+
+    async fn children(&self, table: &TableName, columns: &[u32], values: &[Key]) -> Result<Vec<Key>> {
+        keyed::children(self, table, columns, values).await
     }
 
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {

@@ -1,6 +1,7 @@
 //! A database's schema, from its catalogs and `pg_dump`.
 
 mod keys;
+mod own;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +14,12 @@ use handover_engine::rows::{ColumnSpec, Ddl, Schema, TableKey, TableName, TableS
 
 use crate::Settings;
 use crate::connect::Conn;
-use crate::dump::{self, OWN_SCHEMA, Scope};
+use crate::dump::{self, FENCE_SCHEMA, OWN_SCHEMA, Scope};
 use crate::error::failed;
 use crate::sql::{self, literal, quote};
 use crate::toc::{Entry, Section};
+
+pub use keys::{Equalities, equalities};
 
 /// Name of the hidden key of tables without a key of their own: a row's place in the source's snapshot.
 pub const PLACE: &str = "ctid";
@@ -77,7 +80,10 @@ impl Reader<'_> {
             entry.kind.ends_with("FK CONSTRAINT")
                 && foreign.contains(&(entry.namespace.clone(), entry.tag.clone()))
         };
-        let entries: Vec<Entry> = entries.into_iter().filter(|entry| !leads_there(entry)).collect();
+        let publications = self.own_publications().await?;
+        let is_ours = |entry: &Entry| own::is_ours(entry, &publications);
+        let entries: Vec<Entry> =
+            entries.into_iter().filter(|entry| !leads_there(entry) && !is_ours(entry)).collect();
         let kept: Vec<&Listed> = listed.iter().filter(|t| !excluded.contains(&t.name)).collect();
         let (tables, mut state) = self.specs(&kept).await?;
         self.add_state(&entries, &mut state).await?;
@@ -90,6 +96,25 @@ impl Reader<'_> {
             state,
             tables,
         })
+    }
+
+    /// The tables that move, with their numbers in the catalog, and what reading them takes: no statements.
+    pub async fn tables_only(&self) -> Result<(Schema, Vec<String>)> {
+        let listed = self.tables().await?;
+        let excluded = self.excluded(&listed)?;
+        let kept: Vec<&Listed> = listed.iter().filter(|t| !excluded.contains(&t.name)).collect();
+        let (tables, state) = self.specs(&kept).await?;
+        let number: u32 = self.value("SHOW server_version_num").await?.parse().unwrap_or_default();
+        let schema = Schema {
+            engine: "postgres".to_owned(),
+            version: self.value("SHOW server_version").await?,
+            settings: self.database_settings(number).await?,
+            before_load: Vec::new(),
+            after_load: Vec::new(),
+            state,
+            tables,
+        };
+        Ok((schema, kept.iter().map(|table| table.oid.clone()).collect()))
     }
 
     /// What an inventory shows of a schema.
@@ -156,10 +181,11 @@ impl Reader<'_> {
              pg_catalog.pg_table_size(c.oid), c.relpages \
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'pg_catalog' \
-             AND n.nspname <> 'information_schema' AND n.nspname <> {} AND n.nspname !~ '^pg_(toast|temp)' \
+             AND n.nspname <> 'information_schema' AND n.nspname NOT IN ({}, {}) AND n.nspname !~ '^pg_(toast|temp)' \
              AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
              AND d.objid = c.oid AND d.deptype = 'e') ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\"",
-            literal(OWN_SCHEMA)
+            literal(OWN_SCHEMA),
+            literal(FENCE_SCHEMA)
         );
         let mut listed: Vec<Listed> = self.rows(&sql).await?.iter().map(|row| listed(row)).collect();
         listed.extend(self.large_objects().await?);
@@ -236,6 +262,7 @@ impl Reader<'_> {
             columns.entry(field(&row, 0)).or_default().push(keys::Column::of(&row));
         }
         let candidates = self.key_candidates().await?;
+        let identities = self.identities().await?;
         let (mut out, mut state) = (Vec::new(), BTreeMap::new());
         for table in listed {
             let all = columns.remove(&table.oid).unwrap_or_default();
@@ -245,6 +272,7 @@ impl Reader<'_> {
                 .iter()
                 .map(|c| ColumnSpec { name: c.name.clone(), declared: c.declared.clone() })
                 .collect();
+            let followed = key.zip(identities.get(&table.oid)).is_some_and(|(key, known)| known.tells(key));
             let position = |number: &i32| stored.iter().position(|c| c.number == *number).map(|at| at as u32);
             let key = match key {
                 Some(key) => {
@@ -260,6 +288,7 @@ impl Reader<'_> {
                 estimated_rows: table.rows,
                 estimated_bytes: table.bytes,
                 cuts: Vec::new(),
+                followed,
             };
             if spec.name.schema == "pg_catalog" {
                 system_columns(&mut spec);
@@ -285,6 +314,7 @@ fn system_columns(spec: &mut TableSpec) {
     for (_, key, names) in LARGE_OBJECTS.iter().filter(|(name, ..)| *name == spec.name.name) {
         spec.columns.retain(|column| names.contains(&column.name.as_str()));
         spec.key = TableKey::Columns((0..*key).collect());
+        spec.followed = false;
     }
 }
 

@@ -14,6 +14,12 @@ use crate::toc::{self, Entry};
 
 /// The schema that the target's own notes are kept in while a migration runs.
 pub const OWN_SCHEMA: &str = "handover_state";
+/// The schema at a source that a fence against writes is kept in.
+pub const FENCE_SCHEMA: &str = "handover_fence";
+/// The name of its triggers.
+pub const FENCE_TRIGGER: &str = "handover_fence";
+/// What the comment of a publication of ours begins with.
+pub const OWN_COMMENT: &str = "handover: ";
 
 /// What to leave out, and which snapshot to look through.
 #[derive(Debug, Default)]
@@ -49,6 +55,7 @@ fn command(program: &Path, settings: &Settings, scope: &Scope<'_>) -> std::io::R
     let mut command = Command::new(program);
     command.args(["--schema-only", "--format=custom", "--compress=0", "--encoding=UTF8", "--no-password"]);
     command.args(["--lock-wait-timeout=30s", "--exclude-schema", OWN_SCHEMA]);
+    command.args(["--exclude-schema", FENCE_SCHEMA]);
     if let Some(snapshot) = scope.snapshot {
         command.arg(format!("--snapshot={snapshot}"));
     }

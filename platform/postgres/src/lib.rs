@@ -8,6 +8,8 @@ mod connect;
 mod database;
 mod dump;
 mod error;
+mod following;
+mod live;
 mod needs;
 mod pieces;
 mod privileges;
@@ -21,6 +23,8 @@ mod toc;
 mod trust;
 
 pub use database::PostgresDatabase;
+pub use following::following_privileges;
+pub use live::PostgresLive;
 pub use needs::offers;
 pub use privileges::{Side, privileges};
 pub use settings::{BadSettings, Settings};

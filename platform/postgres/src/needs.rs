@@ -67,7 +67,7 @@ pub fn needs(item: &str, schema: &Schema, owners: bool) -> Vec<Need> {
         ));
     }
     let forces = |sql: &&str| words(sql, 16).join(" ").ends_with(" force row level security");
-    if let Some(table) = all().find(|ddl| statements(&ddl.sql).iter().any(|sql| forces(sql))) {
+    if let Some(table) = all().find(|ddl| statements(&ddl.sql).iter().any(&forces)) {
         out.push(need(
             BYPASS.to_owned(),
             Severity::Error,

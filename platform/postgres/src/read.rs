@@ -19,13 +19,14 @@ const USUAL: usize = 2 << 20;
 
 /// The text of a chunk's rows, as it grows.
 #[derive(Default)]
-struct Block {
+pub struct Block {
     data: Vec<u8>,
     room: Option<Taken>,
 }
 
 impl Block {
-    async fn add(&mut self, piece: &[u8]) {
+    /// Appends a piece; waits for room once it is large.
+    pub async fn add(&mut self, piece: &[u8]) {
         if self.data.len() + piece.len() > LARGE_BYTES && self.room.is_none() {
             self.room = Some(ROOM.take().await);
         }
@@ -35,11 +36,28 @@ impl Block {
         self.data.extend_from_slice(piece);
     }
 
-    fn is_between_rows(&self) -> bool {
+    /// Its bytes so far.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Forgets what comes after so many bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.data.truncate(length);
+    }
+
+    /// True when it holds whole rows alone.
+    pub fn is_between_rows(&self) -> bool {
         self.data.last().is_none_or(|byte| *byte == b'\n')
     }
 
-    fn freeze(self) -> Bytes {
+    /// The bytes, which keep the room until they are dropped.
+    pub fn freeze(self) -> Bytes {
         match self.room {
             Some(room) => room.until_dropped(self.data),
             None => self.data.into(),

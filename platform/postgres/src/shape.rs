@@ -1,9 +1,11 @@
 //! A table in SQL: its columns, its key, the condition of a range.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use handover_engine::rows::{Key, KeyRange, Schema, TableKey, TableName, TableSpec, text};
 
+use crate::catalog::Equalities;
 use crate::sql::{literal_bytes, quote};
 
 /// A table as statements name it.
@@ -25,6 +27,17 @@ struct Part {
     expression: String,
     cast: String,
     value: usize,
+    /// The operator that tells whether two values are the same.
+    equal: String,
+}
+
+/// Keys in SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lookup {
+    /// Their values and places (from 1), as an item of FROM that is called `k`.
+    pub keys: String,
+    /// Whether the row of `t` is that of the key.
+    pub matches: String,
 }
 
 /// A key or a table that does not belong to the schema.
@@ -87,6 +100,63 @@ impl Shape {
         Ok(format!("({}) {operator} ({literals})", expressions.join(", ")))
     }
 
+    /// The same table with these operators of equality, where a column of its key has one of its own type.
+    pub fn with_equalities(mut self, table: &TableName, operators: &Equalities) -> Self {
+        for part in &mut self.key {
+            let column = self.columns.get(part.value).cloned().unwrap_or_default();
+            if let Some(operator) = operators.get(&(table.clone(), column)) {
+                part.equal.clone_from(operator);
+            }
+        }
+        self
+    }
+
+    /// These keys in SQL, to be joined with their rows. Equality is that of the column, whatever orders the keys.
+    pub fn lookup(&self, keys: &[Key]) -> Result<Lookup, BadShape> {
+        let mut lists = vec![vec![b'{']; self.key.len()];
+        for (at, key) in keys.iter().enumerate() {
+            let mut values = text::values(&key.0);
+            for list in &mut lists {
+                let value = values.next().filter(|value| *value != text::NULL).ok_or(BadShape::Key)?;
+                if at > 0 {
+                    list.push(b',');
+                }
+                add_element(list, &text::unescape(value).map_err(|_| BadShape::Key)?);
+            }
+            if values.next().is_some() {
+                return Err(BadShape::Key);
+            }
+        }
+        let (mut arrays, mut names, mut terms) = (Vec::new(), String::new(), Vec::new());
+        for (at, (mut list, part)) in lists.into_iter().zip(&self.key).enumerate() {
+            list.push(b'}');
+            arrays.push(format!(
+                "pg_catalog.unnest({}::pg_catalog.text[])",
+                literal_bytes(&list, &self.encoding)
+            ));
+            // Writing to a string cannot fail.
+            let _ = write!(names, "k{at}, ");
+            let column = self.columns.get(part.value).ok_or(BadShape::Key)?;
+            terms.push(format!("t.{column} {} k.k{at}::{}", part.equal, part.cast));
+        }
+        Ok(Lookup {
+            keys: format!("ROWS FROM ({}) WITH ORDINALITY AS k ({names}n)", arrays.join(", ")),
+            matches: terms.join(" AND "),
+        })
+    }
+
+    /// The statement that reads the rows of these keys in the keys' order, each after its key's place. A key that has no row
+    /// brings none.
+    pub fn read_keys(&self, keys: &[Key]) -> Result<String, BadShape> {
+        let Lookup { keys, matches } = self.lookup(keys)?;
+        // The limit keeps the two apart: the server looks up one key after the other, in their order.
+        Ok(format!(
+            "COPY (SELECT k.n, r.* FROM {keys} CROSS JOIN LATERAL (SELECT {} FROM ONLY {} t WHERE {matches} LIMIT 1) r) TO STDOUT",
+            self.select_list(),
+            self.table,
+        ))
+    }
+
     /// The key's expressions, for ORDER BY.
     pub fn order(&self) -> String {
         self.key.iter().map(|part| part.expression.as_str()).collect::<Vec<_>>().join(", ")
@@ -133,12 +203,27 @@ impl Shape {
     }
 }
 
+/// Appends a value to the text of an array.
+fn add_element(list: &mut Vec<u8>, value: &[u8]) {
+    list.push(b'"');
+    for &byte in value {
+        if byte == b'"' || byte == b'\\' {
+            list.push(b'\\');
+        }
+        list.push(byte);
+    }
+    list.push(b'"');
+}
+
 fn parts(spec: &TableSpec, bytewise: &BTreeSet<usize>) -> Result<Vec<Part>, BadShape> {
     match &spec.key {
         TableKey::Position => Err(BadShape::Key),
-        TableKey::Hidden(_) => {
-            Ok(vec![Part { expression: "ctid".to_owned(), cast: "pg_catalog.tid".to_owned(), value: 0 }])
-        }
+        TableKey::Hidden(_) => Ok(vec![Part {
+            expression: "ctid".to_owned(),
+            cast: "pg_catalog.tid".to_owned(),
+            value: 0,
+            equal: "=".to_owned(),
+        }]),
         TableKey::Columns(columns) => columns
             .iter()
             .enumerate()
@@ -147,7 +232,12 @@ fn parts(spec: &TableSpec, bytewise: &BTreeSet<usize>) -> Result<Vec<Part>, BadS
                 let column = spec.columns.get(value).ok_or(BadShape::Key)?;
                 let name = quote(&column.name);
                 let collate = if bytewise.contains(&at) { " COLLATE pg_catalog.\"C\"" } else { "" };
-                Ok(Part { expression: format!("{name}{collate}"), cast: column.declared.clone(), value })
+                Ok(Part {
+                    expression: format!("{name}{collate}"),
+                    cast: column.declared.clone(),
+                    value,
+                    equal: "=".to_owned(),
+                })
             })
             .collect(),
     }
@@ -170,6 +260,7 @@ mod tests {
             estimated_rows: 0,
             estimated_bytes: 0,
             cuts: Vec::new(),
+            followed: false,
         };
         Schema {
             engine: "postgres".to_owned(),
@@ -198,6 +289,25 @@ mod tests {
         );
         assert_eq!(shape.key_of(b"x\t7\ty"), b"7\ty");
         assert_eq!(shape.condition(&KeyRange { after: key("1"), until: None }), Err(BadShape::Key));
+    }
+
+    #[test]
+    fn looks_up_keys_in_their_order() {
+        let schema = schema(TableKey::Columns(vec![1, 2]));
+        let name = &schema.tables[0].name;
+        let own = ((name.clone(), "\"b\"".to_owned()), "OPERATOR(x.=)".to_owned());
+        let shape = Shape::of(&schema, name).unwrap().with_equalities(name, &Equalities::from([own]));
+        let keys = [key("1\ta\\tb\""), key("2\tc\\\\'")].map(Option::unwrap);
+        assert_eq!(
+            shape.read_keys(&keys).unwrap(),
+            "COPY (SELECT k.n, r.* FROM ROWS FROM (pg_catalog.unnest('{\"1\",\"2\"}'::pg_catalog.text[]), \
+             pg_catalog.unnest(E'{\"a\tb\\\\\"\",\"c\\\\\\\\''\"}'::pg_catalog.text[])) WITH ORDINALITY AS k (k0, k1, n) \
+             CROSS JOIN LATERAL (SELECT \"v\", \"a\", \"b\" FROM ONLY \"s\".\"t\" t \
+             WHERE t.\"a\" = k.k0::integer AND t.\"b\" OPERATOR(x.=) k.k1::text LIMIT 1) r) TO STDOUT"
+        );
+        for bad in ["1", "1\t2\t3", "1\t\\N", "1\t\\q"] {
+            assert_eq!(shape.lookup(&[key(bad).unwrap()]), Err(BadShape::Key), "{bad}");
+        }
     }
 
     #[test]

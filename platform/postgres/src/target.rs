@@ -3,8 +3,10 @@
 mod build;
 mod clear;
 mod finish;
+mod keyed;
 mod load;
 mod place;
+mod second;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,13 +16,13 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{DatabaseTarget, Result};
-use handover_engine::rows::{Fresh, KeyRange, RowsChunk, Schema, TableName};
+use handover_engine::rows::{Fresh, Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 
 use self::build::Builder;
 use self::load::{Part, Refused, places};
 use self::place::Place;
 use crate::Settings;
-use crate::catalog::Reader;
+use crate::catalog::{Equalities, Reader};
 use crate::connect::Conn;
 use crate::error::failed;
 use crate::read::Cursor;
@@ -44,6 +46,7 @@ struct Open {
     at: Option<(Settings, Arc<Schema>)>,
     idle: Vec<Conn>,
     fresh: Fresh,
+    equalities: Option<Arc<Equalities>>,
 }
 
 impl PostgresTarget {
@@ -242,13 +245,45 @@ impl DatabaseTarget for PostgresTarget {
         Ok(())
     }
 
+    async fn index(&self, schema: &Schema) -> Result<()> {
+        let (settings, _) = self.at().await?;
+        build::guard(&self.item(None), schema)?;
+        self.build(&settings, async |builder, _| builder.indexes(schema).await).await?;
+        // Rows come by key from now on, whatever their range.
+        let mut open = self.lock();
+        open.fresh.clear();
+        open.equalities = None;
+        Ok(())
+    }
+
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        self.put_keys(rows).await
+    }
+
+    async fn clear(&self, table: &TableName) -> Result<()> {
+        let (settings, schema) = self.at().await?;
+        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
+        let shape = Shape::of(&schema, table).map_err(bad)?;
+        let conn = self.rows_conn(&settings, &schema).await?;
+        let done = conn.batch_execute(&format!("TRUNCATE ONLY {}", shape.table)).await;
+        done.map_err(|e| failed(self.item(Some(table)), "it cannot be emptied", &e))?;
+        self.keep(conn);
+        Ok(())
+    }
+
+    /// The server logs what a foreign key's action does to each row.
+    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
+        Ok(Vec::new())
+    }
+
     async fn finish(&self, schema: &Schema) -> Result<()> {
         let (settings, _) = self.at().await?;
         self.lock().idle.clear();
         build::guard(&self.item(None), schema)?;
         self.build(&settings, async |builder, conn| {
             builder.second_half(schema).await?;
-            finish::state(&builder.item, conn, &self.place.settings, schema).await
+            let analyze = !builder.is_followed().await?;
+            finish::state(&builder.item, conn, &self.place.settings, schema, analyze).await
         })
         .await
     }
@@ -289,6 +324,19 @@ impl DatabaseTarget for PostgresTarget {
     async fn publish(&self) -> Result<()> {
         self.close();
         self.place.publish().await
+    }
+
+    async fn settle(&self) -> Result<()> {
+        let settings = self.place.newest().await?;
+        self.build(&settings, async |builder, _| {
+            // Nothing is left of our own where the migration was finalized.
+            if !builder.is_followed().await? {
+                return Ok(());
+            }
+            let (_, schema) = self.at().await?;
+            builder.settle(&schema).await
+        })
+        .await
     }
 
     async fn undo(&self) -> Result<()> {

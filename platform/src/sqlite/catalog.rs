@@ -14,6 +14,8 @@ const SETTINGS: [&str; 6] =
     ["page_size", "encoding", "auto_vacuum", "user_version", "application_id", "journal_mode"];
 /// The names by which SQLite lets a row's hidden key be reached, unless a column has the name.
 pub const ALIASES: [&str; 3] = ["rowid", "_rowid_", "oid"];
+/// Tables and triggers whose names begin so keep a capture's changes and fence writers: they are not part of the schema.
+pub const OWN: &str = "__handover_";
 /// A column that is out of the way while its table is loaded, so that its name means the hidden key again.
 pub const ASIDE: &str = "handover column set aside";
 
@@ -70,7 +72,9 @@ fn tables(db: &Connection) -> Result<Vec<Listed>> {
     let listed = statement.query_map([], |row| {
         Ok(Listed { name: row.get(0)?, kind: row.get(1)?, without_rowid: row.get(2)? })
     })?;
-    Ok(listed.collect::<rusqlite::Result<_>>()?)
+    let mut listed = listed.collect::<rusqlite::Result<Vec<_>>>()?;
+    listed.retain(|table| !table.name.starts_with(OWN));
+    Ok(listed)
 }
 
 /// Names of the tables that the database holds, to check a list of exclusions.
@@ -106,7 +110,9 @@ fn objects(db: &Connection, listed: &[Listed], excluded: &BTreeSet<&str>) -> Res
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for object in objects {
         let (ddl, table) = object?;
-        let is_internal = ddl.name.starts_with("sqlite_") || kinds.get(table.as_str()) == Some(&"shadow");
+        let is_own = ddl.name.starts_with(OWN) || table.starts_with(OWN);
+        let is_internal =
+            is_own || ddl.name.starts_with("sqlite_") || kinds.get(table.as_str()) == Some(&"shadow");
         if is_internal || excluded.contains(table.as_str()) {
             continue;
         }
@@ -179,6 +185,8 @@ fn spec(db: &Connection, table: &Listed) -> Result<TableSpec> {
     let columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
     let key = key(db, table, &columns)?;
     let columns = columns.into_iter().filter(|c| !c.generated).map(|c| c.spec).collect();
+    // A virtual table writes to its own tables past their triggers.
+    let followed = key != TableKey::Position && table.kind == "table" && !has_unique_expression(db, table)?;
     Ok(TableSpec {
         name: TableName::plain(&table.name),
         columns,
@@ -186,7 +194,15 @@ fn spec(db: &Connection, table: &Listed) -> Result<TableSpec> {
         estimated_rows: 0,
         estimated_bytes: 0,
         cuts: Vec::new(),
+        followed,
     })
+}
+
+/// Whether a unique index of the table has an expression: what a replaced row had there cannot be asked for.
+fn has_unique_expression(db: &Connection, table: &Listed) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pragma_index_list(?) l, pragma_index_xinfo(l.name) x \
+               WHERE l.\"unique\" AND x.key = 1 AND x.cid = -2)";
+    Ok(db.prepare_cached(sql)?.query_row([&table.name], |row| row.get(0))?)
 }
 
 fn key(db: &Connection, table: &Listed, columns: &[Column]) -> Result<TableKey> {

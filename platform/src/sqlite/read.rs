@@ -38,6 +38,52 @@ pub fn chunk(
     Ok(read.chunk(table, range, until))
 }
 
+/// Reads the rows of keys; the chunk's range ends at the last key that was looked up.
+pub fn keyed(
+    db: &Connection,
+    schema: &Schema,
+    table: &TableName,
+    keys: &[Key],
+    budget: u64,
+) -> Result<RowsChunk> {
+    let shape = Shape::of(db, schema, table)?;
+    let mut statement = db.prepare_cached(&shape.select(&shape.confine_to_key()))?;
+    let (mut block, mut until) = (Block::new(&shape), None);
+    for key in keys {
+        for (n, value) in shape.parse_key(key)?.iter().enumerate() {
+            shape.bind(&mut statement, n, value)?;
+        }
+        block = block.fill(statement.raw_query(), u64::MAX)?;
+        until = Some(key.clone());
+        if block.bytes.len() as u64 >= budget {
+            break;
+        }
+    }
+    Ok(block.chunk(table, &KeyRange::default(), until))
+}
+
+/// A row's values from a statement made with [`value`](super::shape::value), as a row of a block.
+pub fn print_row(row: &Row<'_>, first: usize, width: usize, utf16: bool) -> Result<Bytes> {
+    let mut out = Vec::new();
+    for n in 0..width {
+        if n > 0 {
+            out.push(b'\t');
+        }
+        print_value(&mut out, row, first, n, utf16)?;
+    }
+    Ok(out.into())
+}
+
+fn print_value(out: &mut Vec<u8>, row: &Row<'_>, first: usize, n: usize, utf16: bool) -> Result<()> {
+    if utf16 {
+        let is_text = row.get_ref(first + 2 * n + 1)? == ValueRef::Integer(1);
+        print(out, row.get_ref(first + 2 * n)?, is_text);
+    } else {
+        print(out, row.get_ref(first + n)?, false);
+    }
+    Ok(())
+}
+
 /// Reads rows by counting them, in the order in which they are stored.
 fn by_position(db: &Connection, shape: &Shape<'_>, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
     let skipped = position(range.after.as_ref())?;
@@ -89,12 +135,7 @@ impl Block {
                 self.bytes.push(b'\t');
             }
             let start = self.bytes.len();
-            if self.utf16 {
-                let is_text = row.get_ref(2 * n + 1)? == ValueRef::Integer(1);
-                print(&mut self.bytes, row.get_ref(2 * n)?, is_text);
-            } else {
-                print(&mut self.bytes, row.get_ref(n)?, false);
-            }
+            print_value(&mut self.bytes, row, 0, n, self.utf16)?;
             self.last[n] = (start, self.bytes.len());
         }
         self.bytes.push(b'\n');

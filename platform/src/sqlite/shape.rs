@@ -153,17 +153,25 @@ impl<'a> Shape<'a> {
         format!("{} {first} {} AND ({})", self.key[0].sql, marks[0], cases.join(" OR "))
     }
 
+    /// The rows whose key is bound to the placeholders.
+    pub fn confine_to_key(&self) -> String {
+        let terms: Vec<String> = self
+            .key
+            .iter()
+            .enumerate()
+            .map(|(n, part)| format!("{} = {}", part.sql, self.placeholder(n)))
+            .collect();
+        format!(" WHERE {}", terms.join(" AND "))
+    }
+
+    /// A key's values.
+    pub fn parse_key<'k>(&self, key: &'k Key) -> Result<Vec<Value<'k>>> {
+        Ok(parse_row(&key.0, self.key.len())?)
+    }
+
     /// Selects a row's values, in key order. In UTF-16 each value is followed by whether it is a text.
     pub fn select(&self, condition: &str) -> String {
-        let value = |column: &String| {
-            if self.utf16 {
-                let is_text = format!("typeof({column}) = 'text'");
-                format!("iif({is_text}, CAST({column} AS BLOB), {column}), {is_text}")
-            } else {
-                column.clone()
-            }
-        };
-        let columns: Vec<String> = self.columns().iter().map(value).collect();
+        let columns: Vec<String> = self.columns().iter().map(|column| value(column, self.utf16)).collect();
         let part =
             |part: &Part| if part.descending { format!("{} DESC", part.sql) } else { part.sql.clone() };
         let order: Vec<String> = self.key.iter().map(part).collect();
@@ -183,6 +191,15 @@ impl<'a> Shape<'a> {
             marks.join(", ")
         )
     }
+}
+
+/// A column's value as it is selected. In UTF-16 it is followed by whether it is a text.
+pub fn value(column: &str, utf16: bool) -> String {
+    if !utf16 {
+        return column.to_owned();
+    }
+    let is_text = format!("typeof({column}) = 'text'");
+    format!("iif({is_text}, CAST({column} AS BLOB), {column}), {is_text}")
 }
 
 fn hidden(alias: &str) -> Part {

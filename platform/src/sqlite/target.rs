@@ -15,7 +15,7 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{DatabaseTarget, Result};
-use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
+use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 use rusqlite::Connection;
 
 use self::place::Place;
@@ -103,11 +103,17 @@ impl Shared {
     fn apply(&self, chunks: &[RowsChunk]) -> Result<()> {
         let mut tables: Vec<&str> = chunks.iter().map(|chunk| chunk.header.table.name.as_str()).collect();
         tables.dedup();
-        self.with(&format!("rows of {} cannot be written", tables.join(", ")), |db, schema| {
-            // A transaction that is not committed (a full disk) is rolled back when it is dropped. The commit is durable:
-            // synchronous = FULL.
+        self.change(&format!("rows of {} cannot be written", tables.join(", ")), |db, schema| {
+            chunks.iter().try_for_each(|chunk| write::apply(db, schema, chunk))
+        })
+    }
+
+    /// Changes rows in one transaction. One that is not committed (a full disk) is rolled back when it is dropped. The commit
+    /// is durable: synchronous = FULL.
+    fn change(&self, what: &str, work: impl FnOnce(&Connection, &Schema) -> error::Result<()>) -> Result<()> {
+        self.with(what, |db, schema| {
             let transaction = db.unchecked_transaction()?;
-            chunks.iter().try_for_each(|chunk| write::apply(db, schema, chunk))?;
+            work(db, schema)?;
             Ok(transaction.commit()?)
         })
     }
@@ -179,6 +185,32 @@ impl DatabaseTarget for SqliteTarget {
     async fn apply(&self, chunks: &[RowsChunk]) -> Result<()> {
         let chunks = chunks.to_vec();
         self.run(move |shared| shared.apply(&chunks)).await
+    }
+
+    async fn index(&self, schema: &Schema) -> Result<()> {
+        let schema = schema.clone();
+        self.run(move |shared| shared.with("indexes cannot be made", |db, _| write::index(db, &schema))).await
+    }
+
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        let rows = rows.to_vec();
+        self.run(move |shared| {
+            shared.change("changed rows cannot be written", |db, schema| {
+                rows.iter().try_for_each(|rows| write::apply_keys(db, schema, rows))
+            })
+        })
+        .await
+    }
+
+    async fn clear(&self, table: &TableName) -> Result<()> {
+        let table = table.clone();
+        self.run(move |shared| shared.change("a table cannot be emptied", |db, _| write::clear(db, &table)))
+            .await
+    }
+
+    /// None: triggers fire for what foreign keys do, so the source tells of each row.
+    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
+        Ok(Vec::new())
     }
 
     async fn finish(&self, schema: &Schema) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Making the tables of a database, applying chunks to them, and what comes after the load.
 
-use handover_engine::rows::{RowsChunk, Schema, TableKey, text};
+use handover_engine::rows::{Ddl, KeyedRows, RowsChunk, Schema, TableKey, TableName, text};
 use rusqlite::Connection;
 
 use super::catalog::{self, ALIASES, ASIDE, quote};
@@ -18,10 +18,33 @@ pub fn apply(db: &Connection, schema: &Schema, chunk: &RowsChunk) -> Result<()> 
         shape.bind(&mut delete, n, value)?;
     }
     delete.raw_execute()?;
+    insert(db, &shape, &chunk.block, position_of_first(&shape, chunk)?)
+}
+
+/// Makes each key hold exactly its row, or none. To be called inside a transaction.
+pub fn apply_keys(db: &Connection, schema: &Schema, rows: &KeyedRows) -> Result<()> {
+    let shape = Shape::of(db, schema, &rows.chunk.header.table)?;
+    let mut delete =
+        db.prepare_cached(&format!("DELETE FROM main.{}{}", shape.name(), shape.confine_to_key()))?;
+    for key in &rows.keys {
+        for (n, value) in shape.parse_key(key)?.iter().enumerate() {
+            shape.bind(&mut delete, n, value)?;
+        }
+        delete.raw_execute()?;
+    }
+    insert(db, &shape, &rows.chunk.block, 0)
+}
+
+/// Removes all rows of a table.
+pub fn clear(db: &Connection, table: &TableName) -> Result<()> {
+    Ok(db.execute_batch(&format!("DELETE FROM main.{}", quote(&table.name)))?)
+}
+
+/// Inserts a block's rows; `at` is the position before the first, where rows have no key.
+fn insert(db: &Connection, shape: &Shape<'_>, block: &[u8], mut at: i64) -> Result<()> {
     let mut insert = db.prepare_cached(&shape.insert())?;
     let width = shape.columns().len();
-    let mut at = position_of_first(&shape, chunk)?;
-    for row in text::rows(&chunk.block).map_err(BadValue::from)? {
+    for row in text::rows(block).map_err(BadValue::from)? {
         let mut found = 0;
         for value in text::values(row) {
             if found < width {
@@ -119,14 +142,19 @@ fn exists(db: &Connection, kind: &str, name: &str) -> Result<bool> {
     Ok(db.prepare_cached(sql)?.query_row([kind, name], |row| row.get::<_, i64>(0))? > 0)
 }
 
+/// Makes indexes that are not there yet, one transaction each.
+pub fn index(db: &Connection, schema: &Schema) -> Result<()> {
+    schema.after_load.iter().filter(|ddl| ddl.kind == "index").try_for_each(|ddl| make(db, ddl))
+}
+
+fn make(db: &Connection, ddl: &Ddl) -> Result<()> {
+    if exists(db, &ddl.kind, &ddl.name)? { Ok(()) } else { create(db, &ddl.sql) }
+}
+
 /// Makes indexes, views and triggers that are not there yet, one transaction each, then sequences and statistics.
 pub fn finish(db: &Connection, schema: &Schema) -> Result<()> {
     put_columns_back(db, schema)?;
-    for ddl in &schema.after_load {
-        if !exists(db, &ddl.kind, &ddl.name)? {
-            create(db, &ddl.sql)?;
-        }
-    }
+    schema.after_load.iter().try_for_each(|ddl| make(db, ddl))?;
     for name in ["user_version", "application_id"] {
         if let Some(value) = schema.settings.get(name) {
             db.pragma_update(None, name, value.parse::<i64>().unwrap_or(0))?;

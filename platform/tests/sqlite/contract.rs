@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use handover_engine::name::MigrationId;
-use handover_engine::ports::{Database, DatabaseTarget};
+use handover_engine::ports::{Database, DatabaseTarget, LiveDatabase};
+use handover_platform::contract::live::{LiveSubject, live_contract};
 use handover_platform::contract::{Subject, database_contract};
-use handover_platform::sqlite::SqliteTarget;
+use handover_platform::sqlite::{SqliteLive, SqliteTarget};
 use rusqlite::Connection;
 
 use super::support::{Bed, dump};
@@ -133,8 +134,26 @@ impl Subject for Sqlite {
     }
 }
 
+#[async_trait]
+impl LiveSubject for Sqlite {
+    fn live(&self) -> Arc<dyn LiveDatabase> {
+        Arc::new(SqliteLive::new("db".parse().unwrap(), self.bed.source_path(), Vec::new()))
+    }
+
+    async fn write(&self) -> bool {
+        self.bed.source_db().execute_batch("UPDATE one SET x = x + 1").is_ok()
+    }
+
+    async fn traces(&self) -> String {
+        let db = self.bed.source_db();
+        let sql = "SELECT coalesce(group_concat(name), '') FROM sqlite_schema WHERE name LIKE '%handover%'";
+        db.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
 async fn check(pragmas: &str, content: &str, change: fn(u32) -> String) {
     database_contract(|| Sqlite::new(pragmas, content, change)).await.unwrap();
+    live_contract(|| Sqlite::new(pragmas, content, change)).await.unwrap();
 }
 
 async fn check_table(definition: &str) {

@@ -10,6 +10,9 @@ use rusqlite::{Connection, OpenFlags, Row, Rows};
 
 use super::Comparison;
 
+/// What keeps a source's changes and refuses its writers is not part of it.
+const NOT_OURS: &str = "substr(name, 1, 11) <> '__handover_'";
+
 /// Compares two databases.
 pub fn databases(left: &Path, right: &Path) -> Result<Comparison> {
     let mut out = Comparison::default();
@@ -62,7 +65,8 @@ fn compare_settings(l: &Connection, r: &Connection, out: &mut Comparison) -> Res
 
 fn compare_schema(l: &Connection, r: &Connection, out: &mut Comparison) -> Result<()> {
     let read = |db: &Connection| -> Result<BTreeMap<(String, String), Option<String>>> {
-        let mut statement = db.prepare("SELECT type, name, sql FROM sqlite_schema")?;
+        let mut statement =
+            db.prepare(&format!("SELECT type, name, sql FROM sqlite_schema WHERE {NOT_OURS}"))?;
         let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     };
@@ -96,10 +100,10 @@ struct Table {
 /// Every table but the shadows of virtual ones: those are the engine's own business, and are seen through the
 /// virtual tables themselves.
 fn tables(db: &Connection) -> Result<Vec<Table>> {
-    let mut statement = db.prepare(
+    let mut statement = db.prepare(&format!(
         "SELECT name, type, wr FROM pragma_table_list
-         WHERE schema = 'main' AND type IN ('table', 'virtual') AND name NOT IN ('sqlite_schema') ORDER BY name",
-    )?;
+         WHERE schema = 'main' AND type IN ('table', 'virtual') AND name NOT IN ('sqlite_schema') AND {NOT_OURS} ORDER BY name",
+    ))?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let mut tables = Vec::new();
     for row in rows {

@@ -14,7 +14,7 @@ use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
-use handover_engine::report::Report;
+use handover_engine::report::{Report, Terms};
 use handover_proto::v1;
 use tonic::Request;
 use tonic::service::interceptor::InterceptedService;
@@ -54,7 +54,7 @@ impl RemoteControl {
 
 fn plan_request(options: Options) -> v1::PlanRequest {
     let datasets = options.datasets.into_iter().map(Into::into).collect();
-    v1::PlanRequest { overwrite: options.overwrite, datasets }
+    v1::PlanRequest { overwrite: options.overwrite, datasets, follow: options.follow }
 }
 
 /// `by` is not sent: the target reads it from our certificate.
@@ -117,8 +117,13 @@ impl Control for RemoteControl {
         Ok(seen.boxed())
     }
 
-    async fn act(&self, id: &MigrationId, operation: Operation, _by: &str) -> Result<Status> {
-        let request = v1::ActRequest { migration: id.to_string(), operation: operation.to_string() };
+    async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, _by: &str) -> Result<Status> {
+        let request = v1::ActRequest {
+            migration: id.to_string(),
+            operation: operation.to_string(),
+            max_downtime_ms: Some(terms.max_downtime_ms),
+            max_lag_ms: Some(terms.max_lag_ms),
+        };
         let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();
         read_document("status_json", &reply.status_json)
     }

@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 use handover_certs::identity::Role;
 use handover_engine::phase::Operation;
 use handover_engine::plan::Options;
+use handover_engine::report::Terms;
 use handover_engine::time::Clock;
 use handover_proto::v1;
 use tonic::{Request, Response, Status};
@@ -39,7 +40,8 @@ impl ControlService {
 
 fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = request.datasets.iter().map(|name| wire::name("datasets", name));
-    Ok(Options { overwrite: request.overwrite, datasets: datasets.collect::<Result<_, BadField>>()? })
+    let datasets = datasets.collect::<Result<_, BadField>>()?;
+    Ok(Options { overwrite: request.overwrite, datasets, follow: request.follow })
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -112,7 +114,12 @@ impl Service for ControlService {
             problem: format!("`{}` is unknown to this release", request.operation),
         })?;
         let id = wire::name("migration", &request.migration)?;
-        let status = self.control.act(&id, operation, &by).await.map_err(to_status)?;
+        let own = Terms::default();
+        let terms = Terms {
+            max_downtime_ms: request.max_downtime_ms.unwrap_or(own.max_downtime_ms),
+            max_lag_ms: request.max_lag_ms.unwrap_or(own.max_lag_ms),
+        };
+        let status = self.control.act(&id, operation, terms, &by).await.map_err(to_status)?;
         Ok(Response::new(v1::ActReply { status_json: document(&status)? }))
     }
 

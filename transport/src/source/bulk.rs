@@ -6,14 +6,15 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use handover_engine::chunk::Chunk;
 use handover_engine::chunk::room::{LARGE_BYTES, Room};
-use handover_engine::ports::Answers;
+use handover_engine::ports::{Answers, KeysRequest};
+use handover_engine::rows::Key;
 use handover_engine::tree::FileRequest;
 use handover_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::within_bounds;
+use super::{MAX_KEYS, within_bounds};
 use crate::FRAME_BYTES;
 use crate::failure::to_status;
 use crate::frames::{Compressor, data_frames, header_frame, split};
@@ -78,6 +79,27 @@ async fn send(chunk: Chunk, mut compressor: Compressor, to: &Sender) -> Result<O
     }
     compressor.adapt(compressing, waiting);
     Ok(Some(compressor))
+}
+
+/// Puts a request for keys together from its messages.
+pub async fn keys_request(mut messages: Streaming<v1::KeysRequest>) -> Result<KeysRequest, Status> {
+    let mut message = messages.message().await?;
+    let head = message.as_mut().and_then(|message| message.head.take());
+    let head = head.ok_or(BadField { field: "head", problem: "is missing".to_owned() })?;
+    let mut request = KeysRequest {
+        dataset: wire::name("head.dataset", &head.dataset)?,
+        table: wire::table(head.table)?,
+        keys: Vec::new(),
+        budget: head.budget,
+    };
+    while let Some(v1::KeysRequest { keys, .. }) = message {
+        if request.keys.len() + keys.len() > MAX_KEYS {
+            return Err(BadField { field: "keys", problem: format!("are more than {MAX_KEYS}") }.into());
+        }
+        request.keys.extend(keys.into_iter().map(Key));
+        message = messages.message().await?;
+    }
+    Ok(request)
 }
 
 /// Puts a file request together from its messages.

@@ -15,7 +15,7 @@ impl IntoWire<v1::TableName> for TableName {
 }
 
 /// The message `TableName`.
-fn table(message: Option<v1::TableName>) -> Result<TableName, BadField> {
+pub fn table(message: Option<v1::TableName>) -> Result<TableName, BadField> {
     let message = required("table", message)?;
     if message.name.is_empty() {
         return Err(BadField::bad("table.name", "is empty"));

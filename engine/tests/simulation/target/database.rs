@@ -5,7 +5,7 @@ use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
 use handover_engine::ports::{DatabaseTarget, Result};
-use handover_engine::rows::{KeyRange, RowsChunk, Schema, TableName};
+use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 
 use super::{Base, BasePort, Place};
 use crate::model;
@@ -65,6 +65,22 @@ impl DatabaseTarget for BasePort {
             Ok(())
         })?;
         self.port.step(Site::Written, "apply").await
+    }
+
+    async fn index(&self, _: &Schema) -> Result<()> {
+        Err(nothing_to_work_on())
+    }
+
+    async fn apply_keys(&self, _: &[KeyedRows]) -> Result<()> {
+        Err(nothing_to_work_on())
+    }
+
+    async fn clear(&self, _: &TableName) -> Result<()> {
+        Err(nothing_to_work_on())
+    }
+
+    async fn children(&self, _: &TableName, _: &[u32], _: &[Key]) -> Result<Vec<Key>> {
+        Err(nothing_to_work_on())
     }
 
     async fn finish(&self, _: &Schema) -> Result<()> {

@@ -5,7 +5,7 @@ use handover_engine::ports::Result;
 use handover_engine::rows::Ddl;
 
 use super::create::without_definer;
-use super::{Catalog, WHAT, trigger};
+use super::{Catalog, OWN, WHAT, trigger};
 use crate::session::{Record, Session};
 use crate::sql::{self, quote};
 
@@ -166,7 +166,8 @@ async fn read_all(
         "SELECT trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = {here} \
          ORDER BY event_object_table, event_manipulation, action_timing, action_order"
     );
-    for row in names(session, &query).await?.iter().filter(|row| !exclude.contains(&row.text(1))) {
+    let is_theirs = |row: &&Record| !row.text(0).starts_with(OWN) && !exclude.contains(&row.text(1));
+    for row in names(session, &query).await?.iter().filter(is_theirs) {
         add_trigger(session, catalog, &row.text(0)).await?;
     }
     let query = format!(

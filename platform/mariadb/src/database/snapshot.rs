@@ -127,7 +127,7 @@ async fn log_position(lock: &mut Session) -> Result<Option<(String, u64)>> {
 }
 
 /// The binary log's position that a transaction's view was taken at.
-async fn snapshot_position(session: &mut Session) -> Result<Option<(String, u64)>> {
+pub async fn snapshot_position(session: &mut Session) -> Result<Option<(String, u64)>> {
     let rows = session.records(WHAT, "SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
     let value =
         |name: &str| rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name)).map(|row| row.text(1));

@@ -29,7 +29,7 @@ impl Kind {
 
 impl Shape {
     /// Columns of the key: as they travel, then as text in UTF-8 where they are text.
-    fn sought(&self) -> String {
+    pub(super) fn sought(&self) -> String {
         let plain = self.key.iter().map(|n| self.columns[*n].1.select(&self.columns[*n].0));
         let text = self.key.iter().map(|n| match &self.columns[*n] {
             (name, Kind::Text { .. }) => format!("CONVERT({name} USING utf8mb4)"),

@@ -132,12 +132,29 @@ pub async fn discard(session: &mut Session, names: &Names) -> Result<()> {
     place::unmark(session, names).await
 }
 
-/// Makes the second half, a table on each connection at a time.
-pub async fn finish(sessions: &mut [Session], names: &Names, schema: &Schema) -> Result<()> {
+/// Makes the indexes of tables with a key, a table on each connection at a time. The others keep their positions, which their rows are
+/// loaded by.
+pub async fn index(sessions: &mut [Session], names: &Names, schema: &Schema) -> Result<()> {
+    let is_keyed = |table: &TableSpec| table.key != TableKey::Position;
+    alter_all(sessions, names, schema, is_keyed).await
+}
+
+async fn alter_all(
+    sessions: &mut [Session],
+    names: &Names,
+    schema: &Schema,
+    is_meant: fn(&TableSpec) -> bool,
+) -> Result<()> {
     let mut round = 1;
-    while !alter(sessions, names, schema, round < ROUNDS).await? {
+    while !alter(sessions, names, schema, is_meant, round < ROUNDS).await? {
         round += 1;
     }
+    Ok(())
+}
+
+/// Makes the second half, a table on each connection at a time.
+pub async fn finish(sessions: &mut [Session], names: &Names, schema: &Schema) -> Result<()> {
+    alter_all(sessions, names, schema, |_| true).await?;
     let session = &mut sessions[0];
     session.enter(&names.build).await?;
     foreign_keys(session, names, schema).await?;
@@ -156,9 +173,10 @@ async fn alter(
     sessions: &mut [Session],
     names: &Names,
     schema: &Schema,
+    is_meant: fn(&TableSpec) -> bool,
     may_be_overtaken: bool,
 ) -> Result<bool> {
-    let work = Mutex::new(alterations(&mut sessions[0], names, schema).await?);
+    let work = Mutex::new(alterations(&mut sessions[0], names, schema, is_meant).await?);
     let work = &work;
     let workers = sessions.iter_mut().map(|session| async move {
         session.enter(&names.build).await?;
@@ -185,6 +203,7 @@ async fn alterations(
     session: &mut Session,
     names: &Names,
     schema: &Schema,
+    is_meant: fn(&TableSpec) -> bool,
 ) -> Result<Vec<(String, Vec<String>)>> {
     let query = format!(
         "SELECT DISTINCT table_name, index_name FROM information_schema.statistics WHERE table_schema = {}",
@@ -195,7 +214,7 @@ async fn alterations(
         there.iter().map(|row| format!("{}.{}", row.text(0), row.text(1))).collect();
     let positioned = positioned(session, &names.build).await?;
     let mut out = Vec::new();
-    for table in &schema.tables {
+    for table in schema.tables.iter().filter(|table| is_meant(table)) {
         let quoted = quote(&table.name.name);
         let mut statements = Vec::new();
         let mut together = Vec::new();

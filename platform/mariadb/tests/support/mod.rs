@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
+pub mod pair;
+pub mod subject;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -71,6 +74,12 @@ impl Server {
         let mut client = self.inner().client(database);
         client.arg("--default-character-set=utf8mb4").arg("--skip-raw");
         server::run(&mut client, statements).unwrap()
+    }
+
+    /// Runs statements; false where the server refuses one.
+    pub fn allows(&self, database: &str, statements: &str) -> bool {
+        let mut client = self.inner().client(database);
+        server::run(&mut client, statements).is_ok()
     }
 
     /// The URL of a database, for the account that runs the tests.

@@ -6,6 +6,51 @@ use handover_engine::ports::Result;
 use handover_engine::rows::TableName;
 
 use super::{Reader, field};
+use crate::connect::Conn;
+use crate::sql::quote;
+
+/// Operators of equality by table and column (quoted), where they are not the server's own.
+pub type Equalities = BTreeMap<(TableName, String), String>;
+
+/// What identifies a table's rows in the server's log.
+pub struct Identity {
+    /// All of the row.
+    full: bool,
+    /// The columns' numbers.
+    columns: Vec<i32>,
+}
+
+impl Identity {
+    /// Whether the log tells of each change which key it is about.
+    pub fn tells(&self, key: &Candidate) -> bool {
+        let sorted = |columns: &[i32]| {
+            let mut columns = columns.to_vec();
+            columns.sort_unstable();
+            columns
+        };
+        self.full || sorted(&self.columns) == sorted(&key.columns)
+    }
+}
+
+/// The operators by which columns of unique indexes are equal, where a type has one of its own.
+pub async fn equalities(conn: &Conn) -> std::result::Result<Equalities, tokio_postgres::Error> {
+    let sql = "SELECT n.nspname, r.relname, a.attname, s.nspname, o.oprname FROM pg_catalog.pg_index i \
+               JOIN pg_catalog.pg_class r ON r.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
+               CROSS JOIN LATERAL (SELECT i.indkey[g] AS att, i.indclass[g] AS class \
+               FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) g) k \
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.att \
+               JOIN pg_catalog.pg_opclass c ON c.oid = k.class \
+               JOIN pg_catalog.pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree' \
+               JOIN pg_catalog.pg_amop p ON p.amopfamily = c.opcfamily AND p.amoplefttype = c.opcintype \
+               AND p.amoprighttype = c.opcintype AND p.amopstrategy = 3 \
+               JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace \
+               WHERE i.indisunique AND s.nspname <> 'pg_catalog'";
+    let operator = |row: Vec<Option<String>>| {
+        let table = TableName { schema: field(&row, 0), name: field(&row, 1) };
+        ((table, quote(&field(&row, 2))), format!("OPERATOR({}.{})", quote(&field(&row, 3)), field(&row, 4)))
+    };
+    Ok(conn.rows(sql).await?.into_iter().map(operator).collect())
+}
 
 /// A table's column.
 pub struct Column {
@@ -99,6 +144,21 @@ impl Reader<'_> {
             out.entry(table).or_default().push(candidate);
         }
         Ok(out)
+    }
+
+    /// What identifies the rows of each table, by its number; tables whose changes are not logged so are not among them.
+    pub async fn identities(&self) -> Result<BTreeMap<String, Identity>> {
+        let sql = "SELECT c.oid, c.relreplident, \
+                   pg_catalog.array_to_string((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1], ' ') \
+                   FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid \
+                   AND i.indisvalid AND i.indimmediate \
+                   AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END \
+                   WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'n'";
+        let identity = |row: &Vec<Option<String>>| {
+            let columns = field(row, 2).split(' ').filter_map(|number| number.parse().ok()).collect();
+            (field(row, 0), Identity { full: field(row, 1) == "f", columns })
+        };
+        Ok(self.rows(sql).await?.iter().map(identity).collect())
     }
 
     /// The version of a collation, or of the database's own locale; empty where it has none or is not there.

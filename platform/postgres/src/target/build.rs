@@ -11,6 +11,7 @@ use tokio_postgres::error::SqlState;
 
 use super::clear::{is_key, primary_key};
 use super::load::places;
+use super::second::unvalidated;
 use crate::catalog::LARGE_OBJECTS;
 use crate::connect::Conn;
 use crate::dump::OWN_SCHEMA;
@@ -26,6 +27,8 @@ const TRIES: u32 = 4;
 /// Tables of our own: what has been made, and the schema.
 const OWN_TABLES: &str = "CREATE SCHEMA IF NOT EXISTS handover_state; \
     CREATE TABLE IF NOT EXISTS handover_state.made (digest text PRIMARY KEY, kind text NOT NULL); \
+    CREATE TABLE IF NOT EXISTS handover_state.followed (one boolean PRIMARY KEY DEFAULT true); \
+    DELETE FROM handover_state.followed; \
     CREATE TABLE IF NOT EXISTS handover_state.schema (one boolean PRIMARY KEY DEFAULT true, json text NOT NULL)";
 
 /// Who builds: names for messages, and more connections to the same database.
@@ -91,13 +94,18 @@ impl Builder<'_> {
         Ok(rows.into_iter().flatten().collect())
     }
 
-    async fn pending<'d>(&self, all: &'d [Ddl]) -> Result<Vec<&'d Ddl>> {
+    pub(super) async fn pending<'d>(&self, all: &'d [Ddl]) -> Result<Vec<&'d Ddl>> {
         let made = self.made().await?;
         Ok(all.iter().filter(|ddl| !made.contains(&digest(ddl))).collect())
     }
 
     async fn make(&self, conn: &Conn, ddl: &Ddl) -> Result<()> {
-        make(conn, ddl).await.map_err(|error| {
+        self.make_as(conn, ddl, &ddl.sql).await
+    }
+
+    /// Makes an object by another statement than its own.
+    async fn make_as(&self, conn: &Conn, ddl: &Ddl, sql: &str) -> Result<()> {
+        make(conn, ddl, sql).await.map_err(|error| {
             failed(format!("{}, {} {}", self.item, ddl.kind, ddl.name), "it cannot be made", &error)
                 .hint(hint(ddl, &error))
         })
@@ -200,7 +208,7 @@ impl Builder<'_> {
         Ok(empty)
     }
 
-    async fn index_places(&self, schema: &Schema) -> Result<()> {
+    pub(super) async fn index_places(&self, schema: &Schema) -> Result<()> {
         for table in schema.tables.iter().filter(|table| matches!(table.key, TableKey::Hidden(_))) {
             let places = places(&table.name);
             let index = places.rsplit_once('.').map_or(places.as_str(), |(_, name)| name);
@@ -218,7 +226,7 @@ impl Builder<'_> {
         let pending = self.pending(&schema.after_load).await?;
         let is_index = |ddl: &&Ddl| matches!(ddl.kind.as_str(), "index" | "constraint");
         let (indexes, others): (Vec<&Ddl>, Vec<&Ddl>) = pending.into_iter().partition(is_index);
-        self.side_by_side(schema, indexes).await?;
+        self.side_by_side(schema, indexes, false).await?;
         let is_reference = |ddl: &&Ddl| ddl.kind == "fk constraint";
         let late = |ddl: &&Ddl| matches!(ddl.kind.as_str(), "event trigger" | "comment" | "security label");
         let (references, others): (Vec<&Ddl>, Vec<&Ddl>) = others.into_iter().partition(is_reference);
@@ -226,7 +234,8 @@ impl Builder<'_> {
         for ddl in others {
             self.make(self.conn, ddl).await?;
         }
-        self.side_by_side(schema, references).await?;
+        let followed = self.is_followed().await?;
+        self.side_by_side(schema, references, followed).await?;
         for ddl in late {
             self.make(self.conn, ddl).await?;
         }
@@ -244,8 +253,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Makes objects that do not need each other in several sessions; those of the largest tables first.
-    async fn side_by_side(&self, schema: &Schema, mut ddls: Vec<&Ddl>) -> Result<()> {
+    /// Makes objects that do not need each other in several sessions; those of the largest tables first. Foreign keys may be left
+    /// without validation.
+    pub(super) async fn side_by_side(
+        &self,
+        schema: &Schema,
+        mut ddls: Vec<&Ddl>,
+        unvalidated_keys: bool,
+    ) -> Result<()> {
         let size = |ddl: &Ddl| {
             let of = |name: &str| ddl.name.starts_with(name) || ddl.sql.contains(name);
             schema.tables.iter().filter(|t| of(&t.name.to_string())).map(|t| t.estimated_bytes).max()
@@ -258,7 +273,8 @@ impl Builder<'_> {
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(ddl) = next else { return Ok::<(), Failure>(()) };
-                self.make(&conn, ddl).await?;
+                let quick = unvalidated(&ddl.sql).filter(|_| unvalidated_keys);
+                self.make_as(&conn, ddl, quick.as_deref().unwrap_or(&ddl.sql)).await?;
             }
         });
         futures::future::try_join_all(work).await.map(drop)
@@ -266,7 +282,7 @@ impl Builder<'_> {
 }
 
 /// Makes one object and remembers it, in one transaction. One that lost a deadlock is tried again.
-async fn make(conn: &Conn, ddl: &Ddl) -> std::result::Result<(), tokio_postgres::Error> {
+async fn make(conn: &Conn, ddl: &Ddl, sql: &str) -> std::result::Result<(), tokio_postgres::Error> {
     let note = format!(
         "INSERT INTO handover_state.made VALUES ({}, {}) ON CONFLICT DO NOTHING",
         literal(&digest(ddl)),
@@ -278,7 +294,7 @@ async fn make(conn: &Conn, ddl: &Ddl) -> std::result::Result<(), tokio_postgres:
         // Statement by statement, so that none can end the transaction around them; prepared, since the server then refuses
         // text that is more than one statement after all.
         let mut done = conn.batch_execute("BEGIN").await;
-        for statement in statements(&ddl.sql) {
+        for statement in statements(sql) {
             if done.is_ok() {
                 done = conn.execute(statement, &[]).await.map(drop);
             }

@@ -15,8 +15,14 @@ use crate::trust::refused;
 /// Sequences that are set with one statement.
 const TOGETHER: usize = 200;
 
-/// Sets everything. Idempotent.
-pub async fn state(item: &str, conn: &Conn, settings: &Settings, schema: &Schema) -> Result<()> {
+/// Sets everything. Idempotent. Statistics may be left for later.
+pub async fn state(
+    item: &str,
+    conn: &Conn,
+    settings: &Settings,
+    schema: &Schema,
+    analyze: bool,
+) -> Result<()> {
     sequences(item, conn, schema).await?;
     for (_, view) in with_prefix(schema, "refresh/") {
         let sql = format!("REFRESH MATERIALIZED VIEW {view}");
@@ -25,7 +31,10 @@ pub async fn state(item: &str, conn: &Conn, settings: &Settings, schema: &Schema
     if settings.owners {
         owners(item, conn, schema).await?;
     }
-    run(item, conn, "ANALYZE", "statistics cannot be made").await
+    if analyze {
+        run(item, conn, "ANALYZE", "statistics cannot be made").await?;
+    }
+    Ok(())
 }
 
 fn with_prefix<'a>(schema: &'a Schema, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {

@@ -74,7 +74,8 @@ async fn apply_keyed(conn: &Conn, parts: &[Part<'_>]) -> Result<(), Refused> {
     copy(conn, &format!("COPY {table} ({}) FROM STDIN", columns.join(", ")), blocks).await.map_err(refused)
 }
 
-async fn copy(conn: &Conn, sql: &str, mut blocks: Vec<Bytes>) -> Result<(), Error> {
+/// Sends rows to a COPY.
+pub async fn copy(conn: &Conn, sql: &str, mut blocks: Vec<Bytes>) -> Result<(), Error> {
     blocks.retain(|block| !block.is_empty());
     if blocks.is_empty() {
         return Ok(());

@@ -113,6 +113,11 @@ impl Server {
 
     /// What a statement answers, through psql.
     pub fn sql(&self, database: &str, sql: &str) -> String {
+        self.attempt(database, sql).unwrap_or_else(|error| panic!("{error}: {sql}"))
+    }
+
+    /// What a statement answers, or what psql says of it.
+    pub fn attempt(&self, database: &str, sql: &str) -> Result<String, String> {
         let mut psql = self.client("psql", database);
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
         psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -122,8 +127,10 @@ impl Server {
         let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap().unwrap();
-        assert!(output.status.success(), "{}: {sql}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
     }
 
     pub fn exists(&self, database: &str) -> bool {

@@ -1,0 +1,238 @@
+//! Tasks of a plan that follows its source: copying while changes are kept, following, cutting over.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::try_join_all;
+use tokio::time::Instant;
+
+use super::task::Runner;
+use crate::failure::Failure;
+use crate::follow::Follower;
+use crate::name::DatasetName;
+use crate::pass::{self, Message, TargetDataset};
+use crate::phase::Trigger;
+use crate::plan::StepKind;
+use crate::ports::Result;
+
+/// Between two passes over a tree that is followed, at least…
+const TREE_PAUSE: Duration = Duration::from_secs(5);
+/// …and so many times as long as the last one took.
+const TREE_SHARE: u32 = 4;
+/// Before the fence: a round that carries all that waits is short enough when it takes no longer.
+const SHORT: Duration = Duration::from_millis(300);
+/// Rounds before the fence.
+const ROUNDS: u32 = 20;
+/// What fencing, finishing and publishing are expected to take together, for the prediction.
+const FIXED_MS: u64 = 250;
+
+impl Runner {
+    /// The first copy, while the source keeps its changes and they are taken into the spool.
+    pub(super) async fn live_pass(&self) -> Result<Trigger> {
+        self.stage(|kind| *kind == StepKind::Prepare).await?;
+        self.stage(|kind| matches!(kind, StepKind::Capture(_))).await?;
+        let copy = async {
+            self.stage(|kind| matches!(kind, StepKind::Copy(_))).await?;
+            self.close_leases().await;
+            self.stage(|kind| matches!(kind, StepKind::Index(_))).await?;
+            self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?;
+            self.refuse_differences()
+        };
+        let followers = self.followers().await?;
+        let gather = try_join_all(followers.iter().map(|follower| {
+            self.persist("gather", || follower.got_on(), || follower.gather().boxed()).boxed()
+        }));
+        tokio::select! {
+            biased;
+            result = copy => result.map(|()| Trigger::Copied),
+            result = gather => result.map(|_| Trigger::Copied),
+        }
+    }
+
+    /// Keeps everything up to date until the work is stopped.
+    pub(super) async fn follow(&self) -> Result<Trigger> {
+        if self.cutover.finishing {
+            self.take_back_finish().await?;
+        }
+        let followers = self.followers().await?;
+        let databases = try_join_all(followers.iter().map(|follower| {
+            self.persist("follow", || follower.got_on(), || follower.follow().boxed()).boxed()
+        }));
+        let trees = self.chosen().into_iter().filter(|(_, target)| matches!(target, TargetDataset::Tree(_)));
+        let trees: Vec<DatasetName> = trees.map(|(dataset, _)| dataset).collect();
+        let trees = try_join_all(trees.iter().map(|dataset| self.follow_tree(dataset).boxed()));
+        // Where there is nothing to follow: until somebody asks for something else.
+        let stopped = async {
+            self.work.desk.stopping().await;
+            Err::<(), Failure>(pass::stopped())
+        };
+        tokio::try_join!(databases, trees, stopped).map(|_| Trigger::Done)
+    }
+
+    /// A cut-over that was called off may have left triggers and foreign keys, which must not see what is applied.
+    async fn take_back_finish(&self) -> Result<()> {
+        for (dataset, target) in self.chosen() {
+            if let TargetDataset::Database(database) = target {
+                let schema = self.held_schema(&dataset).await?;
+                database.prepare(&schema).await?;
+                database.index(&schema).await?;
+            }
+        }
+        let cutover = crate::report::Cutover { finishing: false, ..self.cutover };
+        self.work.desk.send(Message::Cutover(cutover)).await?;
+        self.work.desk.flush().await
+    }
+
+    async fn follow_tree(&self, dataset: &DatasetName) -> Result<()> {
+        loop {
+            let began = Instant::now();
+            let copy = || {
+                async {
+                    let TargetDataset::Tree(tree) = self.target(dataset)? else { return Ok(()) };
+                    self.work.desk.send(Message::CopyBegins(dataset.clone())).await?;
+                    pass::tree::copy(self.work.clone(), dataset.clone(), tree).await
+                }
+                .boxed()
+            };
+            self.persist("follow", || self.work.desk.recorded(), copy).await?;
+            let pause = TREE_PAUSE.max(began.elapsed() * TREE_SHARE);
+            tokio::select! {
+                biased;
+                () = self.work.desk.stopping() => return Err(pass::stopped()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// The followers of the plan's databases.
+    pub(super) async fn followers(&self) -> Result<Vec<Follower>> {
+        let mut out = Vec::new();
+        if !self.plan.options.follow {
+            return Ok(out);
+        }
+        for (dataset, target) in self.chosen() {
+            if let TargetDataset::Database(_) = target {
+                out.push(self.follower(&dataset).await?);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The follower of one database.
+    pub(super) async fn follower(&self, dataset: &DatasetName) -> Result<Follower> {
+        let TargetDataset::Database(database) = self.target(dataset)? else {
+            return Err(Failure::permanent(format!("dataset {dataset}"), "it is no database"));
+        };
+        let spool = self.spools.spool(&self.work.migration, dataset).await?;
+        Follower::new(self.work.clone(), dataset.clone(), database, spool)
+    }
+
+    /// Puts the target in the source's place, or calls it off with everything as it was.
+    ///
+    /// The order keeps at most one side writable: the source is fenced off before anything is published, and is let go again only
+    /// as long as it is not journaled that publishing begins.
+    pub(super) async fn cut_over(&self) -> Result<Trigger> {
+        let mut cutover = self.cutover;
+        if !cutover.committed {
+            if cutover.fenced_at.is_none() {
+                cutover.predicted_ms = self.close_in().await?;
+                if cutover.predicted_ms > cutover.terms.max_lag_ms + FIXED_MS {
+                    let item = format!("migration {}", self.work.migration);
+                    let what =
+                        format!("the copy is too far behind: {} ms would be needed", cutover.predicted_ms);
+                    return self.call_off(Failure::operator(item, what)).await;
+                }
+                cutover.fenced_at = Some(self.work.clock.now());
+                self.tell(cutover).await?;
+            }
+            if let Err(failure) = self.behind_the_fence(&mut cutover).await {
+                self.work.desk.checkpoint()?;
+                return self.call_off(failure).await;
+            }
+            cutover.committed = true;
+            self.tell(cutover).await?;
+        }
+        self.stage(|kind| *kind == StepKind::Publish).await?;
+        if cutover.live_at.is_none() {
+            cutover.live_at = Some(self.work.clock.now());
+            self.tell(cutover).await?;
+        }
+        self.close_leases().await;
+        self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
+        Ok(Trigger::Done)
+    }
+
+    async fn tell(&self, cutover: crate::report::Cutover) -> Result<()> {
+        self.work.desk.send(Message::Cutover(cutover)).await?;
+        self.work.desk.flush().await
+    }
+
+    /// Carries all that waits, round by round, until a round is short; how long writers will have to wait, in milliseconds.
+    async fn close_in(&self) -> Result<u64> {
+        let followers = self.followers().await?;
+        let mut took = Duration::MAX;
+        for _ in 0..ROUNDS {
+            self.work.desk.checkpoint()?;
+            let began = Instant::now();
+            let round = || {
+                let rounds: Vec<_> = followers.iter().map(|follower| follower.catch_up().boxed()).collect();
+                async move { try_join_all(rounds).await.map(drop) }.boxed()
+            };
+            self.persist("cutover", || self.work.desk.recorded(), round).await?;
+            let before = std::mem::replace(&mut took, began.elapsed());
+            // No use in going on once it gets no shorter.
+            if took < SHORT || took > before.saturating_sub(before / 5) {
+                break;
+            }
+        }
+        // The schema is read once more behind the fence: how long does that take?
+        let began = Instant::now();
+        for follower in &followers {
+            follower.try_open().await?;
+        }
+        Ok((took + began.elapsed()).as_millis() as u64 + FIXED_MS)
+    }
+
+    /// Everything between the fence and the journaled decision to publish, within the time that was agreed.
+    async fn behind_the_fence(&self, cutover: &mut crate::report::Cutover) -> Result<()> {
+        let begun = cutover.fenced_at.map_or(0, |at| at.millis());
+        let gone = u64::try_from(self.work.clock.now().millis() - begun).unwrap_or(0);
+        let left = Duration::from_millis(cutover.terms.max_downtime_ms.saturating_sub(gone));
+        let work = async {
+            self.stage(|kind| *kind == StepKind::Fence).await?;
+            self.stage(|kind| matches!(kind, StepKind::CatchUp(_))).await?;
+            cutover.finishing = true;
+            self.tell(*cutover).await?;
+            self.stage(|kind| matches!(kind, StepKind::Finish(_))).await
+        };
+        tokio::time::timeout(left, work).await.unwrap_or_else(|_| {
+            let item = format!("migration {}", self.work.migration);
+            let what =
+                format!("the cut-over would have taken longer than {} ms", cutover.terms.max_downtime_ms);
+            Err(Failure::operator(item, what).hint("`handover cutover --max-downtime` gives it longer"))
+        })
+    }
+
+    /// Lets the source's writers back in, and says why.
+    async fn call_off(&self, why: Failure) -> Result<Trigger> {
+        let followers = self.followers().await?;
+        let unfence = || {
+            let all: Vec<_> = followers.iter().map(|follower| follower.unfence().boxed()).collect();
+            async move { try_join_all(all).await.map(drop) }.boxed()
+        };
+        self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
+        let text = format!("the cut-over was called off, and following goes on: {why}");
+        self.work.desk.send(Message::Note { item: "cutover".to_owned(), text }).await?;
+        self.close_leases().await;
+        Ok(Trigger::CalledOff)
+    }
+
+    /// What is left at the source when the migration has ended: nothing, but for the fence of one that the target has replaced.
+    pub(super) async fn end_following(&self, keep_fence: bool) -> Result<()> {
+        for follower in self.followers().await? {
+            let end = || follower.end(keep_fence).boxed();
+            self.persist("end", || self.work.desk.recorded(), end).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! Following: a copy is kept up to date with a database that is in use.
+//!
+//! The source tells which keys change; they go into the target's spool, durable and in order, and only then does the source let
+//! go of its log. From there they are taken a window at a time: each key of it once, its row read again from the source as it is
+//! by then, and put in place. Then the window is forgotten. So, at any moment and after any crash, for every key of a
+//! followed table, either the target's row is the source's as it was read after the last change that was told of it, or
+//! the key waits in the spool or in the source's log. (docs/following.md has the argument.)
+
+mod carry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::change::Changes;
+use crate::failure::Failure;
+use crate::name::{CaptureId, DatasetName, MigrationId};
+use crate::pass::{Message, Work};
+use crate::ports::{ChangesRequest, DatabaseTarget, Result, Spool};
+
+/// How long the source waits for changes before it answers that there are none.
+const WAIT: Duration = Duration::from_millis(250);
+/// Changes that are taken from the spool at once.
+const WINDOW: usize = 100_000;
+/// The source is told at most so often what it may forget: each time may be a write to its database.
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// How often an empty spool is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// How often the figures are renewed.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+
+/// How following gets on, for watchers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Figures {
+    /// Changes that wait in the spool.
+    pub waiting: u64,
+    /// The spool's bytes on disk.
+    pub spool_bytes: u64,
+    /// Rows that were read again and put in place, since the agent was started.
+    pub applied: u64,
+    /// How far the copy is behind what is known of the source, in milliseconds.
+    pub lag_ms: u64,
+}
+
+/// Names what is kept at the source for a database of a migration. Stable, so that a restarted target finds it again.
+pub fn capture_id(migration: &MigrationId, dataset: &DatasetName) -> Result<CaptureId> {
+    let digest = crate::digest::Digest::of(format!("{migration}/{dataset}").as_bytes());
+    format!("c{}", digest.short())
+        .parse()
+        .map_err(|e| Failure::permanent("capture", "cannot be named").because(e))
+}
+
+/// Follows one database.
+pub struct Follower {
+    work: Work,
+    dataset: DatasetName,
+    capture: CaptureId,
+    target: Arc<dyn DatabaseTarget>,
+    spool: Arc<dyn Spool>,
+    applied: AtomicU64,
+    got_on: AtomicU64,
+}
+
+impl Follower {
+    /// A follower of `dataset`, whose changes wait in `spool`.
+    pub fn new(
+        work: Work,
+        dataset: DatasetName,
+        target: Arc<dyn DatabaseTarget>,
+        spool: Arc<dyn Spool>,
+    ) -> Result<Self> {
+        let capture = capture_id(&work.migration, &dataset)?;
+        Ok(Self { work, dataset, capture, target, spool, applied: 0.into(), got_on: 0.into() })
+    }
+
+    /// Has the source keep its changes from now on. Idempotent.
+    pub async fn begin(&self) -> Result<()> {
+        if self.spool.position().await?.is_none() {
+            let position = self.work.source.changes.begin(&self.dataset, &self.capture).await?;
+            self.spool.begin(&position).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the source's changes into the spool until the work is stopped. While a copy is made nothing more is done with them.
+    pub async fn gather(&self) -> Result<()> {
+        let mut confirmed = Instant::now();
+        loop {
+            self.work.desk.checkpoint()?;
+            self.part(WAIT, &mut confirmed).await?;
+        }
+    }
+
+    async fn part(&self, wait: Duration, confirmed: &mut Instant) -> Result<Changes> {
+        let after = self.spool.position().await?.ok_or_else(|| {
+            Failure::permanent(self.dataset.to_string(), "its changes are not kept")
+                .hint("abort, and plan again")
+        })?;
+        let changes = &self.work.source.changes;
+        let request = ChangesRequest {
+            dataset: self.dataset.clone(),
+            capture: self.capture.clone(),
+            after: after.clone(),
+            wait,
+        };
+        let part = changes.changes(request).await?;
+        self.spool.append(&part).await?;
+        self.got_on.fetch_add(1, Ordering::Relaxed);
+        if part.until != after && confirmed.elapsed() > CONFIRM_EVERY {
+            changes.confirm(&self.dataset, &self.capture, &part.until).await?;
+            *confirmed = Instant::now();
+        }
+        Ok(part)
+    }
+
+    /// Keeps the copy up to date until the work is stopped.
+    pub async fn follow(&self) -> Result<()> {
+        tokio::try_join!(self.gather(), self.carry_on(), self.show()).map(drop)
+    }
+
+    async fn carry_on(&self) -> Result<()> {
+        loop {
+            self.work.desk.checkpoint()?;
+            if !self.carry_window().await? {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Carries out everything that was committed at the source before the call.
+    pub async fn catch_up(&self) -> Result<()> {
+        let mut confirmed = Instant::now();
+        while !self.part(Duration::ZERO, &mut confirmed).await?.is_end {
+            self.carry_window().await?;
+        }
+        while self.carry_window().await? {}
+        Ok(())
+    }
+
+    /// Opens a snapshot of the source and lets it go, to learn how long that takes.
+    pub async fn try_open(&self) -> Result<()> {
+        let digest = crate::digest::Digest::of(format!("{} tried", self.capture).as_bytes());
+        let lease = format!("l-{}", digest.short())
+            .parse()
+            .map_err(|e| Failure::permanent("lease", "cannot be named").because(e))?;
+        self.work.source.host.open(&lease, &self.dataset).await?;
+        self.work.source.host.close(&lease).await
+    }
+
+    /// Carries out the oldest changes; false when none wait.
+    async fn carry_window(&self) -> Result<bool> {
+        let Some(window) = self.spool.oldest(WINDOW).await? else { return Ok(false) };
+        let end = window.end;
+        let rows = carry::carry(&self.work, &self.dataset, &*self.target, window).await?;
+        self.spool.done(end).await?;
+        self.applied.fetch_add(rows, Ordering::Relaxed);
+        self.got_on.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Rises with everything that is taken or carried out.
+    pub fn got_on(&self) -> u64 {
+        self.got_on.load(Ordering::Relaxed)
+    }
+
+    /// How it gets on.
+    pub fn figures(&self) -> Figures {
+        let backlog = self.spool.backlog();
+        let lag = backlog.known_at.millis() - backlog.oldest_at.millis();
+        Figures {
+            waiting: backlog.changes,
+            spool_bytes: backlog.bytes,
+            applied: self.applied.load(Ordering::Relaxed),
+            lag_ms: u64::try_from(lag).unwrap_or(0),
+        }
+    }
+
+    async fn show(&self) -> Result<()> {
+        loop {
+            self.work.desk.checkpoint()?;
+            let message = Message::Following(self.dataset.clone(), self.figures());
+            self.work.desk.send(message).await?;
+            tokio::time::sleep(SHOW_EVERY).await;
+        }
+    }
+
+    /// Fences the source's writers off; waits for those that are at work up to `wait`. Idempotent.
+    pub async fn fence(&self, wait: Duration) -> Result<()> {
+        self.work.source.changes.fence(&self.dataset, &self.capture, wait).await
+    }
+
+    /// Lets the source's writers back in. Idempotent.
+    pub async fn unfence(&self) -> Result<()> {
+        self.work.source.changes.unfence(&self.dataset, &self.capture).await
+    }
+
+    /// Ends following: nothing is kept at the source any more, nothing waits here. Idempotent.
+    pub async fn end(&self, keep_fence: bool) -> Result<()> {
+        self.work.source.changes.end(&self.dataset, &self.capture, keep_fence).await?;
+        self.spool.remove().await
+    }
+}

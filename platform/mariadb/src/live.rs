@@ -1,0 +1,221 @@
+//! The source's side of following: changes from the row-format binary log, rows by key, and the fence.
+//!
+//! The server keeps the log by itself, so nothing is put into the database but the fence's triggers. What InnoDB's foreign keys
+//! change is not in the log: rows that reference a changed row are told as [`Change::Children`], by the values that the log
+//! has of the referenced row. Tables behind those, which change along with rows that changed along with others themselves, are not
+//! followed (`catalog/references.rs`). Neither are sequences, nor what sessions write with `sql_log_bin = 0`.
+//!
+//! [`Change::Children`]: handover_engine::change::Change::Children
+
+mod event;
+mod fence;
+mod follow;
+mod lookup;
+mod moment;
+mod part;
+mod position;
+mod statement;
+mod tables;
+mod value;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use handover_engine::change::{Changes, LogPosition};
+use handover_engine::failure::Failure;
+use handover_engine::name::{CaptureId, DatasetName};
+use handover_engine::ports::{LiveDatabase, Result};
+use handover_engine::rows::{Key, RowsChunk, TableName};
+use tokio::sync::Mutex;
+
+use self::follow::Follower;
+use crate::catalog::{self, Catalog};
+use crate::database::snapshot_position;
+use crate::session::{Role, Session};
+use crate::settings::Settings;
+use crate::sql;
+
+const WHAT: &str = "the binary log cannot be followed";
+
+/// A database whose changes are followed.
+pub struct MariaLive {
+    live: Live,
+    catalog: Mutex<Option<Arc<Catalog>>>,
+    /// One at a time: captures of one database follow each other.
+    follower: Mutex<Option<Follower>>,
+    idle: Mutex<Vec<Session>>,
+    /// For the rest of large values.
+    aside: Mutex<Option<Arc<Mutex<Session>>>>,
+}
+
+/// Where the database is.
+struct Live {
+    dataset: DatasetName,
+    settings: Settings,
+    exclude: Vec<String>,
+}
+
+impl Live {
+    async fn session(&self) -> Result<Session> {
+        Session::open(&self.dataset, &self.settings, Role::Reader).await
+    }
+}
+
+impl MariaLive {
+    /// The database that the settings name, without the excluded tables.
+    pub fn new(dataset: DatasetName, settings: Settings, exclude: Vec<String>) -> Self {
+        Self {
+            live: Live { dataset, settings, exclude },
+            catalog: Mutex::default(),
+            follower: Mutex::default(),
+            idle: Mutex::default(),
+            aside: Mutex::default(),
+        }
+    }
+
+    async fn catalog(&self) -> Result<Arc<Catalog>> {
+        let mut catalog = self.catalog.lock().await;
+        if let Some(catalog) = &*catalog {
+            return Ok(catalog.clone());
+        }
+        let mut session = self.live.session().await?;
+        session.enter(&self.live.settings.database).await?;
+        let read = catalog::read(&mut session, &self.live.settings.database, &self.live.exclude).await?;
+        let new = Arc::new(read);
+        *catalog = Some(new.clone());
+        Ok(new)
+    }
+
+    async fn follower(&self, after: &LogPosition) -> Result<Follower> {
+        Follower::open(&self.live, self.catalog().await?, after).await
+    }
+
+    async fn reader(&self) -> Result<Session> {
+        if let Some(session) = self.idle.lock().await.pop() {
+            return Ok(session);
+        }
+        self.live.session().await
+    }
+
+    async fn aside(&self) -> Result<Arc<Mutex<Session>>> {
+        let mut aside = self.aside.lock().await;
+        if let Some(aside) = &*aside {
+            return Ok(aside.clone());
+        }
+        let new = Arc::new(Mutex::new(self.live.session().await?));
+        *aside = Some(new.clone());
+        Ok(new)
+    }
+}
+
+/// Refuses a server whose log does not tell everything.
+async fn check(session: &mut Session, database: &str) -> Result<()> {
+    if let Some((what, fix)) = catalog::unfollowable(session).await? {
+        return Err(Failure::operator(
+            session.item().to_owned(),
+            format!("changes cannot be followed: {what}"),
+        )
+        .hint(format!("{fix}; sessions that are open already keep what they have")));
+    }
+    let row = session.record(WHAT, "SHOW MASTER STATUS").await?;
+    let is_listed = |column: usize| row.text(column).split(',').any(|name| name == database);
+    if !row.text(2).is_empty() && !is_listed(2) || is_listed(3) {
+        return Err(Failure::operator(session.item().to_owned(), "the binary log leaves the database out")
+            .hint(
+                "take binlog_do_db and binlog_ignore_db out of the server's configuration and restart it",
+            ));
+    }
+    // Without the privilege to ask (REPLICA MONITOR), it is taken for no replica.
+    let replicates = session.try_records("SHOW ALL SLAVES STATUS").await.is_ok_and(|rows| !rows.is_empty());
+    let logs = session.record(WHAT, "SELECT @@log_slave_updates").await?.text(0) == "1";
+    if replicates && !logs {
+        return Err(Failure::operator(
+            session.item().to_owned(),
+            "the server is a replica, and its binary log leaves out what it replicates",
+        )
+        .hint("set log_slave_updates in its configuration and restart it, or name the primary in `url`"));
+    }
+    Ok(())
+}
+
+/// The position of what is seen by whoever reads now.
+async fn position(session: &mut Session) -> Result<LogPosition> {
+    session.run(WHAT, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+    let spot = snapshot_position(session).await?;
+    session.run(WHAT, "COMMIT").await?;
+    let (file, offset) = spot.unwrap_or_default();
+    let query = format!("SELECT BINLOG_GTID_POS({}, {offset})", sql::text(&file));
+    match session.record(WHAT, &query).await?.maybe(0) {
+        Some(position) => Ok(LogPosition(position)),
+        None => Err(Failure::transient(session.item().to_owned(), "the binary log's position is not known")
+            .hint("look whether the server purges its binary log")),
+    }
+}
+
+#[async_trait]
+impl LiveDatabase for MariaLive {
+    async fn begin(&self, _capture: &CaptureId) -> Result<LogPosition> {
+        let mut session = self.live.session().await?;
+        check(&mut session, &self.live.settings.database).await?;
+        let position = position(&mut session).await?;
+        // What was prepared before that position is not told when it is committed behind it.
+        if !moment::prepared(&mut session).await?.is_empty() {
+            return Err(Failure::transient(
+                session.item().to_owned(),
+                "an XA transaction is prepared at the server",
+            )
+            .hint("wait until it ends, or end it (XA RECOVER shows it)"));
+        }
+        *self.catalog.lock().await = None;
+        // The server says now if it does not send its log.
+        *self.follower.lock().await = Some(self.follower(&position).await?);
+        Ok(position)
+    }
+
+    async fn changes(&self, _capture: &CaptureId, after: &LogPosition, wait: Duration) -> Result<Changes> {
+        let mut place = self.follower.lock().await;
+        // One that fails, or is not waited for to the end, has lost its place.
+        let mut follower = match place.take().filter(|follower| follower.told == *after) {
+            Some(follower) => follower,
+            None => self.follower(after).await?,
+        };
+        let changes = follower.part(wait).await?;
+        *place = Some(follower);
+        Ok(changes)
+    }
+
+    async fn confirm(&self, _capture: &CaptureId, _until: &LogPosition) -> Result<()> {
+        // The server lets its log go by itself.
+        Ok(())
+    }
+
+    async fn end(&self, _capture: &CaptureId, keep_fence: bool) -> Result<()> {
+        *self.follower.lock().await = None;
+        if keep_fence { Ok(()) } else { fence::down(&self.live).await }
+    }
+
+    async fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {
+        let (catalog, mut session) = (self.catalog().await?, self.reader().await?);
+        let aside = self.aside().await?;
+        let rows = lookup::Rows { live: &self.live, catalog: &catalog, table, aside: &aside };
+        let read = rows.read(&mut session, keys, budget).await;
+        let mut idle = self.idle.lock().await;
+        if read.is_err() {
+            // The server may have gone, and all connections with it.
+            idle.clear();
+            *self.aside.lock().await = None;
+        } else if idle.len() < self.live.settings.connections {
+            idle.push(session);
+        }
+        read
+    }
+
+    async fn fence(&self, _capture: &CaptureId, wait: Duration) -> Result<()> {
+        fence::up(&self.live, wait).await
+    }
+
+    async fn unfence(&self, _capture: &CaptureId) -> Result<()> {
+        fence::down(&self.live).await
+    }
+}

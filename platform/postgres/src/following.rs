@@ -1,0 +1,117 @@
+//! What following a database needs at its source, with the statement that gives it.
+
+use handover_engine::check::{Finding, Severity};
+use handover_engine::name::DatasetName;
+use handover_engine::ports::Result;
+
+use crate::Settings;
+use crate::connect::Conn;
+use crate::error::failed;
+use crate::sql::quote;
+
+/// What stands in the way of following the settings' database while it is in use; empty when nothing does.
+pub async fn following_privileges(dataset: &DatasetName, settings: &Settings) -> Result<Vec<Finding>> {
+    let conn = Conn::open(dataset, settings).await?;
+    let asker = Asker { item: format!("{dataset}, {}", settings.location()), settings, conn: &conn };
+    let mut found = Vec::new();
+    asker.server(&mut found).await?;
+    asker.role(&mut found).await?;
+    asker.tables(&mut found).await?;
+    Ok(found)
+}
+
+struct Asker<'a> {
+    item: String,
+    settings: &'a Settings,
+    conn: &'a Conn,
+}
+
+impl Asker<'_> {
+    async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>> {
+        let rows = self.conn.rows(sql).await;
+        let rows = rows.map_err(|e| failed(&self.item, "what it offers cannot be looked at", &e))?;
+        Ok(rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect()).collect())
+    }
+
+    fn finding(&self, severity: Severity, what: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding::new(severity, &self.item, what, hint)
+    }
+
+    async fn server(&self, found: &mut Vec<Finding>) -> Result<()> {
+        let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'), \
+                   pg_catalog.current_setting('max_replication_slots'), \
+                   (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
+                   pg_catalog.current_setting('max_slot_wal_keep_size', true)";
+        let rows = self.rows(sql).await?;
+        let Some([standby, level, slots, used, keep]) = rows.first().map(Vec::as_slice) else {
+            return Ok(());
+        };
+        if standby == "t" {
+            let what = "a standby cannot be followed: it takes no publication";
+            found.push(self.finding(Severity::Error, what, "name the primary in `url`"));
+        }
+        if level != "logical" {
+            let what = format!("wal_level is {level}: the log does not tell which rows change");
+            let hint = "ALTER SYSTEM SET wal_level = 'logical'; then restart the server";
+            found.push(self.finding(Severity::Error, what, hint));
+        }
+        let (slots, used) =
+            (slots.parse::<u32>().unwrap_or_default(), used.parse::<u32>().unwrap_or_default());
+        if used >= slots {
+            let hint =
+                format!("ALTER SYSTEM SET max_replication_slots = {}; then restart the server", slots + 4);
+            found.push(self.finding(Severity::Error, "all of its replication slots are in use", hint));
+        }
+        if !keep.is_empty() && keep != "-1" {
+            let what = format!("the server keeps {keep} of its log for a slot: changes beyond that are lost");
+            let hint = "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf(); watch the disk meanwhile";
+            found.push(self.finding(Severity::Warning, what, hint));
+        }
+        Ok(())
+    }
+
+    async fn role(&self, found: &mut Vec<Finding>) -> Result<()> {
+        let sql = "SELECT rolsuper OR rolreplication, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE') \
+                   FROM pg_catalog.pg_roles WHERE rolname = current_user";
+        let rows = self.rows(sql).await?;
+        let has = |at: usize| rows.first().and_then(|row| row.get(at)).is_some_and(|value| value == "t");
+        let user = quote(&self.settings.user);
+        if !has(0) {
+            let hint = format!("ALTER ROLE {user} REPLICATION");
+            found.push(self.finding(Severity::Error, "it may not make replication slots", hint));
+        }
+        if !has(1) {
+            let hint = format!("GRANT CREATE ON DATABASE {} TO {user}", quote(&self.settings.database));
+            let what = "it may not make a publication, nor a fence against writes, in the database";
+            found.push(self.finding(Severity::Error, what, hint));
+        }
+        Ok(())
+    }
+
+    async fn tables(&self, found: &mut Vec<Finding>) -> Result<()> {
+        let sql = "SELECT pg_catalog.pg_get_userbyid(c.relowner), count(*) FROM pg_catalog.pg_class c \
+                   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                   WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' \
+                   AND n.nspname <> 'information_schema' AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') \
+                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+                   AND d.objid = c.oid AND d.deptype = 'e') GROUP BY 1 ORDER BY 1";
+        for row in self.rows(sql).await? {
+            let [owner, count] = &row[..] else { continue };
+            let what =
+                format!("{count} tables belong to {owner}: only their owner publishes and fences them");
+            let hint = format!("GRANT {} TO {}", quote(owner), quote(&self.settings.user));
+            found.push(self.finding(Severity::Error, what, hint));
+        }
+        let sql = "SELECT count(*) FROM pg_catalog.pg_stat_subscription s \
+                   JOIN pg_catalog.pg_subscription u ON u.oid = s.subid WHERE u.subdbid = \
+                   (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())";
+        // Only who may look at subscriptions is told.
+        let subscribed = self.conn.text(sql).await.ok().flatten().is_some_and(|count| count != "0");
+        if subscribed {
+            let what = "it has subscriptions of its own, whose rows no fence stops";
+            let hint = "ALTER SUBSCRIPTION … DISABLE before the change-over";
+            found.push(self.finding(Severity::Warning, what, hint));
+        }
+        Ok(())
+    }
+}

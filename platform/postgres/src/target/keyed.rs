@@ -1,0 +1,240 @@
+//! Writing rows by their keys: the keys' rows go, and those that were found come, in one transaction.
+
+use std::sync::Arc;
+
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::rows::KeyedRows;
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use super::PostgresTarget;
+use super::load::copy;
+use crate::catalog::{Equalities, equalities};
+use crate::connect::Conn;
+use crate::error::failed;
+use crate::shape::{BadShape, Shape};
+
+/// Most keys in one statement.
+const KEYS: usize = 10_000;
+/// How often a transaction that lost a deadlock is tried.
+const TRIES: u32 = 10;
+/// Rows are looked up by the index, however many.
+const LOOK_UP: &str = "SELECT pg_catalog.set_config(name, 'off', true) FROM pg_catalog.pg_settings \
+    WHERE name IN ('enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin', 'enable_memoize')";
+/// Where rows wait that may stand in the way of others.
+const STAGING: &str = "pg_temp.handover_rows";
+
+/// Rows of a table, by their keys.
+struct Part<'a> {
+    rows: &'a KeyedRows,
+    shape: Shape,
+}
+
+impl PostgresTarget {
+    /// Makes each of the keys hold exactly its row, or none.
+    pub(super) async fn put_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        let (settings, schema) = self.at().await?;
+        let table = |at: usize| rows.get(at).map(|rows| &rows.chunk.header.table);
+        let bad = |at: usize, e: BadShape| Failure::permanent(self.item(table(at)), e.to_string());
+        let conn = self.rows_conn(&settings, &schema).await?;
+        let equalities = self.equalities(&conn).await?;
+        let mut parts = Vec::with_capacity(rows.len());
+        for (at, rows) in rows.iter().enumerate() {
+            let name = &rows.chunk.header.table;
+            let shape = Shape::of(&schema, name).map_err(|e| bad(at, e))?;
+            if shape.hidden {
+                return Err(bad(at, BadShape::Key));
+            }
+            parts.push(Part { rows, shape: shape.with_equalities(name, &equalities) });
+        }
+        apply(&conn, &parts).await.map_err(|refused| match refused {
+            Refused::Server(at, error) => {
+                failed(self.item(table(at)), "rows cannot be written by key", &error)
+            }
+            Refused::Key(at, e) => bad(at, e),
+        })?;
+        self.keep(conn);
+        Ok(())
+    }
+
+    /// Operators that find keys, asked for once.
+    async fn equalities(&self, conn: &Conn) -> Result<Arc<Equalities>> {
+        if let Some(known) = self.lock().equalities.clone() {
+            return Ok(known);
+        }
+        let found = equalities(conn).await;
+        let found = Arc::new(found.map_err(|e| failed(self.item(None), "its catalog cannot be read", &e))?);
+        self.lock().equalities = Some(found.clone());
+        Ok(found)
+    }
+}
+
+/// Why rows could not be written.
+enum Refused {
+    /// By the server; the part, and why.
+    Server(usize, Error),
+    /// A key is none.
+    Key(usize, BadShape),
+}
+
+/// Makes each key hold exactly its row, or none.
+async fn apply(conn: &Conn, parts: &[Part<'_>]) -> Result<(), Refused> {
+    let (mut careful, mut tries) = (false, 0);
+    loop {
+        let refused = match attempt(conn, parts, careful).await {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let _ = conn.batch_execute("ROLLBACK").await;
+        let code = match &refused {
+            Refused::Server(_, error) => error.code().cloned(),
+            Refused::Key(..) => None,
+        };
+        let in_the_way = [SqlState::UNIQUE_VIOLATION, SqlState::EXCLUSION_VIOLATION];
+        tries += 1;
+        if !careful && code.as_ref().is_some_and(|code| in_the_way.contains(code)) {
+            careful = true;
+        } else if code != Some(SqlState::T_R_DEADLOCK_DETECTED) || tries >= TRIES {
+            return Err(refused);
+        }
+    }
+}
+
+async fn attempt(conn: &Conn, parts: &[Part<'_>], careful: bool) -> Result<(), Refused> {
+    let server = |at| move |error| Refused::Server(at, error);
+    conn.batch_execute(&format!("BEGIN; {LOOK_UP}")).await.map_err(server(0))?;
+    for (at, Part { rows, shape }) in parts.iter().enumerate() {
+        for keys in rows.keys.chunks(KEYS) {
+            let lookup = shape.lookup(keys).map_err(|bad| Refused::Key(at, bad))?;
+            let sql =
+                format!("DELETE FROM ONLY {} t USING {} WHERE {}", shape.table, lookup.keys, lookup.matches);
+            conn.batch_execute(&sql).await.map_err(server(at))?;
+        }
+        let done =
+            if careful { put_carefully(conn, rows, shape).await } else { put(conn, rows, shape).await };
+        done.map_err(server(at))?;
+    }
+    // Durable with the commit: synchronous_commit is on.
+    conn.batch_execute("COMMIT").await.map_err(server(0))
+}
+
+async fn put(conn: &Conn, rows: &KeyedRows, shape: &Shape) -> Result<(), Error> {
+    let sql = format!("COPY {} ({}) FROM STDIN", shape.table, shape.columns.join(", "));
+    copy(conn, &sql, vec![rows.chunk.block.clone()]).await
+}
+
+/// As [`put`], after rows of other keys that stand in the way have gone.
+async fn put_carefully(conn: &Conn, rows: &KeyedRows, shape: &Shape) -> Result<(), Error> {
+    let (table, columns) = (&shape.table, shape.columns.join(", "));
+    let sql = format!("CREATE TEMP TABLE handover_rows (LIKE {table} INCLUDING GENERATED)");
+    conn.batch_execute(&sql).await?;
+    copy(conn, &format!("COPY {STAGING} ({columns}) FROM STDIN"), vec![rows.chunk.block.clone()]).await?;
+    let ways = ways(conn, table).await?;
+    for way in &ways {
+        conn.batch_execute(&way.clear(table)).await?;
+    }
+    // Of rows that stand in each other's way the one that was read later is the newer one. A constraint that can be deferred
+    // does not let the server leave the others out.
+    let others = if ways.iter().any(|way| way.deferrable) { "" } else { "ON CONFLICT DO NOTHING" };
+    let sql = format!(
+        "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {STAGING} ORDER BY ctid DESC \
+         {others}; DROP TABLE {STAGING}"
+    );
+    conn.batch_execute(&sql).await
+}
+
+/// What lets one row be in another's way: a unique index or an exclusion constraint.
+struct Way {
+    index: String,
+    /// Which rows it is about; empty for all.
+    predicate: String,
+    /// Expressions, and the operators under which they are.
+    terms: Vec<(String, String)>,
+    /// NULL is in the way of NULL.
+    nulls: bool,
+    /// It may be looked at as late as at the commit.
+    deferrable: bool,
+}
+
+impl Way {
+    /// The statement that removes rows in whose way those of the staging table are.
+    fn clear(&self, table: &str) -> String {
+        let (mut outputs, mut terms) = (Vec::new(), Vec::new());
+        for (at, (expression, operator)) in self.terms.iter().enumerate() {
+            outputs.push(format!("({expression}) AS \"handover {at}\""));
+            let both = format!("({expression}) {operator} s.\"handover {at}\"");
+            terms.push(if self.nulls {
+                format!("({both} OR ({expression}) IS NULL AND s.\"handover {at}\" IS NULL)")
+            } else {
+                both
+            });
+        }
+        let (inside, outside) = match self.predicate.as_str() {
+            "" => (String::new(), String::new()),
+            predicate => (format!(" WHERE {predicate}"), format!("({predicate}) AND ")),
+        };
+        format!(
+            "DELETE FROM ONLY {table} WHERE {outside}EXISTS (SELECT FROM (SELECT {} FROM {STAGING}{inside}) s WHERE {})",
+            outputs.join(", "),
+            terms.join(" AND ")
+        )
+    }
+}
+
+async fn ways(conn: &Conn, table: &str) -> Result<Vec<Way>, Error> {
+    let sql = format!(
+        "SELECT i.indexrelid, pg_catalog.pg_get_expr(i.indpred, i.indrelid), \
+         pg_catalog.pg_get_indexdef(i.indexrelid, k.n + 1, false), pg_catalog.quote_ident(s.nspname) || '.' || o.oprname, \
+         pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct', i.indimmediate FROM pg_catalog.pg_index i \
+         CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k (n) \
+         JOIN pg_catalog.pg_operator o ON o.oid = CASE WHEN i.indisexclusion \
+         THEN (SELECT c.conexclop[k.n + 1] FROM pg_catalog.pg_constraint c WHERE c.conindid = i.indexrelid AND c.contype = 'x') \
+         ELSE (SELECT p.amopopr FROM pg_catalog.pg_opclass c JOIN pg_catalog.pg_amop p ON p.amopfamily = c.opcfamily \
+         AND p.amoplefttype = c.opcintype AND p.amoprighttype = c.opcintype AND p.amopstrategy = 3 \
+         WHERE c.oid = i.indclass[k.n]) END \
+         JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace \
+         WHERE i.indrelid = {}::pg_catalog.regclass AND (i.indisunique OR i.indisexclusion) ORDER BY i.indexrelid, k.n",
+        crate::sql::literal(table)
+    );
+    let mut out: Vec<Way> = Vec::new();
+    for row in conn.rows(&sql).await? {
+        let field = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
+        let term = (field(2), format!("OPERATOR({})", field(3)));
+        match out.last_mut().filter(|way| way.index == field(0)) {
+            Some(way) => way.terms.push(term),
+            None => out.push(Way {
+                index: field(0),
+                predicate: field(1),
+                terms: vec![term],
+                nulls: field(4) == "true",
+                deferrable: field(5) == "f",
+            }),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_found_by_the_index_s_own_expressions() {
+        let term =
+            |expression: &str, operator: &str| (expression.to_owned(), format!("OPERATOR({operator})"));
+        let way = Way {
+            index: "1".to_owned(),
+            predicate: "(a > 0)".to_owned(),
+            terms: vec![term("lower(b)", "pg_catalog.="), term("c", "public.&&")],
+            nulls: false,
+            deferrable: false,
+        };
+        assert_eq!(
+            way.clear("t"),
+            "DELETE FROM ONLY t WHERE ((a > 0)) AND EXISTS (SELECT FROM (SELECT (lower(b)) AS \"handover 0\", \
+             (c) AS \"handover 1\" FROM pg_temp.handover_rows WHERE (a > 0)) s \
+             WHERE (lower(b)) OPERATOR(pg_catalog.=) s.\"handover 0\" AND (c) OPERATOR(public.&&) s.\"handover 1\")"
+        );
+    }
+}

@@ -1,0 +1,440 @@
+//! The spool: changes on their way, in segments of checksummed records.
+//!
+//! A directory for each database of a migration holds `00000001.log`, `00000002.log`, …, appended to in turn and removed once
+//! all that is in them has been carried out, and `head`, which says how far that is. A record is its length (32 bits, little endian),
+//! the digest of its contents, and those. A record that a crash has cut off at the very end was never acknowledged, so it
+//! is cut away; any other damage is an error.
+
+mod record;
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use handover_engine::change::{Changes, LogPosition};
+use handover_engine::digest::Digest;
+use handover_engine::failure::Failure;
+use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::ports::{Backlog, Result, Spool, SpoolMark, Spools, Window};
+use handover_engine::time::Timestamp;
+
+use crate::tree::blocking;
+
+/// A segment is left once it is larger than this.
+const SEGMENT: u64 = 16 << 20;
+/// Bytes before a record's contents.
+const FRAME: usize = 4 + 32;
+/// Nothing that was written is larger: a length beyond it is damage.
+const LARGEST: u32 = 1 << 30;
+
+/// The spools of a target, in its state directory.
+pub struct SpoolDirectory {
+    root: PathBuf,
+    limit: u64,
+    open: Mutex<HashMap<PathBuf, Arc<FileSpool>>>,
+}
+
+impl SpoolDirectory {
+    /// Spools in directories below `root`, each of at most `limit` bytes.
+    pub fn new(root: PathBuf, limit: u64) -> Self {
+        Self { root, limit, open: Mutex::default() }
+    }
+
+    /// Removes the spools of all migrations but these: what is left of others that ended.
+    pub fn keep_only(&self, migrations: &[MigrationId]) -> Result<()> {
+        let failed = |error| {
+            Failure::operator(
+                format!("spool {}", self.root.display()),
+                "what is left of an earlier migration cannot be removed",
+            )
+            .because(error)
+            .hint("is the state directory writable, and its file system sound?")
+        };
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            if !migrations.iter().any(|id| entry.file_name().to_str() == Some(id.as_str())) {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Spools for SpoolDirectory {
+    async fn spool(&self, migration: &MigrationId, dataset: &DatasetName) -> Result<Arc<dyn Spool>> {
+        let dir = self.root.join(migration.as_str()).join(dataset.as_str());
+        let (limit, name) = (self.limit, dataset.clone());
+        if let Some(spool) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&dir) {
+            return Ok(spool.clone());
+        }
+        let place = dir.clone();
+        let spool = blocking(dataset, move || FileSpool::open(name, place, limit)).await?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(open.entry(dir).or_insert_with(|| Arc::new(spool)).clone())
+    }
+}
+
+/// One database's spool.
+#[derive(Clone)]
+pub struct FileSpool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dataset: DatasetName,
+    dir: PathBuf,
+    limit: u64,
+    state: Mutex<State>,
+}
+
+/// What is known without reading the files.
+#[derive(Default)]
+struct State {
+    position: Option<LogPosition>,
+    /// Where the next record goes.
+    tail: SpoolMark,
+    /// The records that wait.
+    waiting: VecDeque<Waiting>,
+    known_at: Timestamp,
+}
+
+struct Waiting {
+    start: SpoolMark,
+    end: SpoolMark,
+    changes: u64,
+    at: Timestamp,
+}
+
+impl FileSpool {
+    /// Opens the spool in a directory, or begins an empty one when there is none.
+    pub fn open(dataset: DatasetName, dir: PathBuf, limit: u64) -> Result<Self> {
+        let shared = Shared { dataset, dir, limit, state: Mutex::default() };
+        shared.recover()?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = self.shared.clone();
+        blocking(&self.shared.dataset, move || work(&shared)).await
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, segment: u64) -> PathBuf {
+        self.dir.join(format!("{segment:08}.log"))
+    }
+
+    fn failed(&self, what: &str, error: std::io::Error) -> Failure {
+        let hint = match error.kind() {
+            std::io::ErrorKind::StorageFull => {
+                "free space on the file system that holds the state directory, then resume"
+            }
+            _ => "is the state directory writable, and its file system sound?",
+        };
+        Failure::operator(format!("{}, spool {}", self.dataset, self.dir.display()), what)
+            .because(error)
+            .hint(hint)
+    }
+
+    fn damaged(&self, segment: u64) -> Failure {
+        let item = format!("{}, spool {}", self.dataset, self.path(segment).display());
+        Failure::permanent(item, "a record is damaged")
+            .hint("changes are missing: abort, and start again; look after the disk")
+    }
+
+    /// The segments that are there, in order.
+    fn segments(&self) -> std::io::Result<Vec<u64>> {
+        let mut out = Vec::new();
+        match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(out),
+            entries => {
+                for entry in entries? {
+                    let name = entry?.file_name();
+                    let number: Option<u64> =
+                        name.to_str().and_then(|name| name.strip_suffix(".log")?.parse().ok());
+                    out.extend(number);
+                }
+            }
+        }
+        out.sort_unstable();
+        Ok(out)
+    }
+
+    /// How far the changes were carried out when that was last written down.
+    fn head(&self) -> SpoolMark {
+        let text = fs::read_to_string(self.dir.join("head")).unwrap_or_default();
+        let mut parts = text.split_whitespace().map(str::parse);
+        match (parts.next(), parts.next()) {
+            (Some(Ok(segment)), Some(Ok(offset))) => SpoolMark { segment, offset },
+            // What was carried out is carried out again, which is the same.
+            _ => SpoolMark { segment: 0, offset: 0 },
+        }
+    }
+
+    fn recover(&self) -> Result<()> {
+        let failed = |error| self.failed("it cannot be read", error);
+        let (segments, head) = (self.segments().map_err(failed)?, self.head());
+        let mut state = self.lock();
+        for &segment in &segments {
+            let is_last = segments.last() == Some(&segment);
+            let mut file = File::open(self.path(segment)).map_err(failed)?;
+            let len = file.metadata().map_err(failed)?.len();
+            let mut offset = 0;
+            while offset < len {
+                let contents = match next_record(&mut file, len - offset).map_err(failed)? {
+                    Read::Whole(contents) => contents,
+                    Read::CutOff if is_last => {
+                        let file = OpenOptions::new().write(true).open(self.path(segment)).map_err(failed)?;
+                        file.set_len(offset).and_then(|()| file.sync_all()).map_err(failed)?;
+                        break;
+                    }
+                    Read::CutOff | Read::Damaged => return Err(self.damaged(segment)),
+                };
+                let part = record::parse_head(&contents).ok_or_else(|| self.damaged(segment))?;
+                let start = SpoolMark { segment, offset };
+                offset += (FRAME + contents.len()) as u64;
+                let end = SpoolMark { segment, offset };
+                state.position = Some(part.until);
+                state.known_at = part.at;
+                if start >= head && part.changes > 0 {
+                    state.waiting.push_back(Waiting { start, end, changes: part.changes, at: part.at });
+                }
+            }
+            state.tail = SpoolMark { segment, offset };
+        }
+        Ok(())
+    }
+
+    fn begin(&self, at: &LogPosition) -> Result<()> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(|error| self.failed("it cannot be made", error))?;
+        let part = Changes {
+            tables: Vec::new(),
+            changes: Vec::new(),
+            until: at.clone(),
+            at: Timestamp::default(),
+            is_end: false,
+        };
+        self.write(&part)?;
+        self.lock().position = Some(at.clone());
+        Ok(())
+    }
+
+    fn append(&self, part: &Changes) -> Result<()> {
+        let is_news = !part.changes.is_empty() || self.lock().position.as_ref() != Some(&part.until);
+        let written = if is_news { Some(self.write(part)?) } else { None };
+        let mut state = self.lock();
+        state.known_at = part.at;
+        if let Some((start, end)) = written {
+            state.position = Some(part.until.clone());
+            if !part.changes.is_empty() {
+                let changes = part.changes.len() as u64;
+                state.waiting.push_back(Waiting { start, end, changes, at: part.at });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a record, durably; where it lies.
+    fn write(&self, part: &Changes) -> Result<(SpoolMark, SpoolMark)> {
+        let contents = record::print(part);
+        let mut start = self.lock().tail;
+        let is_new = start.segment == 0 || start.offset > SEGMENT;
+        if is_new {
+            start = SpoolMark { segment: start.segment + 1, offset: 0 };
+        }
+        if self.bytes() + contents.len() as u64 > self.limit {
+            let item = format!("{}, spool {}", self.dataset, self.dir.display());
+            let what = format!("more changes wait than may ({} bytes)", self.limit);
+            return Err(Failure::operator(item, what).hint(
+                "raise [limits] spool_bytes in the target's configuration, or wait until it has caught up, then resume",
+            ));
+        }
+        let mut frame = Vec::with_capacity(FRAME + contents.len());
+        // A part is bounded by its sender, and by the largest message.
+        frame.extend_from_slice(&u32::try_from(contents.len()).unwrap_or(u32::MAX).to_le_bytes());
+        frame.extend_from_slice(&Digest::of(&contents).0);
+        frame.extend_from_slice(&contents);
+        self.put(start, &frame, is_new).map_err(|error| self.failed("changes cannot be kept", error))?;
+        let end = SpoolMark { segment: start.segment, offset: start.offset + frame.len() as u64 };
+        self.lock().tail = end;
+        Ok((start, end))
+    }
+
+    /// Writes at a place, and cuts the file back when that fails.
+    fn put(&self, at: SpoolMark, frame: &[u8], is_new: bool) -> std::io::Result<()> {
+        let mut file =
+            OpenOptions::new().create(true).append(true).mode(0o600).open(self.path(at.segment))?;
+        // What a failed try has left.
+        file.set_len(at.offset)?;
+        file.write_all(frame)?;
+        file.sync_data()?;
+        if is_new {
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn oldest(&self, most: usize) -> Result<Option<Window>> {
+        let mut wanted = Vec::new();
+        {
+            let state = self.lock();
+            let mut count = 0;
+            for waiting in &state.waiting {
+                if count > 0 && count + waiting.changes > most as u64 {
+                    break;
+                }
+                count += waiting.changes;
+                wanted.push((waiting.start, waiting.end));
+            }
+        }
+        let Some((_, end)) = wanted.last().copied() else { return Ok(None) };
+        let mut window = Window { tables: Vec::new(), changes: Vec::new(), end };
+        for (start, end) in wanted {
+            let contents = self.read(start, end).map_err(|error| self.failed("it cannot be read", error))?;
+            let Read::Whole(contents) = contents else { return Err(self.damaged(start.segment)) };
+            record::add(&contents, &mut window).ok_or_else(|| self.damaged(start.segment))?;
+        }
+        Ok(Some(window))
+    }
+
+    fn read(&self, start: SpoolMark, end: SpoolMark) -> std::io::Result<Read> {
+        let mut file = File::open(self.path(start.segment))?;
+        file.seek(SeekFrom::Start(start.offset))?;
+        next_record(&mut file, end.offset - start.offset)
+    }
+
+    fn done(&self, mark: SpoolMark) -> Result<()> {
+        let keep = {
+            let mut state = self.lock();
+            while state.waiting.front().is_some_and(|waiting| waiting.end <= mark) {
+                state.waiting.pop_front();
+            }
+            state.waiting.front().map_or(state.tail.segment, |waiting| waiting.start.segment)
+        };
+        let failed = |error| self.failed("what was carried out cannot be forgotten", error);
+        fs::write(self.dir.join("head"), format!("{} {}\n", mark.segment, mark.offset)).map_err(failed)?;
+        for segment in self.segments().map_err(failed)?.into_iter().filter(|segment| *segment < keep) {
+            fs::remove_file(self.path(segment)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk, of what waits and a part of a segment more.
+    fn bytes(&self) -> u64 {
+        let state = self.lock();
+        let Some(first) = state.waiting.front() else { return 0 };
+        let between = state.tail.segment - first.start.segment;
+        (between * SEGMENT + state.tail.offset).saturating_sub(first.start.offset)
+    }
+
+    fn backlog(&self) -> Backlog {
+        let bytes = self.bytes();
+        let state = self.lock();
+        Backlog {
+            changes: state.waiting.iter().map(|waiting| waiting.changes).sum(),
+            bytes,
+            known_at: state.known_at,
+            oldest_at: state.waiting.front().map_or(state.known_at, |waiting| waiting.at),
+        }
+    }
+
+    fn remove(&self) -> Result<()> {
+        *self.lock() = State::default();
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.failed("it cannot be removed", error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What lies where a record should.
+enum Read {
+    /// Its contents.
+    Whole(Vec<u8>),
+    /// The last bytes of the file, which are not, or not yet, a record: nobody was told that they are there.
+    CutOff,
+    /// Something else, with more behind it.
+    Damaged,
+}
+
+/// Reads the record at the file's place, before whose end there are `room` bytes.
+fn next_record(file: &mut File, room: u64) -> std::io::Result<Read> {
+    let mut frame = [0; FRAME];
+    if room < FRAME as u64 {
+        return Ok(Read::CutOff);
+    }
+    file.read_exact(&mut frame)?;
+    let (len, digest) = frame.split_at(4);
+    let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]);
+    let behind = room - FRAME as u64;
+    if len > LARGEST || u64::from(len) > behind {
+        return Ok(Read::CutOff);
+    }
+    let mut contents = vec![0; len as usize];
+    file.read_exact(&mut contents)?;
+    Ok(if Digest::of(&contents).0 == digest {
+        Read::Whole(contents)
+    } else if u64::from(len) == behind {
+        Read::CutOff
+    } else {
+        Read::Damaged
+    })
+}
+
+#[async_trait]
+impl Spool for FileSpool {
+    async fn position(&self) -> Result<Option<LogPosition>> {
+        Ok(self.shared.lock().position.clone())
+    }
+
+    async fn begin(&self, at: &LogPosition) -> Result<()> {
+        let at = at.clone();
+        self.run(move |shared| shared.begin(&at)).await
+    }
+
+    async fn append(&self, part: &Changes) -> Result<()> {
+        let part = part.clone();
+        self.run(move |shared| shared.append(&part)).await
+    }
+
+    async fn oldest(&self, most: usize) -> Result<Option<Window>> {
+        self.run(move |shared| shared.oldest(most)).await
+    }
+
+    async fn done(&self, mark: SpoolMark) -> Result<()> {
+        self.run(move |shared| shared.done(mark)).await
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.shared.backlog()
+    }
+
+    async fn remove(&self) -> Result<()> {
+        self.run(Shared::remove).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

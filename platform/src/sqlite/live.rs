@@ -1,0 +1,341 @@
+//! Following an SQLite database: triggers write the keys of changed rows into a table of ours, in the writer's own transaction,
+//! so that a change is kept if and only if it happens, and is told only when it can be seen.
+//!
+//! `__handover_changes_<capture>` keeps the keys; `__handover_rows_<capture>` has one row whose number a VACUUM would change, as it
+//! may change those of every table without an INTEGER PRIMARY KEY; `__handover_fence` is there while writers are refused.
+
+mod triggers;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use handover_engine::change::{Change, Changes, LogPosition};
+use handover_engine::failure::Failure;
+use handover_engine::name::{CaptureId, DatasetName};
+use handover_engine::ports::{LiveDatabase, Result};
+use handover_engine::rows::{Key, RowsChunk, Schema, TableKey, TableName};
+use handover_engine::time::{Clock, Timestamp};
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::time::Instant;
+
+use super::catalog::{self, OWN, quote};
+use super::error::{self, Error, failed, item};
+use super::shape::value;
+use super::{estimate, read};
+use crate::SystemClock;
+use crate::tree::blocking;
+
+/// Changes that are told at once.
+const PART: usize = 50_000;
+/// How often the table is looked at while there is nothing.
+const LOOK: Duration = Duration::from_millis(20);
+/// The number of the one row that VACUUM would number anew.
+const MARK: i64 = 1_000_003;
+
+/// A database that is followed.
+#[derive(Clone)]
+pub struct SqliteLive {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dataset: DatasetName,
+    path: PathBuf,
+    exclude: Vec<String>,
+}
+
+impl SqliteLive {
+    /// The database at `path` without the excluded tables.
+    pub fn new(dataset: DatasetName, path: PathBuf, exclude: Vec<String>) -> Self {
+        Self { shared: Arc::new(Shared { dataset, path, exclude }) }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let shared = self.shared.clone();
+        blocking(&self.shared.dataset, move || work(&shared)).await
+    }
+}
+
+/// The names of a capture's tables.
+struct Names {
+    changes: String,
+    rows: String,
+    /// Its triggers' names begin so.
+    triggers: String,
+}
+
+impl Names {
+    fn of(capture: &CaptureId) -> Self {
+        Self {
+            changes: format!("{OWN}changes_{capture}"),
+            rows: format!("{OWN}rows_{capture}"),
+            triggers: format!("{OWN}{capture}_"),
+        }
+    }
+}
+
+/// The most columns of a key, which the table of changes has room for.
+fn widest(schema: &Schema) -> usize {
+    let width = |key: &TableKey| if let TableKey::Columns(columns) = key { columns.len() } else { 1 };
+    schema.tables.iter().filter(|table| table.followed).map(|table| width(&table.key)).max().unwrap_or(1)
+}
+
+impl Shared {
+    fn failed<E: Into<Error>>(&self, what: &str) -> impl Fn(E) -> Failure {
+        move |error| failed(&self.dataset, &self.path, what, error)
+    }
+
+    fn item(&self) -> String {
+        item(&self.dataset, &self.path)
+    }
+
+    fn reader(&self) -> Result<Connection> {
+        estimate::open(&self.path, "", estimate::BUSY).map_err(self.failed("cannot be opened"))
+    }
+
+    /// Changes the database in one transaction, which waits for writers as long as `wait`.
+    fn change(
+        &self,
+        what: &str,
+        wait: Duration,
+        work: impl FnOnce(&Connection) -> error::Result<()>,
+    ) -> Result<()> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let done = || {
+            let mut db = Connection::open_with_flags(&self.path, flags)?;
+            db.busy_timeout(wait)?;
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            work(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        done().map_err(|error: Error| failed(&self.dataset, &self.path, what, error))
+    }
+
+    fn begin(&self, capture: &CaptureId) -> Result<LogPosition> {
+        let names = Names::of(capture);
+        self.change("its changes cannot be kept", estimate::BUSY, |db| {
+            if !db.table_exists(None, names.changes.as_str())? {
+                let schema = catalog::read(db, &self.exclude)?;
+                // Without declared types: each value keeps its storage class.
+                let columns: String = (0..widest(&schema)).map(|n| format!(", k{n}")).collect();
+                db.execute_batch(&format!(
+                    "CREATE TABLE {0} (seq INTEGER PRIMARY KEY, tbl TEXT NOT NULL{columns}); \
+                     INSERT INTO {0} (seq, tbl) VALUES (0, ''); \
+                     CREATE TABLE {1} (a); INSERT INTO {1} (rowid, a) VALUES ({MARK}, 1)",
+                    quote(&names.changes),
+                    quote(&names.rows),
+                ))?;
+                triggers::capture(db, &schema, &names)?;
+            }
+            Ok(())
+        })?;
+        let end =
+            self.reader()?.query_row(&format!("SELECT max(seq) FROM {}", quote(&names.changes)), [], |row| {
+                row.get::<_, i64>(0)
+            });
+        Ok(LogPosition(end.map_err(self.failed("its changes cannot be read"))?.to_string()))
+    }
+
+    fn number(&self, position: &LogPosition) -> Result<i64> {
+        position
+            .0
+            .parse()
+            .map_err(|e| Failure::permanent(self.item(), "a position in its changes that is none").because(e))
+    }
+
+    /// The table of changes is there, all triggers are, and rows have the numbers they had.
+    fn check(&self, db: &Connection, schema: &Schema, names: &Names) -> Result<()> {
+        let refused = |what: &str| {
+            Err(Failure::operator(self.item(), what)
+                .hint("changes may have been missed: `handover abort`, then start again"))
+        };
+        let broken = self.failed::<rusqlite::Error>("its changes cannot be read");
+        if !db.table_exists(None, names.changes.as_str()).map_err(&broken)? {
+            return refused("what keeps its changes is gone");
+        }
+        let mark = format!("SELECT count(*) FROM {} WHERE rowid = {MARK}", quote(&names.rows));
+        let is_marked = db.query_row(&mark, [], |row| row.get::<_, i64>(0)).map_err(&broken)? == 1;
+        let by_number = |table: &&handover_engine::rows::TableSpec| matches!(table.key, TableKey::Hidden(_));
+        if !is_marked && schema.tables.iter().any(|table| by_number(&table)) {
+            return refused("VACUUM has numbered its rows anew");
+        }
+        let missing =
+            triggers::missing(db, schema, names).map_err(self.failed("its triggers cannot be read"))?;
+        match missing {
+            Some(table) => refused(&format!("table {table} was made or altered while it was followed")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether there are changes after a position; true as well when that cannot be told.
+    fn has_changes(&self, capture: &CaptureId, after: &LogPosition) -> Result<bool> {
+        let (names, after, db) = (Names::of(capture), self.number(after)?, self.reader()?);
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE seq > {after})", quote(&names.changes));
+        Ok(db.query_row(&sql, [], |row| row.get(0)).unwrap_or(true))
+    }
+
+    fn changes(&self, capture: &CaptureId, after: &LogPosition) -> Result<Changes> {
+        let (names, after, db) = (Names::of(capture), self.number(after)?, self.reader()?);
+        let now = SystemClock.now();
+        let schema = catalog::read(&db, &self.exclude).map_err(self.failed("its schema cannot be read"))?;
+        self.check(&db, &schema, &names)?;
+        part(&db, &schema, &names, after, now).map_err(self.failed("its changes cannot be read"))
+    }
+
+    fn confirm(&self, capture: &CaptureId, until: &LogPosition) -> Result<()> {
+        let (names, until) = (Names::of(capture), self.number(until)?);
+        let table = quote(&names.changes);
+        let behind = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE seq < {until})");
+        let db = self.reader()?;
+        let is_behind = db.query_row(&behind, [], |row| row.get::<_, bool>(0));
+        if !is_behind.map_err(self.failed("its changes cannot be read"))? {
+            return Ok(());
+        }
+        drop(db);
+        // The newest stays, so that numbers never start anew.
+        let delete = format!("DELETE FROM {table} WHERE seq < min({until}, (SELECT max(seq) FROM {table}))");
+        self.change("changes that were taken cannot be dropped", estimate::BUSY, |db| {
+            Ok(db.execute_batch(&delete)?)
+        })
+    }
+
+    fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()> {
+        let names = Names::of(capture);
+        if !self.path.exists() {
+            return Ok(());
+        }
+        let has_any = format!(
+            "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE substr(name, 1, {}) = '{OWN}')",
+            OWN.len()
+        );
+        let any = self.reader()?.query_row(&has_any, [], |row| row.get::<_, bool>(0));
+        if !any.map_err(self.failed("cannot be read"))? {
+            return Ok(());
+        }
+        self.change("what kept its changes cannot be removed", estimate::BUSY, |db| {
+            triggers::drop_all(db, &names.triggers)?;
+            if !keep_fence {
+                triggers::unfence(db)?;
+            }
+            for table in [&names.changes, &names.rows] {
+                db.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote(table)))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {
+        let what = format!("rows of {table} cannot be read");
+        let db = self.reader()?;
+        // One view for the schema and the rows.
+        let read = || {
+            db.execute_batch("BEGIN")?;
+            let schema = catalog::read(&db, &self.exclude)?;
+            read::keyed(&db, &schema, table, keys, budget)
+        };
+        read().map_err(|error: Error| failed(&self.dataset, &self.path, &what, error))
+    }
+}
+
+/// The changes after a number.
+fn part(
+    db: &Connection,
+    schema: &Schema,
+    names: &Names,
+    after: i64,
+    now: Timestamp,
+) -> error::Result<Changes> {
+    let utf16 = schema.settings.get("encoding").is_some_and(|encoding| encoding != "UTF-8");
+    let columns: Vec<String> = (0..widest(schema)).map(|n| value(&format!("k{n}"), utf16)).collect();
+    let sql = format!(
+        "SELECT seq, tbl, {} FROM {} WHERE seq > ? AND tbl <> '' ORDER BY seq LIMIT {PART}",
+        columns.join(", "),
+        quote(&names.changes)
+    );
+    let mut statement = db.prepare(&sql)?;
+    let mut rows = statement.query([after])?;
+    let (mut tables, mut changes): (Vec<(TableName, usize)>, _) = (Vec::new(), Vec::new());
+    let (mut until, mut seen) = (after, 0);
+    while let Some(row) = rows.next()? {
+        until = row.get(0)?;
+        seen += 1;
+        let name = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+        let at = match tables.iter().position(|(table, _)| table.name == name) {
+            Some(at) => at,
+            None => {
+                let name = TableName::plain(name);
+                let Some(spec) = schema.table(&name) else { continue };
+                let width = if let TableKey::Columns(key) = &spec.key { key.len() } else { 1 };
+                tables.push((name, width));
+                tables.len() - 1
+            }
+        };
+        let key = Key(read::print_row(row, 2, tables[at].1, utf16)?);
+        changes.push(Change::Row { table: u32::try_from(at).unwrap_or(u32::MAX), key });
+    }
+    Ok(Changes {
+        is_end: seen < PART,
+        tables: tables.into_iter().map(|(name, _)| name).collect(),
+        changes,
+        until: LogPosition(until.to_string()),
+        at: now,
+    })
+}
+
+#[async_trait]
+impl LiveDatabase for SqliteLive {
+    async fn begin(&self, capture: &CaptureId) -> Result<LogPosition> {
+        let capture = capture.clone();
+        self.run(move |shared| shared.begin(&capture)).await
+    }
+
+    async fn changes(&self, capture: &CaptureId, after: &LogPosition, wait: Duration) -> Result<Changes> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let (name, from) = (capture.clone(), after.clone());
+            let is_over = Instant::now() >= deadline;
+            if is_over || self.run(move |shared| shared.has_changes(&name, &from)).await? {
+                let (name, from) = (capture.clone(), after.clone());
+                return self.run(move |shared| shared.changes(&name, &from)).await;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn confirm(&self, capture: &CaptureId, until: &LogPosition) -> Result<()> {
+        let (capture, until) = (capture.clone(), until.clone());
+        self.run(move |shared| shared.confirm(&capture, &until)).await
+    }
+
+    async fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()> {
+        let capture = capture.clone();
+        self.run(move |shared| shared.end(&capture, keep_fence)).await
+    }
+
+    async fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {
+        let (table, keys) = (table.clone(), keys.to_vec());
+        self.run(move |shared| shared.rows(&table, &keys, budget)).await
+    }
+
+    async fn fence(&self, _capture: &CaptureId, wait: Duration) -> Result<()> {
+        self.run(move |shared| {
+            shared.change("its writers cannot be fenced off", wait, |db| {
+                let schema = catalog::read(db, &[])?;
+                triggers::fence(db, &schema)
+            })
+        })
+        .await
+    }
+
+    async fn unfence(&self, _capture: &CaptureId) -> Result<()> {
+        self.run(move |shared| {
+            shared.change("its fence cannot be taken away", estimate::BUSY, triggers::unfence)
+        })
+        .await
+    }
+}

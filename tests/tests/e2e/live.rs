@@ -1,0 +1,128 @@
+//! A source that is in use: followed, cut over, given back.
+
+use std::path::Path;
+use std::time::Duration;
+
+use handover_tests::appliance::Spec;
+use handover_tests::bed::Bed;
+use handover_tests::poll;
+use rusqlite::Connection;
+
+use super::{SETTLES_WITHIN, settle_and_compare};
+
+/// A bed whose migration follows its source, and has caught up.
+fn following(seed: u64) -> Bed {
+    let bed = Bed::temporary(&Spec::small(seed)).unwrap();
+    let plan = bed.json(&["plan", "--follow"]).unwrap();
+    bed.json(&["start", plan["digest"].as_str().unwrap()]).unwrap();
+    caught_up(&bed);
+    bed
+}
+
+/// Waits until nothing waits any more that was told so far.
+fn caught_up(bed: &Bed) {
+    poll::until("the target to catch up", SETTLES_WITHIN, || {
+        // An agent that is down is waited for.
+        let Ok(status) = bed.json(&["status"]) else { return Ok(None) };
+        assert_eq!(status["condition"], "good", "{status}");
+        Ok((status["following"]["app"]["waiting"] == 0).then_some(()))
+    })
+    .unwrap();
+}
+
+fn source(bed: &Bed) -> Connection {
+    let db = Connection::open(&bed.original().database).unwrap();
+    db.busy_timeout(Duration::from_secs(10)).unwrap();
+    db
+}
+
+/// A write to some table of a database.
+fn write(database: &Path) -> rusqlite::Result<()> {
+    let db = Connection::open(database)?;
+    db.busy_timeout(Duration::from_secs(10))?;
+    db.execute_batch("UPDATE customer SET name = name WHERE id = (SELECT min(id) FROM customer)")
+}
+
+fn traces(bed: &Bed) -> String {
+    let sql = "SELECT coalesce(group_concat(name), '') FROM sqlite_schema WHERE name LIKE '\\_\\_handover\\_%' ESCAPE '\\'";
+    source(bed).query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_source_in_use_is_followed_and_replaced() {
+    let bed = following(41);
+    for seed in 0..3 {
+        bed.original().change(seed).unwrap();
+    }
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    let status = settle_and_compare(&bed);
+    assert_eq!(status.phase, "trial");
+    let refused = write(&bed.original().database).unwrap_err().to_string();
+    assert!(refused.contains("handover: this database"), "{refused}");
+    write(&bed.copy().database).unwrap();
+    assert_eq!(status.allowed, ["accept", "abort"]);
+    let cutover = bed.json(&["status"]).unwrap()["cutover"].clone();
+    assert!(
+        cutover["downtime_ms"].as_u64().is_some() && cutover["predicted_ms"].as_u64().is_some(),
+        "{cutover}"
+    );
+    bed.cli(&["accept"]).unwrap().success().unwrap();
+    bed.cli(&["finalize", "--watch"]).unwrap().success().unwrap();
+    // The fence is all that is left, and stands.
+    write(&bed.original().database).unwrap_err();
+    let traces = traces(&bed);
+    assert!(traces.split(',').all(|name| name.starts_with("__handover_fence")), "{traces}");
+    assert!(!bed.root().join("target/state/spool").join(&status.migration).join("app").exists());
+}
+
+#[test]
+fn aborting_after_the_cutover_gives_the_source_back() {
+    let bed = following(42);
+    bed.original().change(1).unwrap();
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(bed.status().unwrap().phase, "trial");
+    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(bed.status().unwrap().phase, "aborted");
+    assert!(!bed.copy().database.exists(), "the target's database is left");
+    write(&bed.original().database).unwrap();
+    assert_eq!(traces(&bed), "");
+}
+
+#[test]
+fn a_cutover_that_would_take_too_long_is_called_off() {
+    let bed = following(43);
+    let writer = source(&bed);
+    writer.execute_batch("BEGIN IMMEDIATE; UPDATE customer SET name = 'held' WHERE id = 1").unwrap();
+    let called_off = bed.cli(&["cutover", "--max-downtime", "2", "--watch"]).unwrap();
+    assert_eq!(called_off.code, Some(3), "{}", called_off.text());
+    assert!(called_off.text().contains("called off"), "{}", called_off.text());
+    writer.execute_batch("COMMIT").unwrap();
+    write(&bed.original().database).unwrap();
+    assert_eq!(bed.json(&["status"]).unwrap()["activity"], "following");
+    bed.original().change(2).unwrap();
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(settle_and_compare(&bed).phase, "trial");
+}
+
+#[test]
+fn agents_that_are_killed_miss_nothing() {
+    let mut bed = following(44);
+    for seed in 0..4 {
+        if seed % 2 == 0 { bed.source.kill() } else { bed.target.kill() }.unwrap();
+        bed.original().change(seed).unwrap();
+        if seed % 2 == 0 { bed.source.restart() } else { bed.target.restart() }.unwrap();
+        bed.original().change(seed + 10).unwrap();
+    }
+    caught_up(&bed);
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(settle_and_compare(&bed).phase, "trial");
+}
+
+#[test]
+fn aborting_while_following_leaves_nothing_at_the_source() {
+    let bed = following(45);
+    assert!(traces(&bed).contains("__handover_changes_"));
+    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(traces(&bed), "");
+    write(&bed.original().database).unwrap();
+}

@@ -229,6 +229,16 @@ impl Shared {
         })
     }
 
+    fn unfence(&self) -> Result<()> {
+        // Where none stands, nobody is waited for: a writer may be why it could not be put up.
+        let stands = format!("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = '{OWN}fence')");
+        let stands = self.reader()?.query_row(&stands, [], |row| row.get::<_, bool>(0));
+        if !stands.map_err(self.failed("cannot be read"))? {
+            return Ok(());
+        }
+        self.change("its fence cannot be taken away", estimate::BUSY, triggers::unfence)
+    }
+
     fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {
         let what = format!("rows of {table} cannot be read");
         let db = self.reader()?;
@@ -333,9 +343,6 @@ impl LiveDatabase for SqliteLive {
     }
 
     async fn unfence(&self, _capture: &CaptureId) -> Result<()> {
-        self.run(move |shared| {
-            shared.change("its fence cannot be taken away", estimate::BUSY, triggers::unfence)
-        })
-        .await
+        self.run(Shared::unfence).await
     }
 }

@@ -1,6 +1,8 @@
 //! The plan: what a migration will do, as a value. It is made from two inventories and the options by a pure
 //! function, shown, and approved by its digest; [`Plan::approve`] is the only way to something that can run.
 
+mod steps;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,8 @@ use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::name::DatasetName;
+
+pub use self::steps::{PlannedStep, StepKind};
 
 /// What the operator chose.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,86 +37,6 @@ pub struct Rates {
     pub copy: f64,
     /// Bytes per second when the target's data is read again.
     pub reread: f64,
-}
-
-/// What a step does.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(tag = "do", content = "dataset", rename_all = "snake_case")]
-pub enum StepKind {
-    /// Make room at the target and record what undo will need.
-    Prepare,
-    /// Have the source keep a database's changes from now on.
-    Capture(DatasetName),
-    /// Copy a dataset.
-    Copy(DatasetName),
-    /// Make a database's indexes, before its changes are followed.
-    Index(DatasetName),
-    /// Make a database's indexes, views, triggers.
-    Finish(DatasetName),
-    /// Read a dataset again at the target and compare it with what the source sent.
-    Verify(DatasetName),
-    /// Keep a dataset up to date.
-    Follow(DatasetName),
-    /// Fence the source's writers off.
-    Fence,
-    /// Carry over what the source holds behind the fence and the target does not.
-    CatchUp(DatasetName),
-    /// Put the databases in their final place.
-    Publish,
-    /// Finish at the target what takes a time that grows with the data, while it is in use.
-    Settle(DatasetName),
-}
-
-impl StepKind {
-    /// A short stable name: `copy:mail`.
-    pub fn id(&self) -> String {
-        match self {
-            StepKind::Prepare => "prepare".to_owned(),
-            StepKind::Capture(d) => format!("capture:{d}"),
-            StepKind::Copy(d) => format!("copy:{d}"),
-            StepKind::Index(d) => format!("index:{d}"),
-            StepKind::Finish(d) => format!("finish:{d}"),
-            StepKind::Verify(d) => format!("verify:{d}"),
-            StepKind::Follow(d) => format!("follow:{d}"),
-            StepKind::Fence => "fence".to_owned(),
-            StepKind::CatchUp(d) => format!("catch-up:{d}"),
-            StepKind::Publish => "publish".to_owned(),
-            StepKind::Settle(d) => format!("settle:{d}"),
-        }
-    }
-
-    /// What a person reads.
-    pub fn title(&self) -> String {
-        match self {
-            StepKind::Prepare => "prepare the target".to_owned(),
-            StepKind::Capture(d) => format!("keep changes of {d}"),
-            StepKind::Copy(d) => format!("copy {d}"),
-            StepKind::Index(d) => format!("build indexes of {d}"),
-            StepKind::Finish(d) => format!("finish the schema of {d}"),
-            StepKind::Verify(d) => format!("verify {d}"),
-            StepKind::Follow(d) => format!("follow {d}"),
-            StepKind::Fence => "fence the source off".to_owned(),
-            StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
-            StepKind::Publish => "put databases in place".to_owned(),
-            StepKind::Settle(d) => format!("settle {d}"),
-        }
-    }
-}
-
-/// One step and what it will take.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlannedStep {
-    /// What it does.
-    pub step: StepKind,
-    /// Rows to move.
-    pub rows: u64,
-    /// Files to move.
-    pub files: u64,
-    /// Bytes to move.
-    pub bytes: u64,
-    /// Expected time in milliseconds.
-    pub expected_ms: u64,
 }
 
 /// One host as the plan saw it.
@@ -174,7 +98,8 @@ impl Plan {
         rates: &Rates,
     ) -> Result<Plan, Failure> {
         let chosen = choose(source.1, target.1, &options)?;
-        let steps = if options.follow { live_steps(&chosen, rates) } else { steps(&chosen, rates) };
+        let steps =
+            if options.follow { steps::live(&chosen, rates) } else { steps::of_one_moment(&chosen, rates) };
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
             structure: inventory.structure(),
@@ -291,78 +216,6 @@ pub(crate) fn matches_target(dataset: &Dataset, target: &Inventory) -> Result<()
     }
     Err(Failure::operator(item, "it is of one kind at the source and of another at the target")
         .hint("declare it alike in both manifests"))
-}
-
-fn bare(step: StepKind) -> PlannedStep {
-    PlannedStep { step, rows: 0, files: 0, bytes: 0, expected_ms: 100 }
-}
-
-fn expected_ms(bytes: u64, rate: f64, fixed_ms: u64) -> u64 {
-    fixed_ms + (bytes as f64 * 1000.0 / rate.max(1.0)) as u64
-}
-
-/// A copy of one moment.
-fn steps(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
-    let mut steps = vec![bare(StepKind::Prepare)];
-    steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
-    steps.extend(chosen.iter().filter_map(|dataset| finish_step(dataset, rates)));
-    steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
-    if chosen.iter().any(|dataset| is_database(dataset)) {
-        steps.push(bare(StepKind::Publish));
-    }
-    steps
-}
-
-/// A copy that is kept up to date, and takes over.
-fn live_steps(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
-    let databases = || chosen.iter().filter(|dataset| is_database(dataset));
-    let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
-    let mut steps = vec![bare(StepKind::Prepare)];
-    steps.extend(each(StepKind::Capture));
-    steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
-    steps.extend(databases().filter_map(|dataset| {
-        Some(PlannedStep { step: StepKind::Index(dataset.name.clone()), ..finish_step(dataset, rates)? })
-    }));
-    steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
-    steps.push(bare(StepKind::Fence));
-    steps.extend(chosen.iter().map(|dataset| bare(StepKind::CatchUp(dataset.name.clone()))));
-    steps.extend(each(StepKind::Finish));
-    steps.push(bare(StepKind::Publish));
-    steps.extend(each(StepKind::Settle));
-    steps
-}
-
-fn is_database(dataset: &Dataset) -> bool {
-    matches!(dataset.facts, DatasetFacts::Database(_))
-}
-
-/// Rows, files and bytes of a dataset.
-fn sizes(dataset: &Dataset) -> (u64, u64, u64) {
-    match &dataset.facts {
-        DatasetFacts::Database(d) => (d.tables.iter().map(|t| t.rows).sum(), 0, d.bytes),
-        DatasetFacts::Files(t) => (0, t.files, t.bytes),
-        DatasetFacts::Unreadable { .. } => (0, 0, 0),
-    }
-}
-
-fn copy_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
-    let (rows, files, bytes) = sizes(dataset);
-    // A row costs about as much as 100 bytes and a file as much as 20 kB, over what their contents cost.
-    let weight = bytes + rows * 100 + files * 20_000;
-    let expected_ms = expected_ms(weight, rates.copy, 100);
-    PlannedStep { step: StepKind::Copy(dataset.name.clone()), rows, files, bytes, expected_ms }
-}
-
-fn finish_step(dataset: &Dataset, rates: &Rates) -> Option<PlannedStep> {
-    let DatasetFacts::Database(facts) = &dataset.facts else { return None };
-    let expected_ms = expected_ms(facts.bytes, rates.copy * 2.0, 50);
-    Some(PlannedStep { expected_ms, ..bare(StepKind::Finish(dataset.name.clone())) })
-}
-
-fn verify_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
-    let (rows, files, bytes) = sizes(dataset);
-    let expected_ms = expected_ms(bytes + rows * 100 + files * 5_000, rates.reread, 50);
-    PlannedStep { step: StepKind::Verify(dataset.name.clone()), rows, files, bytes, expected_ms }
 }
 
 #[cfg(test)]

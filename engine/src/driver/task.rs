@@ -232,7 +232,6 @@ impl Runner {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
                 database.index(&self.held_schema(dataset).await?).await
             }
-            StepKind::Follow(dataset) => self.follower(dataset).await?.follow().await,
             StepKind::Fence => {
                 // Half of the time that there is: what it leads to needs some too.
                 let wait = Duration::from_millis(self.cutover.terms.max_downtime_ms / 2);

@@ -65,12 +65,13 @@ impl LocalDatasets {
                 }
             };
             let offers = access::offers(&place, &name).await;
-            datasets.push(Dataset { name, facts, findings, offers });
+            datasets.push(Dataset { name, facts, findings, following: Vec::new(), offers });
         }
         for section in &self.manifest.files {
             let facts = self.tree(section).await?;
             let findings = access::of_making_files(&section.root, &section.name);
-            datasets.push(Dataset { name: section.name.clone(), facts, findings, offers: None });
+            let name = section.name.clone();
+            datasets.push(Dataset { name, facts, findings, following: Vec::new(), offers: None });
         }
         inventory(self.manifest.facts(), datasets, clock).await
     }

@@ -91,8 +91,11 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
     for dataset in source.datasets.iter().filter(|d| chosen(&d.name)) {
         let item = format!("dataset {}", dataset.name);
         let here = target.datasets.iter().find(|d| d.name == dataset.name);
-        findings.extend(at("source", dataset));
-        findings.extend(here.into_iter().flat_map(|here| at("target", here)));
+        findings.extend(at("source", &dataset.findings));
+        if options.follow {
+            findings.extend(at("source", &dataset.following));
+        }
+        findings.extend(here.into_iter().flat_map(|here| at("target", &here.findings)));
         findings.extend(here.into_iter().flat_map(|here| lacking(dataset, here)));
         let notes = match &dataset.facts {
             DatasetFacts::Unreadable { problem, hint, .. } => {
@@ -149,9 +152,8 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
 }
 
 /// What one side's agent lacks for a dataset.
-fn at<'a>(side: &'a str, dataset: &'a Dataset) -> impl Iterator<Item = Finding> + 'a {
-    dataset
-        .findings
+fn at<'a>(side: &'a str, findings: &'a [Finding]) -> impl Iterator<Item = Finding> + 'a {
+    findings
         .iter()
         .map(move |finding| Finding { what: format!("at the {side}: {}", finding.what), ..finding.clone() })
 }
@@ -234,6 +236,7 @@ mod tests {
                 name,
                 facts: DatasetFacts::Database(facts),
                 findings: Vec::new(),
+                following: vec![Finding::new(Severity::Error, "shop", "no log", "switch it on")],
                 offers,
             }],
         }
@@ -256,5 +259,8 @@ mod tests {
         assert_eq!(told(Some(&[])), ["extension a is missing", "role b is missing"]);
         // A server that could not be asked is told of elsewhere.
         assert_eq!(told(None), [""; 0]);
+        let follow = Options { follow: true, ..Options::default() };
+        let found = compare(&inventory(Vec::new(), None), &inventory(Vec::new(), None), 0, &follow);
+        assert!(found.len() == 1 && found[0].what == "at the source: no log", "{found:?}");
     }
 }

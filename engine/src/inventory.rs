@@ -85,6 +85,9 @@ pub struct Dataset {
     /// What the agent that looked lacks to read it (at the source) or to make it (at the target): privileges, space of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// What stands in the way of following it, at a source: told where that is planned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub following: Vec<Finding>,
     /// What a target's server has, of all that a database may need of it; none where it could not be asked, and at a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offers: Option<BTreeSet<String>>,

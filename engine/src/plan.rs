@@ -230,6 +230,7 @@ mod tests {
             name: n.parse().unwrap(),
             facts: f.clone(),
             findings: Vec::new(),
+            following: Vec::new(),
             offers: None,
         };
         Inventory {

@@ -32,6 +32,17 @@ pub async fn of_reading(place: &Place, name: &DatasetName, scratch: &Path) -> Ve
     or_unknown(name, found)
 }
 
+/// What stands in the way of following a database while it is in use. Of MariaDB's, `of_reading` tells as a warning.
+pub async fn of_following(place: &Place, name: &DatasetName) -> Vec<Finding> {
+    match place {
+        Place::Sqlite(path) => writable(path, &item(name)).into_iter().collect(),
+        Place::Mariadb(_) => Vec::new(),
+        Place::Postgres(settings) => {
+            or_unknown(name, handover_postgres::following_privileges(name, settings).await)
+        }
+    }
+}
+
 /// What stands in the way of making a database.
 pub async fn of_making(place: &Place, name: &DatasetName) -> Vec<Finding> {
     let found = match place {

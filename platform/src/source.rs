@@ -104,11 +104,16 @@ impl LocalSource {
             Readable::Database(known) => access::of_reading(&known.place, name, &self.scratch).await,
             Readable::Tree(_) => access::of_reading_files(name),
         };
-        if facts.is_err() {
+        let facts_are_known = facts.is_ok();
+        if !facts_are_known {
             access::keep_errors(&mut findings);
         }
         let facts = facts.unwrap_or_else(|failure| unreadable(declared, &failure));
-        Dataset { name: name.clone(), facts, findings, offers: None }
+        let following = match readable {
+            Readable::Database(known) if facts_are_known => access::of_following(&known.place, name).await,
+            _ => Vec::new(),
+        };
+        Dataset { name: name.clone(), facts, findings, following, offers: None }
     }
 
     fn unknown(name: &DatasetName) -> Failure {

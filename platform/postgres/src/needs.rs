@@ -52,8 +52,8 @@ pub fn needs(item: &str, schema: &Schema, owners: bool) -> Vec<Need> {
         out.push(need(
             making(extension),
             Severity::Error,
-            format!("only a superuser may make the extension {extension} at the target"),
-            "name a superuser in the target's `url`, or mark it `trusted = true` in its control file"
+            format!("the role of the target's `url` may not make the extension {extension}"),
+            "only a superuser may: name one there, or mark it `trusted = true` in its control file"
                 .to_owned(),
         ));
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test binary uses some of it")]
 
+pub mod followed;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -19,8 +19,6 @@ use crate::error::failed;
 use crate::sql::{self, literal, quote};
 use crate::toc::{Entry, Section};
 
-pub use keys::{Equalities, equalities};
-
 /// Name of the hidden key of tables without a key of their own: a row's place in the source's snapshot.
 pub const PLACE: &str = "ctid";
 /// Large objects: their numbers, and their pages;

@@ -284,7 +284,6 @@ impl LiveDatabase for PostgresLive {
             known = self.look().await?;
         }
         let shape = Shape::of(&known.schema, table).map_err(|e| Failure::permanent(item(), e.to_string()))?;
-        let shape = shape.with_equalities(table, &known.equalities);
         let conn = self.rows_conn(&known).await?;
         let usual = self.usual(&known, table);
         let found = Keyed { table, shape: &shape, keys, budget, usual }.read(&conn).await;

@@ -5,8 +5,13 @@ use std::fmt::Write;
 
 use handover_engine::rows::{Key, KeyRange, Schema, TableKey, TableName, TableSpec, text};
 
-use crate::catalog::Equalities;
 use crate::sql::{literal_bytes, quote};
+
+/// The operators of B-trees, in the order of their strategy numbers (the manual's chapter "Index Method Strategies").
+const OPERATORS: [&str; 5] = ["<", "<=", "=", ">=", ">"];
+const LESS: usize = 0;
+const EQUAL: usize = 2;
+const GREATER: usize = 4;
 
 /// A table as statements name it.
 #[derive(Debug, Clone)]
@@ -27,8 +32,10 @@ struct Part {
     expression: String,
     cast: String,
     value: usize,
-    /// The operator that tells whether two values are the same.
-    equal: String,
+    /// The operators of the type: `<`, `<=`, `=`, `>=` and `>`.
+    operators: [String; 5],
+    /// Whether they are the type's own, which nothing finds by their names alone.
+    own: bool,
 }
 
 /// Keys in SQL.
@@ -64,7 +71,7 @@ impl Shape {
             table: format!("{}.{}", quote(&name.schema), quote(&name.name)),
             columns: spec.columns.iter().map(|column| quote(&column.name)).collect(),
             hidden: matches!(spec.key, TableKey::Hidden(_)),
-            key: parts(spec, &bytewise)?,
+            key: parts(spec, &bytewise, schema.state.get(&format!("key_operators/{name}")))?,
             encoding: schema.settings.get("encoding").cloned().unwrap_or_else(|| "UTF8".to_owned()),
         })
     }
@@ -78,15 +85,16 @@ impl Shape {
     /// The range's condition, with WHERE; empty for everything.
     pub fn condition(&self, range: &KeyRange) -> Result<String, BadShape> {
         let mut terms = Vec::new();
-        for (key, operator) in [(&range.after, ">"), (&range.until, "<=")] {
+        for (key, side, or_equal) in [(&range.after, GREATER, false), (&range.until, LESS, true)] {
             if let Some(key) = key {
-                terms.push(self.compare(key, operator)?);
+                terms.push(self.compare(key, side, or_equal)?);
             }
         }
         Ok(if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) })
     }
 
-    fn compare(&self, key: &Key, operator: &str) -> Result<String, BadShape> {
+    /// The condition that rows come after the key (`LESS` or `GREATER`), or also that they are the key's.
+    fn compare(&self, key: &Key, side: usize, or_equal: bool) -> Result<String, BadShape> {
         let values: Vec<&[u8]> = text::values(&key.0).collect();
         if values.len() != self.key.len() {
             return Err(BadShape::Key);
@@ -95,20 +103,24 @@ impl Shape {
             let value = text::unescape(value).map_err(|_| BadShape::Key)?;
             Ok(format!("{}::{}", literal_bytes(&value, &self.encoding), part.cast))
         });
-        let literals = literals.collect::<Result<Vec<_>, _>>()?.join(", ");
-        let expressions: Vec<&str> = self.key.iter().map(|part| part.expression.as_str()).collect();
-        Ok(format!("({}) {operator} ({literals})", expressions.join(", ")))
-    }
-
-    /// The same table with these operators of equality, where a column of its key has one of its own type.
-    pub fn with_equalities(mut self, table: &TableName, operators: &Equalities) -> Self {
-        for part in &mut self.key {
-            let column = self.columns.get(part.value).cloned().unwrap_or_default();
-            if let Some(operator) = operators.get(&(table.clone(), column)) {
-                part.equal.clone_from(operator);
-            }
+        let literals = literals.collect::<Result<Vec<_>, _>>()?;
+        let or_equal_side = if side == LESS { LESS + 1 } else { GREATER - 1 };
+        if !self.key.iter().any(|part| part.own) {
+            let operator = OPERATORS[if or_equal { or_equal_side } else { side }];
+            let expressions: Vec<&str> = self.key.iter().map(|part| part.expression.as_str()).collect();
+            return Ok(format!("({}) {operator} ({})", expressions.join(", "), literals.join(", ")));
         }
-        self
+        // A comparison of rows finds all its operators by one name: column by column, from the last.
+        let mut parts = self.key.iter().zip(literals).rev();
+        let term = |part: &Part, at: usize, value: &str| {
+            format!("{} {} {value}", part.expression, part.operators.get(at).map_or("", String::as_str))
+        };
+        let (part, value) = parts.next().ok_or(BadShape::Key)?;
+        let last = term(part, if or_equal { or_equal_side } else { side }, &value);
+        Ok(parts.fold(last, |rest, (part, value)| {
+            let [reached, beyond, equal] = [or_equal_side, side, EQUAL].map(|at| term(part, at, &value));
+            format!("{reached} AND ({beyond} OR {equal} AND {rest})")
+        }))
     }
 
     /// These keys in SQL, to be joined with their rows. Equality is that of the column, whatever orders the keys.
@@ -137,7 +149,7 @@ impl Shape {
             // Writing to a string cannot fail.
             let _ = write!(names, "k{at}, ");
             let column = self.columns.get(part.value).ok_or(BadShape::Key)?;
-            terms.push(format!("t.{column} {} k.k{at}::{}", part.equal, part.cast));
+            terms.push(format!("t.{column} {} k.k{at}::{}", part.operators[EQUAL], part.cast));
         }
         Ok(Lookup {
             keys: format!("ROWS FROM ({}) WITH ORDINALITY AS k ({names}n)", arrays.join(", ")),
@@ -215,14 +227,21 @@ fn add_element(list: &mut Vec<u8>, value: &[u8]) {
     list.push(b'"');
 }
 
-fn parts(spec: &TableSpec, bytewise: &BTreeSet<usize>) -> Result<Vec<Part>, BadShape> {
+/// The parts of a table's key. `operators` has a line for each, empty or with the operators of its type.
+fn parts(
+    spec: &TableSpec,
+    bytewise: &BTreeSet<usize>,
+    operators: Option<&String>,
+) -> Result<Vec<Part>, BadShape> {
+    let mut operators = operators.into_iter().flat_map(|lines| lines.split('\n'));
     match &spec.key {
         TableKey::Position => Err(BadShape::Key),
         TableKey::Hidden(_) => Ok(vec![Part {
             expression: "ctid".to_owned(),
             cast: "pg_catalog.tid".to_owned(),
             value: 0,
-            equal: "=".to_owned(),
+            operators: OPERATORS.map(str::to_owned),
+            own: false,
         }]),
         TableKey::Columns(columns) => columns
             .iter()
@@ -232,11 +251,14 @@ fn parts(spec: &TableSpec, bytewise: &BTreeSet<usize>) -> Result<Vec<Part>, BadS
                 let column = spec.columns.get(value).ok_or(BadShape::Key)?;
                 let name = quote(&column.name);
                 let collate = if bytewise.contains(&at) { " COLLATE pg_catalog.\"C\"" } else { "" };
+                let own: Vec<&str> = operators.next().unwrap_or_default().split('\t').collect();
+                let own = <[&str; 5]>::try_from(own).ok();
                 Ok(Part {
                     expression: format!("{name}{collate}"),
                     cast: column.declared.clone(),
                     value,
-                    equal: "=".to_owned(),
+                    operators: own.unwrap_or(OPERATORS).map(str::to_owned),
+                    own: own.is_some(),
                 })
             })
             .collect(),
@@ -291,12 +313,31 @@ mod tests {
         assert_eq!(shape.condition(&KeyRange { after: key("1"), until: None }), Err(BadShape::Key));
     }
 
+    /// A schema whose table's key has a second column of a type with its own operators.
+    fn with_own_operators() -> Schema {
+        let mut schema = schema(TableKey::Columns(vec![1, 2]));
+        let own = OPERATORS.map(|name| format!("OPERATOR(x.{name})"));
+        schema.state.insert("key_operators/s.t".to_owned(), format!("\n{}", own.join("\t")));
+        schema
+    }
+
+    #[test]
+    fn ranges_of_types_with_operators_of_their_own() {
+        let schema = with_own_operators();
+        let shape = Shape::of(&schema, &schema.tables[0].name).unwrap();
+        let range = KeyRange { after: key("1\ta"), until: key("2\tc") };
+        assert_eq!(
+            shape.condition(&range).unwrap(),
+            " WHERE \"a\" >= '1'::integer AND (\"a\" > '1'::integer OR \"a\" = '1'::integer AND \
+             \"b\" OPERATOR(x.>) 'a'::text) AND \"a\" <= '2'::integer AND (\"a\" < '2'::integer OR \
+             \"a\" = '2'::integer AND \"b\" OPERATOR(x.<=) 'c'::text)"
+        );
+    }
+
     #[test]
     fn looks_up_keys_in_their_order() {
-        let schema = schema(TableKey::Columns(vec![1, 2]));
-        let name = &schema.tables[0].name;
-        let own = ((name.clone(), "\"b\"".to_owned()), "OPERATOR(x.=)".to_owned());
-        let shape = Shape::of(&schema, name).unwrap().with_equalities(name, &Equalities::from([own]));
+        let schema = with_own_operators();
+        let shape = Shape::of(&schema, &schema.tables[0].name).unwrap();
         let keys = [key("1\ta\\tb\""), key("2\tc\\\\'")].map(Option::unwrap);
         assert_eq!(
             shape.read_keys(&keys).unwrap(),

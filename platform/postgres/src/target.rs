@@ -22,7 +22,7 @@ use self::build::Builder;
 use self::load::{Part, Refused, places};
 use self::place::Place;
 use crate::Settings;
-use crate::catalog::{Equalities, Reader};
+use crate::catalog::Reader;
 use crate::connect::Conn;
 use crate::error::failed;
 use crate::read::Cursor;
@@ -46,7 +46,6 @@ struct Open {
     at: Option<(Settings, Arc<Schema>)>,
     idle: Vec<Conn>,
     fresh: Fresh,
-    equalities: Option<Arc<Equalities>>,
 }
 
 impl PostgresTarget {
@@ -252,7 +251,6 @@ impl DatabaseTarget for PostgresTarget {
         // Rows come by key from now on, whatever their range.
         let mut open = self.lock();
         open.fresh.clear();
-        open.equalities = None;
         Ok(())
     }
 

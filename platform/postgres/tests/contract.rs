@@ -62,6 +62,11 @@ INSERT INTO pair SELECT chr(97 + n % 26), n, decode(md5(n::text), 'hex') FROM ge
 CREATE TABLE one (id uuid PRIMARY KEY, at timestamptz);
 INSERT INTO one VALUES ('00000000-0000-0000-0000-000000000001', 'infinity');
 CREATE TABLE nothing (id integer PRIMARY KEY);
+CREATE EXTENSION citext; CREATE EXTENSION hstore;
+CREATE TABLE mail (address citext PRIMARY KEY, v text);
+INSERT INTO mail SELECT chr(97 + n % 26 - 32 * (n % 2)) || (n * 7919 % 1000), repeat('m', n % 40) FROM generate_series(1, 500) n;
+CREATE TABLE member (org integer, address citext, note hstore, PRIMARY KEY (org, address, note));
+INSERT INTO member SELECT n % 7, chr(97 + n % 26 - 32 * (n % 2)) || n, hstore('k', (n % 3)::text) FROM generate_series(1, 500) n;
 CREATE VIEW cheap AS SELECT * FROM item WHERE price < 10;
 ";
 
@@ -70,6 +75,9 @@ DELETE FROM item WHERE id = (SELECT min(id) FROM item);
 UPDATE item SET price = price + 1 WHERE id = 3000;
 INSERT INTO item SELECT max(id) + 1, 'last' FROM item;
 INSERT INTO item SELECT min(id) - 3, 'first' FROM item;
+DELETE FROM mail WHERE address = (SELECT address FROM mail ORDER BY 1 OFFSET 50 LIMIT 1);
+INSERT INTO mail SELECT 'Zz' || count(*) || v, 'last' FROM mail WHERE v = 'last' OR address = 'Zz' GROUP BY v;
+UPDATE mail SET v = v || '+' WHERE address = (SELECT address FROM mail ORDER BY 1 OFFSET 250 LIMIT 1);
 DELETE FROM pair WHERE a = 'm' AND b = (SELECT max(b) FROM pair WHERE a = 'm');
 ";
 

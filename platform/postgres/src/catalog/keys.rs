@@ -6,11 +6,6 @@ use handover_engine::ports::Result;
 use handover_engine::rows::TableName;
 
 use super::{Reader, field};
-use crate::connect::Conn;
-use crate::sql::quote;
-
-/// Operators of equality by table and column (quoted), where they are not the server's own.
-pub type Equalities = BTreeMap<(TableName, String), String>;
 
 /// What identifies a table's rows in the server's log.
 pub struct Identity {
@@ -30,26 +25,6 @@ impl Identity {
         };
         self.full || sorted(&self.columns) == sorted(&key.columns)
     }
-}
-
-/// The operators by which columns of unique indexes are equal, where a type has one of its own.
-pub async fn equalities(conn: &Conn) -> std::result::Result<Equalities, tokio_postgres::Error> {
-    let sql = "SELECT n.nspname, r.relname, a.attname, s.nspname, o.oprname FROM pg_catalog.pg_index i \
-               JOIN pg_catalog.pg_class r ON r.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace \
-               CROSS JOIN LATERAL (SELECT i.indkey[g] AS att, i.indclass[g] AS class \
-               FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) g) k \
-               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.att \
-               JOIN pg_catalog.pg_opclass c ON c.oid = k.class \
-               JOIN pg_catalog.pg_am m ON m.oid = c.opcmethod AND m.amname = 'btree' \
-               JOIN pg_catalog.pg_amop p ON p.amopfamily = c.opcfamily AND p.amoplefttype = c.opcintype \
-               AND p.amoprighttype = c.opcintype AND p.amopstrategy = 3 \
-               JOIN pg_catalog.pg_operator o ON o.oid = p.amopopr JOIN pg_catalog.pg_namespace s ON s.oid = o.oprnamespace \
-               WHERE i.indisunique AND s.nspname <> 'pg_catalog'";
-    let operator = |row: Vec<Option<String>>| {
-        let table = TableName { schema: field(&row, 0), name: field(&row, 1) };
-        ((table, quote(&field(&row, 2))), format!("OPERATOR({}.{})", quote(&field(&row, 3)), field(&row, 4)))
-    };
-    Ok(conn.rows(sql).await?.into_iter().map(operator).collect())
 }
 
 /// A table's column.
@@ -79,6 +54,9 @@ pub struct Candidate {
     pub columns: Vec<i32>,
     /// Collations of its columns and their versions, as `name version`; empty where byte order or none.
     collations: Vec<String>,
+    /// The operators that order its columns, where they are not the server's own: `<`, `<=`, `=`, `>=` and `>` of the type, as
+    /// statements name them, with tabs between.
+    operators: Vec<String>,
 }
 
 impl Candidate {
@@ -107,7 +85,11 @@ impl Reader<'_> {
              WHEN k.coll NOT IN (0, 100) AND co.collcollate IS DISTINCT FROM 'C' AND co.collcollate IS DISTINCT FROM 'POSIX' \
              THEN co.collname || ' ' || coalesce(pg_catalog.pg_collation_actual_version(co.oid), '') END, \
              o.opcdefault AND k.coll = a.attcollation AND a.attnotnull \
-             AND k.option & 1 = i.indoption[0] & 1 AND t.typname !~ '^reg' AND coalesce(bt.typname, '') !~ '^reg' \
+             AND k.option & 1 = i.indoption[0] & 1 AND t.typname !~ '^reg' AND coalesce(bt.typname, '') !~ '^reg', \
+             (SELECT pg_catalog.string_agg('OPERATOR(' || pg_catalog.quote_ident(s.nspname) || '.' || p.oprname || ')', E'\\t' \
+             ORDER BY a.amopstrategy) FROM pg_catalog.pg_amop a JOIN pg_catalog.pg_operator p ON p.oid = a.amopopr \
+             JOIN pg_catalog.pg_namespace s ON s.oid = p.oprnamespace WHERE a.amopfamily = o.opcfamily \
+             AND a.amoplefttype = o.opcintype AND a.amoprighttype = o.opcintype AND s.nspname <> 'pg_catalog') \
              FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
              JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'btree' \
              JOIN pg_catalog.pg_class r ON r.oid = i.indrelid AND r.relkind = 'r' \
@@ -132,9 +114,14 @@ impl Reader<'_> {
                     *all &= usable;
                     candidate.columns.push(number);
                     candidate.collations.push(field(&row, 3));
+                    candidate.operators.push(field(&row, 5));
                 }
                 None => {
-                    let first = Candidate { columns: vec![number], collations: vec![field(&row, 3)] };
+                    let first = Candidate {
+                        columns: vec![number],
+                        collations: vec![field(&row, 3)],
+                        operators: vec![field(&row, 5)],
+                    };
                     found.push((table, index, usable, first));
                 }
             }
@@ -181,8 +168,11 @@ impl Reader<'_> {
         .await
     }
 
-    /// Notes, for the target, that a key's order depends on a collation, or that it is byte order instead.
+    /// Notes, for the target, that a key's order depends on a collation, that it is byte order instead, and by which operators.
     pub fn note_order(&self, table: &TableName, key: &Candidate, state: &mut BTreeMap<String, String>) {
+        if key.operators.iter().any(|own| !own.is_empty()) {
+            state.insert(format!("key_operators/{table}"), key.operators.join("\n"));
+        }
         let collated = key.collations.iter().enumerate().filter(|(_, collation)| !collation.is_empty());
         let mut bytewise = Vec::new();
         for (at, collation) in collated {

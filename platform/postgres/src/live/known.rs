@@ -7,7 +7,6 @@ use handover_engine::ports::Result;
 use handover_engine::rows::{Schema, TableKey, TableName, TableSpec};
 
 use super::At;
-use crate::catalog::{Equalities, equalities};
 use crate::connect::Conn;
 use crate::sql::quote;
 
@@ -19,8 +18,6 @@ const COLUMN_LISTS: u32 = 150_000;
 pub struct Known {
     /// Their shapes; no statements.
     pub schema: Schema,
-    /// Operators that find their keys.
-    pub equalities: Equalities,
     /// Those whose changes are told, by their numbers in the catalog.
     pub followed: BTreeMap<u32, Arc<Followed>>,
 }
@@ -53,7 +50,6 @@ impl Known {
     pub async fn load(at: &At, conn: &Conn) -> Result<Self> {
         let (schema, numbers) = at.reader(conn).tables_only().await?;
         let failed = |e| at.failed("its catalog cannot be read", &e);
-        let equalities = equalities(conn).await.map_err(failed)?;
         let version = conn.text("SHOW server_version_num").await.map_err(failed)?;
         let lists =
             version.and_then(|text| text.parse().ok()).is_some_and(|number: u32| number >= COLUMN_LISTS);
@@ -66,7 +62,7 @@ impl Known {
                 followed.insert(number, Arc::new(table));
             }
         }
-        Ok(Self { schema, equalities, followed })
+        Ok(Self { schema, followed })
     }
 }
 

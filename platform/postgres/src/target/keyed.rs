@@ -1,7 +1,5 @@
 //! Writing rows by their keys: the keys' rows go, and those that were found come, in one transaction.
 
-use std::sync::Arc;
-
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::rows::KeyedRows;
@@ -10,7 +8,6 @@ use tokio_postgres::error::SqlState;
 
 use super::PostgresTarget;
 use super::load::copy;
-use crate::catalog::{Equalities, equalities};
 use crate::connect::Conn;
 use crate::error::failed;
 use crate::shape::{BadShape, Shape};
@@ -38,7 +35,6 @@ impl PostgresTarget {
         let table = |at: usize| rows.get(at).map(|rows| &rows.chunk.header.table);
         let bad = |at: usize, e: BadShape| Failure::permanent(self.item(table(at)), e.to_string());
         let conn = self.rows_conn(&settings, &schema).await?;
-        let equalities = self.equalities(&conn).await?;
         let mut parts = Vec::with_capacity(rows.len());
         for (at, rows) in rows.iter().enumerate() {
             let name = &rows.chunk.header.table;
@@ -46,7 +42,7 @@ impl PostgresTarget {
             if shape.hidden {
                 return Err(bad(at, BadShape::Key));
             }
-            parts.push(Part { rows, shape: shape.with_equalities(name, &equalities) });
+            parts.push(Part { rows, shape });
         }
         apply(&conn, &parts).await.map_err(|refused| match refused {
             Refused::Server(at, error) => {
@@ -56,17 +52,6 @@ impl PostgresTarget {
         })?;
         self.keep(conn);
         Ok(())
-    }
-
-    /// Operators that find keys, asked for once.
-    async fn equalities(&self, conn: &Conn) -> Result<Arc<Equalities>> {
-        if let Some(known) = self.lock().equalities.clone() {
-            return Ok(known);
-        }
-        let found = equalities(conn).await;
-        let found = Arc::new(found.map_err(|e| failed(self.item(None), "its catalog cannot be read", &e))?);
-        self.lock().equalities = Some(found.clone());
-        Ok(found)
     }
 }
 

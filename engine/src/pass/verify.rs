@@ -27,6 +27,9 @@ struct Verifier {
     found: Mutex<Found>,
 }
 
+/// Things that a note names.
+const SHOWN: usize = 5;
+
 /// The differences of one verification: all are counted, the first are named.
 #[derive(Default)]
 struct Found {
@@ -44,9 +47,12 @@ pub async fn database(
     let verifier = Verifier::new(work, dataset);
     let Verifier { work, dataset, .. } = &verifier;
     let held = work.holdings.schema(&work.migration, dataset).await?;
-    if is_finished && held.as_ref().map(Schema::structure) != Some(target.reread_schema().await?.structure())
-    {
-        verifier.differs("schema".to_owned(), "it is not the source's");
+    if let Some(held) = held.as_ref().filter(|_| is_finished) {
+        let here = target.reread_schema().await?;
+        for (object, what) in held.differences(&here) {
+            verifier.differs(object, what);
+        }
+        tell_left_out(work, dataset, held, &here).await?;
     }
     let mut read = crate::journal::Sums::default();
     for table in held.iter().flat_map(|held| &held.tables) {
@@ -60,13 +66,34 @@ pub async fn database(
 
 /// Compares the schema of a published database with the source's, and tells of a difference.
 pub async fn schema(work: &Work, dataset: &DatasetName, target: &dyn DatabaseTarget) -> Result<()> {
-    let held = work.holdings.schema(&work.migration, dataset).await?;
-    if held.as_ref().map(Schema::structure) == Some(target.reread_schema().await?.structure()) {
+    let Some(held) = work.holdings.schema(&work.migration, dataset).await? else { return Ok(()) };
+    let here = target.reread_schema().await?;
+    let told: Vec<String> =
+        held.differences(&here).into_iter().map(|(object, what)| format!("{object}: {what}")).collect();
+    if !told.is_empty() {
+        let text = format!("the target's schema is not the source's: {}", some(&told));
+        work.desk.send(Message::Note { item: dataset.to_string(), text }).await?;
+    }
+    tell_left_out(work, dataset, &held, &here).await
+}
+
+/// Notes owners, definers and grants that did not come along.
+async fn tell_left_out(work: &Work, dataset: &DatasetName, held: &Schema, here: &Schema) -> Result<()> {
+    let lost = held.left_out(here);
+    if lost.is_empty() {
         return Ok(());
     }
-    let text =
-        "the target's schema is not the source's: compare the two with the engine's dump tool".to_owned();
+    let text = format!("owners, definers or grants are not the source's: {}", some(&lost));
     work.desk.send(Message::Note { item: dataset.to_string(), text }).await
+}
+
+/// The first of a list, and how many more there are.
+fn some(things: &[String]) -> String {
+    let shown = things.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match things.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
 }
 
 /// Reads a tree again, and looks that there is nothing else; the number of differences. Looks at everything's properties, and reads the

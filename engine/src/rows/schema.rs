@@ -1,6 +1,6 @@
 //! A database's schema as it travels: what to run before the load, the tables, what to run after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,79 @@ impl Schema {
         }
         // Sizes aside, a schema is plain data: strings, numbers and lists, which always serialize.
         Digest::of(&serde_json::to_vec(&bare).unwrap_or_default())
+    }
+
+    /// What differs in a schema that is to be this one: each object, and how. Empty where [`Self::structure`] is the same.
+    pub fn differences(&self, here: &Self) -> Vec<(String, &'static str)> {
+        if self.structure() == here.structure() {
+            return Vec::new();
+        }
+        let (wanted, found) = (self.objects(), here.objects());
+        let mut out = Vec::new();
+        for (object @ (kind, name), statements) in &wanted {
+            match found.get(object) {
+                None => out.push((format!("{kind} {name}"), "it is missing")),
+                Some(other) if other != statements => {
+                    out.push((format!("{kind} {name}"), "it is not made as at the source"));
+                }
+                Some(_) => {}
+            }
+        }
+        let extra = found.keys().filter(|object| !wanted.contains_key(*object));
+        out.extend(extra.map(|(kind, name)| (format!("{kind} {name}"), "it is not in the source")));
+        let names = self.settings.keys().chain(here.settings.keys()).collect::<BTreeSet<_>>();
+        let unlike = names.into_iter().filter(|name| self.settings.get(*name) != here.settings.get(*name));
+        out.extend(unlike.map(|name| (format!("setting {name} of the database"), "it is not the source's")));
+        if out.is_empty() {
+            out.push(("schema".to_owned(), "its tables or the order of its statements are not the source's"));
+        }
+        out
+    }
+
+    /// What it is made of: the statements of each object, by kind and name. Some have several, functions of one name among
+    /// them.
+    fn objects(&self) -> BTreeMap<(&str, &str), Vec<&str>> {
+        let mut out = BTreeMap::<_, Vec<&str>>::new();
+        for ddl in self.before_load.iter().chain(&self.after_load) {
+            out.entry((ddl.kind.as_str(), ddl.name.as_str())).or_default().push(&ddl.sql);
+        }
+        out.values_mut().for_each(|statements| statements.sort_unstable());
+        out
+    }
+
+    /// Whether a key of the state tells whose something is, who may use it, or as whom it runs.
+    pub fn is_ownership(key: &str) -> bool {
+        ["owner/", "grant/", "definer/", "large_object/", "large_object_grant/", "database/owner"]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+    }
+
+    /// The part of the state that tells whose objects are and who may use them.
+    pub fn ownership(&self) -> BTreeMap<String, String> {
+        let own = self.state.iter().filter(|(key, _)| Self::is_ownership(key));
+        own.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// What belongs to others in a schema that is to be this one, runs as others, or may not be used by those who might at
+    /// the source. Targets leave out what roles and accounts do not exist there for, so these are no [`Self::differences`].
+    pub fn left_out(&self, here: &Self) -> Vec<String> {
+        // Grants have no names: their numbers depend on what else there is.
+        let unnumbered = |schema: &Self| -> BTreeSet<(String, String)> {
+            let bare = |(key, value): (String, String)| match key.split_once('/') {
+                Some(("grant", _)) => ("grant".to_owned(), value),
+                _ => (key, value),
+            };
+            schema.ownership().into_iter().map(bare).collect()
+        };
+        let name = |(key, value): &(String, String)| match key.split_once('/') {
+            Some(("definer", object)) => format!("{} does not run as {value}", object.replacen('/', " ", 1)),
+            Some(("owner", object)) => format!("{object} is not {value}'s"),
+            Some(("database", _)) => format!("the database is not {value}'s"),
+            Some(("large_object", numbers)) => format!("large objects {numbers} are not {value}'s"),
+            Some((_, numbers)) => format!("large objects {numbers} lack {value}"),
+            None => value.trim_end_matches(';').to_owned(),
+        };
+        unnumbered(self).difference(&unnumbered(here)).map(name).collect()
     }
 
     /// The table called `name`.
@@ -106,4 +179,73 @@ pub enum TableKey {
     Hidden(String),
     /// By nothing: read in one sweep of one snapshot; keys are positions in that sweep.
     Position,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(ddl: &[(&str, &str, &str)], state: &[(&str, &str)]) -> Schema {
+        let ddl = ddl.iter().map(|(kind, name, sql)| Ddl {
+            kind: (*kind).to_owned(),
+            name: (*name).to_owned(),
+            sql: (*sql).to_owned(),
+        });
+        Schema {
+            engine: "postgres".to_owned(),
+            version: String::new(),
+            settings: BTreeMap::new(),
+            before_load: ddl.collect(),
+            after_load: Vec::new(),
+            state: state.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            tables: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn differences_name_their_objects() {
+        let source = schema(
+            &[("table", "a", "1"), ("function", "f", "2"), ("function", "f", "3"), ("view", "v", "4")],
+            &[],
+        );
+        assert_eq!(source.differences(&source), []);
+        let here = schema(&[("table", "a", "1"), ("function", "f", "2"), ("index", "i", "5")], &[]);
+        assert_eq!(
+            source.differences(&here),
+            [
+                ("function f".to_owned(), "it is not made as at the source"),
+                ("view v".to_owned(), "it is missing"),
+                ("index i".to_owned(), "it is not in the source"),
+            ]
+        );
+        let mut other = source.clone();
+        other.before_load.reverse();
+        assert_eq!(source.differences(&other).len(), 1);
+        other = source.clone();
+        other.settings.insert("encoding".to_owned(), "UTF8".to_owned());
+        assert_eq!(source.differences(&other)[0].0, "setting encoding of the database");
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_whatever_its_number() {
+        let source = schema(
+            &[],
+            &[
+                ("owner/TABLE a", "shop"),
+                ("grant/000001", "GRANT SELECT ON a TO b;"),
+                ("grant/000002", "GRANT SELECT ON a TO c;"),
+                ("definer/view/v", "`x`@`y`"),
+                ("sequence/s", "1 t"),
+            ],
+        );
+        let here = schema(
+            &[],
+            &[("owner/TABLE a", "mover"), ("grant/000000", "GRANT SELECT ON a TO c;"), ("sequence/s", "9 t")],
+        );
+        assert_eq!(source.left_out(&source), Vec::<String>::new());
+        assert_eq!(
+            source.left_out(&here),
+            ["view v does not run as `x`@`y`", "GRANT SELECT ON a TO b", "TABLE a is not shop's"]
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 mod columns;
 pub mod create;
+pub mod foreign;
 mod objects;
 pub mod references;
 mod trigger;

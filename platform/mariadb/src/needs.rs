@@ -8,6 +8,7 @@ use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
 use handover_engine::rows::Schema;
 
+use crate::catalog::foreign;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 use crate::sql;
@@ -50,6 +51,16 @@ pub async fn needs(session: &mut Session, settings: &Settings, schema: &Schema) 
             out.push(need(format!("{kind} {name}"), what, hint));
         }
     }
+    for view in schema.after_load.iter().filter(|ddl| ddl.kind == "view") {
+        for other in foreign::databases(&view.sql) {
+            let what = format!(
+                "the view {} reads the database {other}, which the target's server does not have",
+                view.name
+            );
+            let hint = "move that database first, or drop the view at the source";
+            out.push(need(format!("database {other}"), what, hint));
+        }
+    }
     let has_capitals = |name: &&str| name.chars().any(char::is_uppercase);
     if let Some(name) = schema.tables.iter().map(|table| table.name.name.as_str()).find(has_capitals) {
         let what = format!(
@@ -80,6 +91,7 @@ pub async fn offers(dataset: &DatasetName, settings: &Settings) -> Result<BTreeS
         out.insert(ACCOUNTS.to_owned());
     }
     for query in [
+        "SELECT CONCAT('database ', schema_name) FROM information_schema.schemata",
         "SELECT CONCAT('storage engine ', engine) FROM information_schema.engines WHERE support IN ('YES', 'DEFAULT')",
         // Collations of every character set are told without it.
         "SELECT CONCAT('collation ', full_collation_name) FROM information_schema.collation_character_set_applicability",

@@ -57,9 +57,22 @@ pub struct Session {
     marked: bool,
 }
 
+/// `ER_UNKNOWN_SYSTEM_VARIABLE`.
+const UNKNOWN_VARIABLE: u16 = 1193;
+
 /// What an error is told about: the dataset, and a table of it.
 fn item(dataset: &DatasetName, settings: &Settings) -> String {
     format!("{dataset}, {} at {}", settings.database, settings.server())
+}
+
+fn is_unknown_variable(error: &mysql_async::Error) -> bool {
+    matches!(error, mysql_async::Error::Server(error) if error.code == UNKNOWN_VARIABLE)
+}
+
+fn not_mariadb(item: &str, version: &str, comment: &str) -> Failure {
+    let what = format!("the server is not MariaDB but {comment}, version {version}, which is not supported");
+    Failure::operator(item, what)
+        .hint("load it into a MariaDB server with mysqldump, or name a MariaDB server in `url`")
 }
 
 fn options(dataset: &DatasetName, settings: &Settings) -> Result<OptsBuilder> {
@@ -98,6 +111,7 @@ impl Session {
         let options = options(dataset, settings)?;
         let conn = Conn::new(options).await.map_err(|e| failed(&item, "cannot be connected to", e))?;
         let mut session = Self { conn, item, marked: false };
+        session.refuse_others().await?;
         session.reset(role).await?;
         // Not every server has these; none of them changes what is read.
         for limit in [
@@ -115,6 +129,17 @@ impl Session {
             session.set_up_loader(settings).await?;
         }
         Ok(session)
+    }
+
+    /// Refuses servers of MySQL, which speak the same protocol: they share statements with MariaDB, but neither its catalog
+    /// nor its log. Whatever version they say they are, they have no replication domains.
+    async fn refuse_others(&mut self) -> Result<()> {
+        let told = self.conn.query_drop("SELECT @@gtid_domain_id").await;
+        if !told.is_err_and(|error| is_unknown_variable(&error)) {
+            return Ok(());
+        }
+        let told = self.record("cannot be told apart", "SELECT VERSION(), @@version_comment").await?;
+        Err(not_mariadb(&self.item, &told.text(0), &told.text(1)))
     }
 
     /// Sets what changes how values look, and what an object's own session may have changed.
@@ -337,6 +362,20 @@ pub fn record(row: Row) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mysql_is_told_by_what_it_does_not_know() {
+        let server = |code| {
+            mysql_async::Error::Server(mysql_async::ServerError {
+                code,
+                message: "Unknown system variable 'gtid_domain_id'".to_owned(),
+                state: "HY000".to_owned(),
+            })
+        };
+        assert!(is_unknown_variable(&server(1193)) && !is_unknown_variable(&server(1045)));
+        let told = not_mariadb("shop, app at db", "8.0.36", "MySQL Community Server - GPL").to_string();
+        assert!(told.contains("not MariaDB but MySQL Community Server - GPL, version 8.0.36"), "{told}");
+    }
 
     #[test]
     fn pieces_know_only_what_load_data_knows() {

@@ -232,6 +232,49 @@ async fn what_needs_an_excluded_table_is_left_out_and_told() {
 }
 
 #[tokio::test]
+async fn views_that_read_another_database() {
+    let server = Server::shared();
+    let other = server.database("elsewhere", "CREATE TABLE u (id INT PRIMARY KEY); INSERT INTO u VALUES (1)");
+    let from = server.database(
+        "across",
+        &format!(
+            "CREATE TABLE a (id INT PRIMARY KEY); CREATE TABLE b (id INT PRIMARY KEY); INSERT INTO a VALUES (1), (2);
+             CREATE VIEW both_of AS SELECT a.id, u.id AS u, '`across`.`a`' AS s FROM a JOIN {other}.u ON u.id = a.id;
+             CREATE VIEW lacks AS SELECT u.id FROM b JOIN {other}.u ON u.id = b.id;
+             CREATE VIEW above AS SELECT v.id FROM both_of v JOIN {other}.u ON u.id = v.id;"
+        ),
+    );
+    let to = server.fresh("across_to");
+    let source = MariaDatabase::new("db".parse().unwrap(), server.settings(&from), vec!["b".to_owned()]);
+    let facts = source.facts().await.unwrap();
+    let notes = facts.notes.join("\n");
+    assert!(notes.contains("view lacks is left out: it reads the excluded table b"), "{notes}");
+    let need = format!("database {other}");
+    assert!(facts.needs.iter().any(|known| known.thing == need), "{:?}", facts.needs);
+    let view = source.snapshot().await.unwrap();
+    let target = MariaTarget::new(
+        "db".parse().unwrap(),
+        server.settings(&to),
+        &"across".parse::<MigrationId>().unwrap(),
+    );
+    assert!(
+        handover_mariadb::offers(&"db".parse().unwrap(), &server.settings(&to))
+            .await
+            .unwrap()
+            .contains(&need)
+    );
+    target.prepare(view.schema()).await.unwrap();
+    let chunk = view.read(&view.schema().tables[0].name, &KeyRange::default(), u64::MAX).await.unwrap();
+    target.apply(&[chunk]).await.unwrap();
+    target.finish(view.schema()).await.unwrap();
+    assert_eq!(target.reread_schema().await.unwrap().differences(view.schema()), []);
+    target.publish().await.unwrap();
+    server.sql(&from, "DROP TABLE a");
+    assert_eq!(server.sql(&to, "SELECT id, u FROM both_of"), "1\t1\n");
+    assert_eq!(server.sql(&to, "SELECT * FROM above"), "1\n");
+}
+
+#[tokio::test]
 async fn the_history_of_versioned_tables_is_told_to_stay() {
     let server = Server::shared();
     let from = server.database(

@@ -76,7 +76,9 @@ pub fn needs(item: &str, schema: &Schema, owners: bool) -> Vec<Need> {
         ));
     }
     if owners {
-        let owns = |key: &str| key.starts_with("owner/") || key == "database/owner";
+        let owns = |key: &str| {
+            key.starts_with("owner/") || key.starts_with("large_object/") || key == "database/owner"
+        };
         let roles = schema.state.iter().filter(|(key, _)| owns(key)).map(|(_, role)| role);
         for role in roles.collect::<BTreeSet<_>>() {
             out.push(need(

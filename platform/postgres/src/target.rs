@@ -4,6 +4,7 @@ mod build;
 mod clear;
 mod finish;
 mod keyed;
+mod large;
 mod load;
 mod place;
 mod second;
@@ -316,6 +317,11 @@ impl DatabaseTarget for PostgresTarget {
         let conn = self.conn(&settings).await?;
         let mut schema = self.reader(&conn, &settings).schema(None).await?;
         self.place.reread_accounts(&intended, &mut schema).await?;
+        if !settings.owners {
+            // Everything is to belong to the role of the URL.
+            schema.state.retain(|key, _| !Schema::is_ownership(key));
+            schema.state.extend(intended.ownership());
+        }
         Ok(schema)
     }
 

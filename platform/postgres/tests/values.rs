@@ -138,6 +138,9 @@ async fn large_objects_and_odd_tables() {
     server.sql(
         &source,
         "SELECT lo_from_bytea(4711, decode(repeat('00ff', 5000), 'hex')); SELECT lo_create(4712); \
+         SELECT lo_create(n) FROM generate_series(10001, 13000) n; CREATE ROLE \"lo's\"; CREATE ROLE lo_reader; \
+         ALTER LARGE OBJECT 4712 OWNER TO \"lo's\"; ALTER LARGE OBJECT 10002 OWNER TO \"lo's\"; \
+         GRANT SELECT ON LARGE OBJECT 4712 TO lo_reader WITH GRANT OPTION; GRANT UPDATE ON LARGE OBJECT 10002 TO PUBLIC; \
          CREATE TABLE empty_of_columns (); INSERT INTO empty_of_columns DEFAULT VALUES; INSERT INTO empty_of_columns DEFAULT VALUES; \
          CREATE TABLE always (id integer GENERATED ALWAYS AS IDENTITY, v text); INSERT INTO always (v) SELECT 'x' FROM generate_series(1, 9); \
          CREATE TABLE dropped (a integer, b integer, c text); ALTER TABLE dropped DROP COLUMN b; INSERT INTO dropped VALUES (1, 'c'); \
@@ -148,6 +151,8 @@ async fn large_objects_and_odd_tables() {
     let sizes = "SELECT oid, length(lo_get(oid)), md5(lo_get(oid)) FROM pg_largeobject_metadata ORDER BY 1";
     assert_eq!(server.sql(&source, sizes), server.sql(&target, sizes));
     assert!(server.sql(&target, sizes).contains("4712|0"));
+    let owners = "SELECT oid, lomowner, lomacl FROM pg_largeobject_metadata ORDER BY 1";
+    assert_eq!(server.sql(&source, owners), server.sql(&target, owners));
 }
 
 #[tokio::test]

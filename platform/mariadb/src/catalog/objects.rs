@@ -5,7 +5,7 @@ use handover_engine::ports::Result;
 use handover_engine::rows::Ddl;
 
 use super::create::without_definer;
-use super::{Catalog, OWN, WHAT, trigger};
+use super::{Catalog, OWN, WHAT, foreign, trigger};
 use crate::session::{Record, Session};
 use crate::sql::{self, quote};
 
@@ -161,7 +161,7 @@ async fn read_all(
         add(session, catalog, &row.text(1).to_ascii_lowercase(), &row.text(0), &at).await?;
         check_shown(session, catalog, &row.text(2))?;
     }
-    views(session, &here, exclude, catalog).await?;
+    views(session, database, exclude, catalog).await?;
     let query = format!(
         "SELECT trigger_name, event_object_table FROM information_schema.triggers WHERE trigger_schema = {here} \
          ORDER BY event_object_table, event_manipulation, action_timing, action_order"
@@ -214,15 +214,23 @@ fn reads(statement: &str, name: &str) -> bool {
 }
 
 /// Views, each behind those that it names.
-async fn views(session: &mut Session, here: &str, exclude: &[String], catalog: &mut Catalog) -> Result<()> {
+async fn views(
+    session: &mut Session,
+    database: &str,
+    exclude: &[String],
+    catalog: &mut Catalog,
+) -> Result<()> {
     let query = format!(
-        "SELECT table_name FROM information_schema.views WHERE table_schema = {here} ORDER BY table_name"
+        "SELECT table_name FROM information_schema.views WHERE table_schema = {} ORDER BY table_name",
+        sql::text(database)
     );
     let names: Vec<String> = names(session, &query).await?.iter().map(|row| row.text(0)).collect();
     let from = catalog.schema.after_load.len();
     for name in &names {
         let at = Columns { statement: 1, sql_mode: None, charset: 2, time_zone: None };
-        add(session, catalog, "view", name, &at).await?;
+        let (mut late, definer) = show(session, "view", name, &at).await?;
+        late.statement = foreign::without(&late.statement, database);
+        push(catalog, "view", name, &late, definer);
     }
     let read = catalog.schema.after_load.split_off(from);
     let mut waiting = without_excluded(read, exclude, catalog);

@@ -65,6 +65,7 @@ impl Reader<'_> {
                 state.insert(format!("owner/{what}"), entry.owner.clone());
             }
         }
+        self.large_object_state(state).await?;
         let sql = "SELECT pg_catalog.pg_get_userbyid(datdba), pg_catalog.shobj_description(oid, 'pg_database') \
                    FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
         for row in self.rows(sql).await? {
@@ -72,6 +73,30 @@ impl Reader<'_> {
             if let Some(Some(comment)) = row.get(1) {
                 state.insert("database/comment".to_owned(), comment.clone());
             }
+        }
+        Ok(())
+    }
+
+    /// Whose large objects are, and who else may use them: for each run of numbers between which nobody else's lie. A value
+    /// is a role, or a privilege, whether it may be passed on, and a role (none for everybody).
+    async fn large_object_state(&self, state: &mut BTreeMap<String, String>) -> Result<()> {
+        let runs = "SELECT min(oid) AS first, max(oid) AS last, lomowner, lomacl FROM \
+                    (SELECT *, row_number() OVER (ORDER BY oid) \
+                    - row_number() OVER (PARTITION BY lomowner, lomacl::pg_catalog.text ORDER BY oid) AS run \
+                    FROM pg_catalog.pg_largeobject_metadata) m GROUP BY lomowner, lomacl, run";
+        let sql = format!("SELECT first, last, pg_catalog.pg_get_userbyid(lomowner) FROM ({runs}) r");
+        for row in self.rows(&sql).await? {
+            state.insert(format!("large_object/{}-{}", field(&row, 0), field(&row, 1)), field(&row, 2));
+        }
+        let sql = format!(
+            "SELECT first, last, a.privilege_type, a.is_grantable, \
+             CASE WHEN a.grantee <> 0 THEN pg_catalog.pg_get_userbyid(a.grantee) ELSE '' END \
+             FROM ({runs}) r CROSS JOIN LATERAL pg_catalog.aclexplode(lomacl) a WHERE a.grantee <> lomowner"
+        );
+        for (at, row) in self.rows(&sql).await?.iter().enumerate() {
+            let (key, place) = (format!("{}-{}", field(row, 0), field(row, 1)), format!("{at:06}"));
+            let value = format!("{} {} {}", field(row, 2), field(row, 3), field(row, 4));
+            state.insert(format!("large_object_grant/{key}/{place}"), value);
         }
         Ok(())
     }

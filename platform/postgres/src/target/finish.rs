@@ -30,6 +30,7 @@ pub async fn state(
     }
     if settings.owners {
         owners(item, conn, schema).await?;
+        super::large::owners(item, conn, schema).await?;
     }
     if analyze {
         run(item, conn, "ANALYZE", "statistics cannot be made").await?;
@@ -37,7 +38,11 @@ pub async fn state(
     Ok(())
 }
 
-fn with_prefix<'a>(schema: &'a Schema, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+/// What the schema's state holds under names with this prefix, without it.
+pub(super) fn with_prefix<'a>(
+    schema: &'a Schema,
+    prefix: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
     schema.state.iter().filter_map(move |(key, value)| Some((key.strip_prefix(prefix)?, value.as_str())))
 }
 

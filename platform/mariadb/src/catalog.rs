@@ -26,6 +26,8 @@ use crate::sql::{self, quote};
 /// Tables and triggers whose names begin so are the adapter's own.
 pub const OWN: &str = "__handover_";
 const WHAT: &str = "the schema cannot be read";
+/// Engines whose tables show rows of other tables, files or servers: copied, they would be there twice, or be written elsewhere.
+const WITHOUT_ROWS: [&str; 6] = ["MRG_MyISAM", "FEDERATED", "CONNECT", "SPIDER", "SPHINX", "OQGRAPH"];
 
 /// A table beyond its specification.
 #[derive(Debug, Clone)]
@@ -244,6 +246,13 @@ impl Reading {
     }
 
     async fn table(&mut self, session: &mut Session, database: &str, table: Listed) -> Result<()> {
+        if WITHOUT_ROWS.iter().any(|engine| table.engine.eq_ignore_ascii_case(engine)) {
+            let item = format!("{}, table {}", session.item(), table.name);
+            let what = format!("its storage engine, {}, shows rows that are kept elsewhere", table.engine);
+            return Err(
+                Failure::operator(item, what).hint("name it in `exclude`, and make it at the target by hand")
+            );
+        }
         let statement =
             session.record(WHAT, &format!("SHOW CREATE TABLE {}", quote(&table.name))).await?.text(1);
         let statement =

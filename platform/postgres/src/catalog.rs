@@ -83,6 +83,7 @@ impl Reader<'_> {
         let entries: Vec<Entry> =
             entries.into_iter().filter(|entry| !leads_there(entry) && !is_ours(entry)).collect();
         let kept: Vec<&Listed> = listed.iter().filter(|t| !excluded.contains(&t.name)).collect();
+        self.refuse_hashed_enums(&kept).await?;
         let (tables, mut state) = self.specs(&kept).await?;
         self.add_state(&entries, &mut state).await?;
         Ok(Schema {
@@ -94,6 +95,26 @@ impl Reader<'_> {
             state,
             tables,
         })
+    }
+
+    /// Refuses partitions by hash of an enum, whose members' hashes are others on every server: each row would have to find
+    /// its partition anew, and none would be found where it was.
+    async fn refuse_hashed_enums(&self, tables: &[&Listed]) -> Result<()> {
+        let sql = "SELECT r.relid::pg_catalog.oid, n.nspname || '.' || c.relname FROM pg_catalog.pg_partitioned_table p \
+                   JOIN pg_catalog.pg_class c ON c.oid = p.partrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+                   CROSS JOIN LATERAL pg_catalog.pg_partition_tree(p.partrelid) r WHERE p.partstrat = 'h' AND r.isleaf \
+                   AND EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+                   LEFT JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype WHERE a.attrelid = p.partrelid \
+                   AND a.attnum = ANY (p.partattrs::pg_catalog.int2[]) AND 'e' IN (t.typtype, b.typtype))";
+        let found = self.rows(sql).await?;
+        let Some(row) = found.iter().find(|row| tables.iter().any(|table| table.oid == field(row, 0))) else {
+            return Ok(());
+        };
+        let item = format!("{}, {}, table {}", self.dataset, self.settings.location(), field(row, 1));
+        let what =
+            "it is partitioned by the hash of an enum, and a member's hash is another one on every server";
+        Err(Failure::operator(item, what)
+            .hint("partition it by LIST or by the member's text, or name its partitions in `exclude`"))
     }
 
     /// The tables that move, with their numbers in the catalog, and what reading them takes: no statements.

@@ -3,6 +3,7 @@
 mod support;
 
 use handover_engine::ports::{Database, DatabaseTarget};
+use handover_postgres::PostgresDatabase;
 use support::{Server, all_chunks, migrate, source, target};
 
 const OBJECTS: &str = r#"
@@ -123,11 +124,7 @@ async fn excluded_tables_stay_behind() {
     server.sql(&from, "CREATE TABLE keep (id integer PRIMARY KEY); CREATE SCHEMA \"a.b\"; CREATE TABLE \"a.b\".\"log*\" (id integer PRIMARY KEY);
         CREATE TABLE refers (id integer REFERENCES \"a.b\".\"log*\"); INSERT INTO \"a.b\".\"log*\" VALUES (1); INSERT INTO refers VALUES (1)");
     let database = |exclude: &str| {
-        handover_postgres::PostgresDatabase::new(
-            "shop".parse().unwrap(),
-            &server.settings(&from),
-            vec![exclude.to_owned()],
-        )
+        PostgresDatabase::new("shop".parse().unwrap(), &server.settings(&from), vec![exclude.to_owned()])
     };
     let view = database("a.b.log*").snapshot().await.unwrap();
     let names: Vec<String> = view.schema().tables.iter().map(|t| t.name.to_string()).collect();
@@ -161,4 +158,21 @@ async fn a_database_without_public_and_with_icu() {
     let (view, made) = migrate(&server, &from, &copy).await;
     assert_eq!(made.reread_schema().await.unwrap().settings, view.schema().settings);
     assert!(server.sorted_dump(&from) == server.sorted_dump(&copy));
+}
+
+#[tokio::test]
+async fn partitions_by_the_hash_of_an_enum_are_refused_by_name() {
+    let server = Server::shared();
+    let from = server.create("hashed", "");
+    server.sql(
+        &from,
+        "CREATE TYPE mood AS ENUM ('glad', 'sad'); CREATE DOMAIN moods AS mood;
+         CREATE TABLE felt (m moods, v integer) PARTITION BY HASH (v, m);
+         CREATE TABLE felt_0 PARTITION OF felt FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+         CREATE TABLE fine (m mood, v integer) PARTITION BY LIST (m); CREATE TABLE fine_0 PARTITION OF fine DEFAULT",
+    );
+    let source = |exclude| PostgresDatabase::new("shop".parse().unwrap(), &server.settings(&from), exclude);
+    let text = source(Vec::new()).facts().await.unwrap_err().to_string();
+    assert!(text.contains("public.felt") && text.contains("hash of an enum"), "{text}");
+    source(vec!["felt_0".to_owned()]).facts().await.unwrap();
 }

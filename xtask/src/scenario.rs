@@ -22,9 +22,9 @@ pub struct Options {
     /// Database engine
     #[arg(long, default_value = "sqlite")]
     engine: String,
-    /// Number of kills
-    #[arg(long, default_value_t = 50)]
-    kills: u32,
+    /// Number of kills (crash: 50, live-crash: 30)
+    #[arg(long)]
+    kills: Option<u32>,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -76,6 +76,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "live",
         about: "a database is moved while it is written to: writers wait for a moment, nothing differs",
         run: live::run,
+    },
+    Scenario {
+        name: "live-crash",
+        about: "the same under kill -9 of agents and database servers and cuts of the link, in the cut-over too: nothing differs",
+        run: live::crash::run,
     },
     Scenario {
         name: "memory",

@@ -135,19 +135,25 @@ impl Runner {
         let mut cutover = self.cutover;
         if !cutover.committed {
             if cutover.fenced_at.is_none() {
-                cutover.predicted_ms = self.close_in().await?;
+                cutover.predicted_ms = match self.close_in().await {
+                    Ok(predicted) => predicted,
+                    Err(failure) => {
+                        self.work.desk.checkpoint()?;
+                        return self.call_off(&cutover, failure).await;
+                    }
+                };
                 if cutover.predicted_ms > cutover.terms.max_lag_ms + FIXED_MS {
                     let item = format!("migration {}", self.work.migration);
                     let what =
                         format!("the copy is too far behind: {} ms would be needed", cutover.predicted_ms);
-                    return self.call_off(Failure::operator(item, what)).await;
+                    return self.call_off(&cutover, Failure::operator(item, what)).await;
                 }
                 cutover.fenced_at = Some(self.work.clock.now());
                 self.tell(cutover).await?;
             }
             if let Err(failure) = self.behind_the_fence(&mut cutover).await {
                 self.work.desk.checkpoint()?;
-                return self.call_off(failure).await;
+                return self.call_off(&cutover, failure).await;
             }
             cutover.committed = true;
             self.tell(cutover).await?;
@@ -187,9 +193,11 @@ impl Runner {
         }
         // The schema is read once more behind the fence: how long does that take?
         let began = Instant::now();
-        for follower in &followers {
-            follower.try_open().await?;
-        }
+        let open = || {
+            let all: Vec<_> = followers.iter().map(|follower| follower.try_open().boxed()).collect();
+            async move { try_join_all(all).await.map(drop) }.boxed()
+        };
+        self.persist("cutover", || self.work.desk.recorded(), open).await?;
         Ok((took + began.elapsed()).as_millis() as u64 + FIXED_MS)
     }
 
@@ -214,13 +222,16 @@ impl Runner {
     }
 
     /// Lets the source's writers back in, and says why.
-    async fn call_off(&self, why: Failure) -> Result<Trigger> {
-        let followers = self.followers().await?;
-        let unfence = || {
-            let all: Vec<_> = followers.iter().map(|follower| follower.unfence().boxed()).collect();
-            async move { try_join_all(all).await.map(drop) }.boxed()
-        };
-        self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
+    async fn call_off(&self, cutover: &crate::report::Cutover, why: Failure) -> Result<Trigger> {
+        // It is journaled before it is put up.
+        if cutover.fenced_at.is_some() {
+            let followers = self.followers().await?;
+            let unfence = || {
+                let all: Vec<_> = followers.iter().map(|follower| follower.unfence().boxed()).collect();
+                async move { try_join_all(all).await.map(drop) }.boxed()
+            };
+            self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
+        }
         let text = format!("the cut-over was called off, and following goes on: {why}");
         self.work.desk.send(Message::Note { item: "cutover".to_owned(), text }).await?;
         self.close_leases().await;

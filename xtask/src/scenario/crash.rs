@@ -20,6 +20,8 @@ use super::{Options, Outcome};
 use crate::shell::say;
 use crate::workplace::Workplace;
 
+/// Kills, unless the command line says otherwise.
+const KILLS: u32 = 50;
 /// How long a migration may take to settle once it is left alone.
 const SETTLES_WITHIN: Duration = Duration::from_secs(600);
 /// Where servers can be killed, every so many kills is one of theirs.
@@ -48,12 +50,13 @@ pub fn run(options: &Options) -> Result<Outcome> {
     };
     let mut run = Run::new(bed, data, options.seed);
     run.first_pass()?;
-    for kill in 1..=options.kills {
+    let kills = options.kills.unwrap_or(KILLS);
+    for kill in 1..=kills {
         run.wait_for_a_moment()?;
-        run.strike(kill, options.kills)?;
+        run.strike(kill, kills)?;
     }
     run.finish_round()?;
-    run.outcome(options, begun)
+    run.outcome(options, kills, begun)
 }
 
 struct Run {
@@ -170,7 +173,7 @@ impl Run {
         Ok(())
     }
 
-    fn outcome(mut self, options: &Options, begun: Instant) -> Result<Outcome> {
+    fn outcome(mut self, options: &Options, kills: u32, begun: Instant) -> Result<Outcome> {
         let own = self.bed.json(&["report"])?["totals"]["chunks_resent"].as_u64();
         self.bed.target.kill()?;
         self.applied.absorb(self.bed.target.state())?;
@@ -189,7 +192,7 @@ impl Run {
             ok: self.found.found == 0 && again.is_empty() && own == 0,
             figures: json!({
                 "engine": options.engine,
-                "kills": options.kills,
+                "kills": kills,
                 "server_kills": self.server_kills,
                 "rounds": self.rounds.len(),
                 "differences": self.found.found,

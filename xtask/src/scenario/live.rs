@@ -1,5 +1,6 @@
 //! A database is moved while it is written to, and its writers wait no longer than a moment.
 
+pub mod crash;
 mod load;
 
 use std::time::{Duration, Instant};
@@ -100,6 +101,20 @@ impl Data {
                 Dataset::Server { name, source: from.url("app"), target: to.url("app") }
             }
         }
+    }
+
+    fn has_servers(&self) -> bool {
+        matches!(self, Data::Servers { .. })
+    }
+
+    /// Kills the server of one side and starts it again `pause` later; that side's name.
+    fn strike(&mut self, source: bool, pause: Duration) -> Result<&'static str> {
+        let Data::Servers { from, to } = self else { anyhow::bail!("there is no server") };
+        let (server, name) = if source { (from, "the source") } else { (to, "the target") };
+        server.kill()?;
+        poll::pause(pause);
+        server.restart()?;
+        Ok(name)
     }
 
     fn compare(&self) -> Result<Comparison> {

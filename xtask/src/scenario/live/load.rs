@@ -182,6 +182,14 @@ impl Running {
         Ok(text.lines().filter_map(parse).collect())
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(match self {
+            Running::Own(writer) => writer.has_ended(),
+            Running::Tool { child, .. } => child.try_wait()?.is_some(),
+        })
+    }
+
     /// It must end by itself, since nobody may write any more.
     pub fn ended_refused(&mut self) -> Result<()> {
         match self {

@@ -66,6 +66,11 @@ impl Writer {
         Ok(Measured { per_second: times.len() as f64 / time.as_secs_f64(), p99_ms })
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// It must end by itself, since nobody may write any more.
     pub fn ended_refused(&mut self, within: Duration) -> Result<()> {
         let thread = self.thread.take().context("the writer has ended before")?;

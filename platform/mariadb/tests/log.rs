@@ -83,6 +83,21 @@ async fn the_log_goes_on_over_rotations_and_crashes() {
     check(&pair.failure().await, &["1236", "binlog_expire_logs_seconds"]);
 }
 
+/// A log's first event names its file, with a checksum behind the name: of a hundred files some have one that looks like a
+/// part of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_file_of_the_log_is_told_by_its_name() {
+    let server = Arc::new(Server::start(&["--local-infile=1"]));
+    let mut pair = Pair::new(&server, "names", TABLE).await;
+    for file in 0..100 {
+        pair.restart();
+        pair.sql(&format!("UPDATE t SET v = '{file}' WHERE id = {file}; FLUSH BINARY LOGS"));
+        let told = tokio::time::timeout(Duration::from_secs(20), pair.part()).await.unwrap().unwrap();
+        assert_eq!(told.changes.len(), usize::from(file > 0), "{file}");
+    }
+    pair.done().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_followed_is_refused() {
     let server = Server::shared();

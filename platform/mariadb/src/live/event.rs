@@ -223,6 +223,8 @@ impl<'a> Rows<'a> {
 
 /// Largest event that is taken apart: no packet is larger.
 const LARGEST: usize = 1 << 30;
+/// Bytes of a checksum behind an event.
+const CHECKSUM: usize = 4;
 
 /// What a server with log_bin_compress writes: a head with the length, then zlib's format.
 fn inflate(data: &[u8]) -> Option<Vec<u8>> {
@@ -241,15 +243,17 @@ fn inflate(data: &[u8]) -> Option<Vec<u8>> {
     (out.len() == length).then_some(out)
 }
 
-/// The file that a ROTATE event leads to, and where in it.
-pub fn rotated(data: &[u8]) -> Option<(u64, String)> {
+/// The file that a ROTATE event leads to, and where in it. A stream's first comes before it is known that events end with
+/// checksums: there `checksum` tells.
+pub fn rotated(data: &[u8], checksum: bool) -> Option<(u64, String)> {
     let mut bytes = Bytes(data);
     let offset = bytes.number(8)?;
-    // A checksum may stand behind it: the name ends with its number.
-    let dot = bytes.0.iter().rposition(|byte| *byte == b'.')?;
-    let digits = bytes.0[dot + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let name = bytes.take(dot + 1 + digits)?;
-    Some((offset, String::from_utf8_lossy(name).into_owned()))
+    let name = bytes.0.get(..bytes.0.len().checked_sub(if checksum { CHECKSUM } else { 0 })?)?;
+    let name = std::str::from_utf8(name).ok()?;
+    // The server pads its files' numbers to six digits.
+    let (_, number) = name.rsplit_once('.')?;
+    let is_number = number.len() >= 6 && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| (offset, name.to_owned()))
 }
 
 #[cfg(test)]
@@ -272,7 +276,16 @@ mod tests {
 
     #[test]
     fn files_are_named_without_checksums() {
-        let data = [4_u64.to_le_bytes().to_vec(), b"bin.log.000012\xff1.2".to_vec()].concat();
-        assert_eq!(rotated(&data[..data.len() - 4]), Some((4, "bin.log.000012".to_owned())));
+        let event = |name: &[u8]| [&4_u64.to_le_bytes(), name].concat();
+        let file = Some((4, "bin.log.000012".to_owned()));
+        assert_eq!(rotated(&event(b"bin.log.000012"), false), file);
+        // A checksum may look like more of the name.
+        for checksum in [b"7.1\xff", b".123", b"\0\xff\xfe9"] {
+            assert_eq!(rotated(&event(&[b"bin.log.000012", &checksum[..]].concat()), true), file);
+        }
+        for not_a_name in [&b"bin.log.000012\xff1.2"[..], b"bin.log.00", b"000012", b""] {
+            assert_eq!(rotated(&event(not_a_name), false), None);
+        }
+        assert_eq!(rotated(b"123", true), None);
     }
 }

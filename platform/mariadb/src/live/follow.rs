@@ -35,6 +35,8 @@ pub struct Follower {
     database: String,
     exclude: Vec<String>,
     stream: BinlogStream,
+    /// Events end with checksums, of which the client knows only after the first.
+    checksums: bool,
     /// Asks the server for the rest.
     watch: Session,
     tables: Tables,
@@ -93,8 +95,10 @@ impl Follower {
             Failure::permanent(item.clone(), format!("the position {} is none of its log", after.0))
         })?;
         let tables = Tables::read(&mut watch, &live.settings.database, &catalog).await?;
+        let (stream, checksums) = stream(live, &place.state).await?;
         let mut follower = Self {
-            stream: stream(live, &place.state).await?,
+            stream,
+            checksums,
             database: live.settings.database.clone(),
             exclude: live.exclude.clone(),
             item,
@@ -214,7 +218,7 @@ impl Follower {
     ) -> Option<Result<Step>> {
         match kind {
             kind::ROTATE => {
-                let (offset, file) = rotated(data)?;
+                let (offset, file) = rotated(data, std::mem::take(&mut self.checksums))?;
                 self.spot = Spot { file, offset };
             }
             kind::GTID => {
@@ -303,8 +307,8 @@ impl Follower {
     }
 }
 
-/// Asks the server for its log from behind these transactions on.
-async fn stream(live: &Live, state: &Gtids) -> Result<BinlogStream> {
+/// Asks the server for its log from behind these transactions on; whether events end with checksums.
+async fn stream(live: &Live, state: &Gtids) -> Result<(BinlogStream, bool)> {
     let mut session = live.session().await?;
     let item = session.item().to_owned();
     // 4: knows events of MariaDB's own. A heartbeat lets the server notice when nobody listens any more.
@@ -314,10 +318,11 @@ async fn stream(live: &Live, state: &Gtids) -> Result<BinlogStream> {
         sql::text(&state.to_string())
     );
     session.run(WHAT, &setting).await?;
+    let checksums = session.record(WHAT, "SELECT @@global.binlog_checksum").await?.text(0) != "NONE";
     let conn = session.into_conn();
     let number = SERVERS | (conn.id() & !SERVERS);
     let stream = conn.get_binlog_stream(BinlogStreamRequest::new(number).with_pos(4)).await;
-    stream.map_err(|error| failed(&item, error))
+    Ok((stream.map_err(|error| failed(&item, error))?, checksums))
 }
 
 fn failed(item: &str, error: mysql_async::Error) -> Failure {

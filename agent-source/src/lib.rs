@@ -12,7 +12,7 @@ use handover_engine::ports::Source;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
-use handover_platform::source::LocalSource;
+use handover_platform::source::{CaptureLimits, LocalSource};
 use handover_transport::listen;
 use handover_transport::source::SourceService;
 use serde::Deserialize;
@@ -43,6 +43,20 @@ pub struct Config {
     /// How long a snapshot is held open for a target that no longer asks, in seconds.
     #[serde(default = "default_lease")]
     pub lease_seconds: u64,
+    /// How long changes are kept for a target that follows and no longer asks, in hours.
+    #[serde(default = "default_capture_hours")]
+    pub capture_hours: u64,
+    /// How many bytes of changes are kept for one at most, about.
+    #[serde(default = "default_capture_bytes")]
+    pub capture_bytes: u64,
+}
+
+fn default_capture_hours() -> u64 {
+    CaptureLimits::default().idle.as_secs() / 3600
+}
+
+fn default_capture_bytes() -> u64 {
+    CaptureLimits::default().bytes
 }
 
 fn default_lease() -> u64 {
@@ -101,7 +115,9 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let credentials = Credentials::load(config.tls, None)?;
     let clock = Arc::new(SystemClock);
     let lease = Duration::from_secs(config.lease_seconds);
-    let source = LocalSource::new(&manifest, state.path().join("scratch"), lease, clock.clone())?;
+    let idle = Duration::from_secs(config.capture_hours.saturating_mul(3600));
+    let limits = CaptureLimits { idle, bytes: config.capture_bytes };
+    let source = LocalSource::new(&manifest, state.path(), lease, limits, clock.clone())?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -113,6 +129,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     tokio::select! {
         served = listen::serve(listener, credentials, service, stop) => served?,
         () = source.end_stale_leases() => {}
+        () = source.end_stale_captures() => {}
         () = reload => {}
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use handover_certs::identity::Role;
 use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::time::Timestamp;
 
 /// Moves a running appliance from one host to another.
 #[derive(Debug, Parser)]
@@ -69,6 +70,17 @@ pub enum Verb {
         /// Do not begin while the copy is further behind than so many seconds.
         #[arg(long, default_value_t = 5, value_name = "SECONDS")]
         max_lag: u32,
+        /// Begin at this time, for instance 2026-01-31T02:30:00+01:00. Should it have passed by more than five minutes when it can
+        /// begin, it does not.
+        #[arg(long, value_name = "TIME", conflicts_with_all = ["dry_run", "never", "watch"])]
+        at: Option<Timestamp>,
+        /// Do everything up to the fence, print what would be done from there on and how long writers would wait, and go on
+        /// following.
+        #[arg(long, conflicts_with_all = ["never", "watch"])]
+        dry_run: bool,
+        /// Forget the time that was given with --at.
+        #[arg(long, conflicts_with = "watch")]
+        never: bool,
     },
     /// The target is good: it stays.
     Accept(Act),

@@ -35,6 +35,7 @@ pub fn status(status: &Status) -> Value {
         "allowed": status.allowed,
         "last_event": status.last_event,
         "following": status.following,
+        "planned_at": status.planned.map(|planned| planned.at.to_string()),
         "cutover": status.cutover.map(|cutover| json!({
             "predicted_ms": cutover.predicted_ms,
             "downtime_ms": cutover.downtime_ms(),
@@ -63,6 +64,7 @@ mod tests {
             last_event: 7,
             following: Default::default(),
             cutover: None,
+            planned: None,
         });
         assert_eq!(document["phase"], "copying");
         assert_eq!(document["condition"], "failed");

@@ -10,6 +10,7 @@ use handover_engine::inventory::{DatasetFacts, Inventory};
 use handover_engine::journal::{Event, Logged};
 use handover_engine::phase::{Condition, Task};
 use handover_engine::plan::Plan;
+use handover_engine::progress::StepProgress;
 use handover_engine::report::Report;
 
 /// A failure's text without its item and hint.
@@ -30,6 +31,20 @@ pub fn bytes(bytes: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// What a cut-over would do.
+pub fn cutover(acts: &[StepProgress], predicted_ms: u64, max_downtime_ms: u64) -> String {
+    let mut out = String::from("a cut-over would, in this order,\n");
+    for act in acts {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "  {}", act.title);
+    }
+    let _ = write!(out, "writers would wait for about {}", time(predicted_ms));
+    if predicted_ms > max_downtime_ms {
+        let _ = write!(out, ", and --max-downtime is {}", time(max_downtime_ms));
+    }
+    out
 }
 
 /// Milliseconds in the unit that suits them.
@@ -152,6 +167,9 @@ pub fn status(status: &Status) -> String {
         }
     } else if status.state.task.is_some() {
         let _ = write!(out, ", {}", share(status));
+    }
+    if let Some(planned) = status.planned {
+        let _ = write!(out, "\n  the cut-over is planned for {}", planned.at);
     }
     if let Some(downtime) = status.cutover.and_then(|cutover| cutover.downtime_ms()) {
         let _ = write!(out, "\n  writers waited {}", time(downtime));

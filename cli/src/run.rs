@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use handover_certs::identity::Role;
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
@@ -9,12 +10,12 @@ use handover_engine::check::Severity;
 use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
-use handover_engine::phase::{Operation, Phase};
+use handover_engine::phase::{Condition, Operation, Phase};
 use handover_engine::plan::Options;
 use handover_engine::ports::Result;
-use handover_engine::report::Terms;
-use handover_transport::control::Control;
+use handover_engine::report::{Terms, When};
 use handover_transport::control::client::RemoteControl;
+use handover_transport::control::{Control, Seen};
 use serde_json::{Value, json};
 
 use crate::arguments::{Act, Arguments, PlanArguments, Verb, Which};
@@ -49,10 +50,19 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         Verb::Resume(act) => session.act(Operation::Resume, act).await,
         Verb::Sync(act) => session.act(Operation::Sync, act).await,
         Verb::Verify(act) => session.act(Operation::Verify, act).await,
-        Verb::Cutover { act, max_downtime, max_lag } => {
+        Verb::Cutover { act, max_downtime, max_lag, at, dry_run, never } => {
             let ms = |seconds: u32| u64::from(seconds) * 1000;
-            let terms = Terms { max_downtime_ms: ms(max_downtime), max_lag_ms: ms(max_lag) };
-            session.cut_over(terms, act).await
+            let when = match at {
+                Some(at) => When::At(at),
+                None if dry_run => When::DryRun,
+                None if never => When::Never,
+                None => When::Now,
+            };
+            let terms = Terms { max_downtime_ms: ms(max_downtime), max_lag_ms: ms(max_lag), when };
+            match when {
+                When::DryRun => session.try_cutover(terms, act.which).await,
+                _ => session.cut_over(terms, act).await,
+            }
         }
         Verb::Accept(act) => session.act(Operation::Accept, act).await,
         Verb::Abort(act) => session.act(Operation::Abort, act).await,
@@ -172,6 +182,34 @@ impl Session {
         }
         let status = self.pick(Which { id: Some(id) }).await?;
         Ok(if status.state.phase == Phase::Following { Code::Failed } else { Code::Done })
+    }
+
+    /// Prints what a cut-over would do, and for how long writers would wait.
+    async fn try_cutover(&self, terms: Terms, which: Which) -> Result<Code> {
+        let id = self.pick(which).await?.migration;
+        let acts = self.control.act(&id, Operation::Cutover, terms, "").await?.progress.steps;
+        let mut seen = self.control.watch(&id, 0).await?;
+        // What was found is in the status from the end on.
+        let predicted = loop {
+            match seen.try_next().await? {
+                Some(Seen::Status(status)) if status.state.phase != Phase::CuttingOver => {
+                    break status.cutover.map_or(0, |cutover| cutover.predicted_ms);
+                }
+                Some(Seen::Status(status)) if matches!(status.state.condition, Condition::Failed(_)) => {
+                    break 0;
+                }
+                Some(_) => {}
+                None => break 0,
+            }
+        };
+        if predicted == 0 {
+            return Err(Failure::operator(format!("migration {id}"), "it could not be tried")
+                .hint("`handover watch` tells what stood in its way"));
+        }
+        let document =
+            json!({ "acts": acts, "predicted_ms": predicted, "max_downtime_ms": terms.max_downtime_ms });
+        self.print(&render::cutover(&acts, predicted, terms.max_downtime_ms), &document);
+        Ok(if predicted <= terms.max_downtime_ms { Code::Done } else { Code::Refused })
     }
 
     async fn report(&self, which: Which) -> Result<Code> {

@@ -3,6 +3,7 @@
 
 mod handle;
 mod live;
+mod planned;
 mod tally;
 mod task;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use self::handle::{Command, Handle, Status, at_rest};
@@ -24,7 +25,7 @@ use crate::phase::{Operation, State, Task, Trigger};
 use crate::plan::StepKind;
 use crate::ports::{Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
-use crate::report::Cutover;
+use crate::report::When;
 use crate::time::Clock;
 
 /// What a driver works with.
@@ -104,6 +105,7 @@ impl Driver {
             last_event,
             following: BTreeMap::new(),
             cutover: migration.outcome.cutover,
+            planned: migration.outcome.planned,
         };
         let now = Instant::now();
         let (status, watch) = watch::channel(driver_status.clone());
@@ -133,6 +135,7 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut busy = self.begin_task().await?;
         while busy.is_some() || !self.migration.state.phase.is_final() {
+            let due = self.until_due();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
@@ -140,6 +143,7 @@ impl Driver {
                     return Ok(());
                 }
                 Some(command) = self.commands.recv() => busy = self.command(command, busy).await?,
+                () = sleep(due.unwrap_or_default()), if due.is_some() => busy = self.begin_planned(busy).await?,
                 messages = next_messages(&mut busy) => match messages {
                     Some(messages) => self.take(messages).await?,
                     None => busy = self.end_task(busy.take()).await?,
@@ -224,11 +228,15 @@ impl Driver {
             let _ = answer.send(refused.map_err(|r| self.explain(&r)));
             return Ok(busy);
         }
+        if operation == Operation::Cutover && matches!(terms.when, When::At(_) | When::Never) {
+            self.set_time(terms, &by, answer).await?;
+            return Ok(busy);
+        }
         if let Some(busy) = busy {
             self.wind_down(busy).await?;
         }
         if operation == Operation::Cutover {
-            self.migration.outcome.cutover = Some(Cutover { terms, ..Cutover::default() });
+            self.set_terms(terms);
         }
         let result = self.transition(asked, Some(by)).await?;
         // Whoever asked may have left; the state is journaled all the same.
@@ -329,6 +337,7 @@ impl Driver {
             last_event: self.last_event,
             following: self.following.clone(),
             cutover: self.migration.outcome.cutover,
+            planned: self.migration.outcome.planned,
         });
         Ok(())
     }

@@ -64,6 +64,33 @@ pub struct Outcome {
     /// The cut-over, once one was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
+    /// The cut-over that is planned for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<Planned>,
+}
+
+/// When a cut-over is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// At once.
+    #[default]
+    Now,
+    /// At this time.
+    At(Timestamp),
+    /// Never: everything up to the fence is done, and the prediction made.
+    DryRun,
+    /// One that was planned is planned no more.
+    Never,
+}
+
+/// A cut-over that is planned for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// When it begins, by the target's clock.
+    pub at: Timestamp,
+    /// What is asked of it.
+    pub terms: Terms,
 }
 
 /// What an operator asks of a cut-over.
@@ -74,11 +101,14 @@ pub struct Terms {
     pub max_downtime_ms: u64,
     /// The source is not fenced off while the copy is further behind.
     pub max_lag_ms: u64,
+    /// When it is to begin.
+    #[serde(default)]
+    pub when: When,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { max_downtime_ms: 30_000, max_lag_ms: 5_000 }
+        Self { max_downtime_ms: 30_000, max_lag_ms: 5_000, when: When::Now }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Wall-clock time. Durations are `tokio::time`'s matter; what is stored or shown comes from a [`Clock`].
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -26,6 +27,21 @@ impl Timestamp {
     pub fn from_millis(millis: i64) -> Self {
         let nanos = u32::try_from(millis.rem_euclid(1000)).unwrap_or(0) * 1_000_000;
         Self { seconds: millis.div_euclid(1000), nanos }
+    }
+}
+
+/// A text is no time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no time like 2026-01-31T02:30:00+01:00 (RFC 3339)")]
+pub struct BadTime(String);
+
+impl FromStr for Timestamp {
+    type Err = BadTime;
+
+    /// RFC 3339, with any offset.
+    fn from_str(text: &str) -> Result<Self, BadTime> {
+        let date = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| BadTime(text.to_owned()))?;
+        Ok(Self { seconds: date.unix_timestamp(), nanos: date.nanosecond() })
     }
 }
 

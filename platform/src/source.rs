@@ -1,10 +1,11 @@
 //! The source's side of the ports on this host: what its manifest declares, and the snapshots held open under leases.
 
+mod captures;
 mod follow;
 mod leases;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use handover_engine::time::Clock;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
 use tokio::sync::mpsc;
 
+pub use self::captures::CaptureLimits;
+use self::captures::Captures;
 use self::leases::Leases;
 use crate::access;
 use crate::database::Place;
@@ -48,6 +51,8 @@ struct Known {
     place: Place,
     database: Arc<dyn Database>,
     live: Arc<dyn LiveDatabase>,
+    /// Held by whoever puts its fence up or takes it away.
+    fencing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The source on this host.
@@ -57,18 +62,21 @@ pub struct LocalSource {
     scratch: PathBuf,
     by_name: HashMap<DatasetName, usize>,
     leases: Leases,
+    captures: Captures,
     clock: Arc<dyn Clock>,
 }
 
 impl LocalSource {
-    /// What `manifest` declares. Private copies of databases are made in `scratch`; those of an earlier run are removed. A
-    /// lease that is not renewed for `lease` ends.
+    /// What `manifest` declares. Private copies of databases are made in `scratch` below `state`; those of an earlier run are
+    /// removed. A lease that is not renewed for `lease` ends.
     pub fn new(
         manifest: &Manifest,
-        scratch: PathBuf,
+        state: &Path,
         lease: Duration,
+        limits: CaptureLimits,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
+        let scratch = state.join("scratch");
         crate::sqlite::remove_stale_copies(&scratch)?;
         let mut datasets = Vec::new();
         for section in &manifest.database {
@@ -76,7 +84,10 @@ impl LocalSource {
             let place = place(section)?;
             let database = place.database(name.clone(), exclude.clone(), scratch.clone());
             let live = place.live(name.clone(), exclude);
-            datasets.push((name, Readable::Database(Box::new(Known { place, database, live }))));
+            datasets.push((
+                name,
+                Readable::Database(Box::new(Known { place, database, live, fencing: Arc::default() })),
+            ));
         }
         for section in &manifest.files {
             let filter = Filter::new(&section.include, &section.exclude)?;
@@ -85,7 +96,9 @@ impl LocalSource {
         }
         let by_name = datasets.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
         let leases = Leases::new(lease);
-        Ok(Arc::new(Self { appliance: manifest.facts(), datasets, scratch, by_name, leases, clock }))
+        let captures = Captures::open(state, limits, clock.clone())?;
+        let appliance = manifest.facts();
+        Ok(Arc::new(Self { appliance, datasets, scratch, by_name, leases, captures, clock }))
     }
 
     /// Ends leases that are not renewed, until dropped. Run it as long as the source serves.

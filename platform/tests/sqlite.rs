@@ -1,5 +1,7 @@
 //! The SQLite adapter on real files: the contract of every adapter, and what is SQLite's own.
 
+#[path = "sqlite/captures.rs"]
+mod captures;
 #[path = "sqlite/contract.rs"]
 mod contract;
 #[path = "sqlite/place.rs"]

@@ -13,7 +13,7 @@ use crate::name::{DatasetName, MigrationId};
 use crate::phase::{Operation, State};
 use crate::ports::Result;
 use crate::progress::{Meter, Progress};
-use crate::report::{Cutover, Terms};
+use crate::report::{Cutover, Planned, Terms};
 
 /// What watchers see of a migration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct Status {
     /// The cut-over at hand, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
+    /// The cut-over that is planned for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned: Option<Planned>,
 }
 
 /// An operator's request.
@@ -79,6 +82,7 @@ pub fn at_rest(migration: Migration, last_event: u64) -> Status {
         allowed: migration.state.allowed(),
         following: BTreeMap::new(),
         cutover: migration.outcome.cutover,
+        planned: migration.outcome.planned,
         progress: Meter::new(task::steps(&migration), migration.shown).read(),
         state: migration.state,
         last_event,

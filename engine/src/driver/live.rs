@@ -14,6 +14,7 @@ use crate::pass::{self, Message, TargetDataset};
 use crate::phase::Trigger;
 use crate::plan::StepKind;
 use crate::ports::Result;
+use crate::report::When;
 
 /// Between two passes over a tree that is followed, at least…
 const TREE_PAUSE: Duration = Duration::from_secs(5);
@@ -135,6 +136,10 @@ impl Runner {
         let mut cutover = self.cutover;
         if !cutover.committed {
             if cutover.fenced_at.is_none() {
+                if cutover.finishing {
+                    self.take_back_finish().await?;
+                    cutover.finishing = false;
+                }
                 cutover.predicted_ms = match self.close_in().await {
                     Ok(predicted) => predicted,
                     Err(failure) => {
@@ -142,6 +147,11 @@ impl Runner {
                         return self.call_off(&cutover, failure).await;
                     }
                 };
+                if cutover.terms.when == When::DryRun {
+                    self.tell(cutover).await?;
+                    let text = format!("a dry run: writers would wait for {} ms", cutover.predicted_ms);
+                    return self.go_back(text).await;
+                }
                 if cutover.predicted_ms > cutover.terms.max_lag_ms + FIXED_MS {
                     let item = format!("migration {}", self.work.migration);
                     let what =
@@ -232,7 +242,10 @@ impl Runner {
             };
             self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
         }
-        let text = format!("the cut-over was called off, and following goes on: {why}");
+        self.go_back(format!("the cut-over was called off, and following goes on: {why}")).await
+    }
+
+    async fn go_back(&self, text: String) -> Result<Trigger> {
         self.work.desk.send(Message::Note { item: "cutover".to_owned(), text }).await?;
         self.close_leases().await;
         Ok(Trigger::CalledOff)

@@ -31,6 +31,9 @@ pub trait LiveDatabase: Send + Sync {
     /// left. Idempotent; an unknown capture is no error.
     async fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()>;
 
+    /// About how many bytes are kept for a capture, by it or because of it; none where nothing is.
+    async fn kept(&self, capture: &CaptureId) -> Result<Option<u64>>;
+
     /// The rows of these keys as they are now, until about `budget` text bytes are together: `header.range.until` is the last
     /// key that was looked up, and at least one was. A key that has no row brings none. In the form of
     /// [`DatabaseSnapshot::read`](super::DatabaseSnapshot::read).

@@ -195,6 +195,11 @@ impl LiveDatabase for MariaLive {
         if keep_fence { Ok(()) } else { fence::down(&self.live).await }
     }
 
+    async fn kept(&self, _capture: &CaptureId) -> Result<Option<u64>> {
+        // The server keeps its log as long as it is set to, whoever reads it.
+        Ok(None)
+    }
+
     async fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {
         let (catalog, mut session) = (self.catalog().await?, self.reader().await?);
         let aside = self.aside().await?;

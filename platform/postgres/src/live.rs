@@ -277,6 +277,13 @@ impl LiveDatabase for PostgresLive {
         Ok(())
     }
 
+    async fn kept(&self, capture: &CaptureId) -> Result<Option<u64>> {
+        let conn = self.conn().await?;
+        let kept = Slot { at: &self.at, conn: &conn, name: &self.slot(capture) }.kept().await?;
+        self.keep(conn);
+        Ok(kept)
+    }
+
     async fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {
         let item = || format!("{}, table {table} of {}", self.at.dataset, self.at.settings.location());
         let mut known = self.known().await?;

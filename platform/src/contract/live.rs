@@ -265,8 +265,11 @@ async fn a_fence_holds_until_it_is_taken_away(subject: &impl LiveSubject) -> Res
 async fn the_end_leaves_nothing(subject: &impl LiveSubject) -> Result<()> {
     let live = subject.live();
     live.end(&capture(), false).await?;
+    assert_eq!(live.kept(&capture()).await?, None, "something is kept before it is asked for");
     live.begin(&capture()).await?;
     subject.mutate().await;
+    let kept = live.kept(&capture()).await?;
+    assert_eq!(kept.is_some_and(|bytes| bytes > 0), !subject.traces().await.is_empty(), "{kept:?}");
     live.fence(&capture(), Duration::from_secs(5)).await?;
     drop(live);
     let live = subject.live();
@@ -275,6 +278,7 @@ async fn the_end_leaves_nothing(subject: &impl LiveSubject) -> Result<()> {
     live.end(&capture(), false).await?;
     live.end(&capture(), false).await?;
     assert_eq!(subject.traces().await, "", "something is left");
+    assert_eq!(live.kept(&capture()).await?, None);
     assert!(subject.write().await, "the fence is left");
     Ok(())
 }

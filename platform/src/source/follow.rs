@@ -6,32 +6,74 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use handover_engine::change::{Changes, LogPosition};
+use handover_engine::failure::Failure;
 use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::{Answers, ChangeSource, ChangesRequest, KeysRequest, LiveDatabase, Result};
 use handover_engine::rows::RowsChunk;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
-use super::{AHEAD, LocalSource, Readable};
+use super::captures::Kept;
+use super::{AHEAD, Known, LocalSource, Readable};
 
 impl LocalSource {
-    fn live(&self, name: &DatasetName) -> Result<&Arc<dyn LiveDatabase>> {
+    fn followed(&self, name: &DatasetName) -> Result<&Known> {
         match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
-            Some(Readable::Database(known)) => Ok(&known.live),
+            Some(Readable::Database(known)) => Ok(known),
             _ => Err(Self::unknown(name)),
         }
+    }
+
+    fn live(&self, name: &DatasetName) -> Result<&Arc<dyn LiveDatabase>> {
+        Ok(&self.followed(name)?.live)
+    }
+
+    fn fencing(&self, name: &DatasetName) -> Result<Arc<Mutex<()>>> {
+        Ok(self.followed(name)?.fencing.clone())
+    }
+
+    /// Lets go of what is kept for targets that do not come back, or has grown too large, until dropped. Run it as long as the
+    /// source serves.
+    pub async fn end_stale_captures(&self) {
+        loop {
+            tokio::time::sleep(self.captures.look_every()).await;
+            for kept in self.captures.loose() {
+                if let Err(failure) = self.look_at(&kept).await {
+                    tracing::warn!(dataset = %kept.dataset, capture = %kept.capture, %failure, "what it keeps cannot be looked at");
+                }
+            }
+        }
+    }
+
+    async fn look_at(&self, kept: &Kept) -> Result<()> {
+        // A dataset that the manifest no longer names is none of ours any more.
+        let Ok(live) = self.live(&kept.dataset) else { return Ok(()) };
+        let Some(bytes) = live.kept(&kept.capture).await? else {
+            // Nothing is kept for it; should somebody ask again, it is noted again.
+            let is_over = kept.ended().is_none() && self.captures.is_idle(kept);
+            return if is_over { self.captures.forget(&kept.dataset, &kept.capture) } else { Ok(()) };
+        };
+        let Some(why) = self.captures.too_much(kept, bytes) else { return Ok(()) };
+        // Noted first: what nobody keeps must not be asked for.
+        self.captures.let_go(kept, why.clone())?;
+        tracing::warn!(dataset = %kept.dataset, capture = %kept.capture, why, "changes are no longer kept");
+        live.end(&kept.capture, false).await
     }
 }
 
 #[async_trait]
 impl ChangeSource for LocalSource {
     async fn begin(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<LogPosition> {
-        let position = self.live(dataset)?.begin(capture).await?;
+        let live = self.live(dataset)?;
+        self.captures.begin(dataset, capture)?;
+        let position = live.begin(capture).await?;
         tracing::info!(%dataset, %capture, position = position.0, "changes are kept");
         Ok(position)
     }
 
     async fn changes(&self, request: ChangesRequest) -> Result<Changes> {
-        self.live(&request.dataset)?.changes(&request.capture, &request.after, request.wait).await
+        let live = self.live(&request.dataset)?;
+        self.captures.asked(&request.dataset, &request.capture)?;
+        live.changes(&request.capture, &request.after, request.wait).await
     }
 
     async fn confirm(&self, dataset: &DatasetName, capture: &CaptureId, until: &LogPosition) -> Result<()> {
@@ -39,7 +81,9 @@ impl ChangeSource for LocalSource {
     }
 
     async fn end(&self, dataset: &DatasetName, capture: &CaptureId, keep_fence: bool) -> Result<()> {
+        let _turn = self.fencing(dataset)?.lock_owned().await;
         self.live(dataset)?.end(capture, keep_fence).await?;
+        self.captures.forget(dataset, capture)?;
         tracing::info!(%dataset, %capture, keep_fence, "changes are no longer kept");
         Ok(())
     }
@@ -62,13 +106,26 @@ impl ChangeSource for LocalSource {
     }
 
     async fn fence(&self, dataset: &DatasetName, capture: &CaptureId, wait: Duration) -> Result<()> {
-        self.live(dataset)?.fence(capture, wait).await?;
+        let live = self.live(dataset)?.clone();
+        let turn = self.fencing(dataset)?.lock_owned().await;
+        self.captures.fence(dataset, capture, true)?;
+        // On a task of its own: a target may stop waiting for a fence that comes up nevertheless, and calls it off. That has to wait.
+        let of = capture.clone();
+        let fencing = tokio::spawn(async move {
+            let _turn = turn;
+            live.fence(&of, wait).await
+        });
+        fencing.await.map_err(|e| {
+            Failure::transient(format!("dataset {dataset}"), "its fence is not up").because(e)
+        })??;
         tracing::warn!(%dataset, %capture, "writers are fenced off");
         Ok(())
     }
 
     async fn unfence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()> {
+        let _turn = self.fencing(dataset)?.lock_owned().await;
         self.live(dataset)?.unfence(capture).await?;
+        self.captures.fence(dataset, capture, false)?;
         tracing::warn!(%dataset, %capture, "writers are let in again");
         Ok(())
     }

@@ -61,6 +61,9 @@ impl SqliteLive {
     }
 }
 
+/// What a change takes, about: its number, its table's name and a key.
+const CHANGE_BYTES: u64 = 64;
+
 /// The names of a capture's tables.
 struct Names {
     changes: String,
@@ -229,6 +232,18 @@ impl Shared {
         })
     }
 
+    fn kept(&self, capture: &CaptureId) -> Result<Option<u64>> {
+        let names = Names::of(capture);
+        let unreadable = "its changes cannot be read";
+        let db = self.reader()?;
+        if !db.table_exists(None, names.changes.as_str()).map_err(self.failed(unreadable))? {
+            return Ok(None);
+        }
+        let count = format!("SELECT max(seq) - min(seq) FROM {}", quote(&names.changes));
+        let count = db.query_row(&count, [], |row| row.get::<_, i64>(0));
+        Ok(Some(u64::try_from(count.map_err(self.failed(unreadable))?).unwrap_or(0) * CHANGE_BYTES))
+    }
+
     fn unfence(&self) -> Result<()> {
         // Where none stands, nobody is waited for: a writer may be why it could not be put up.
         let stands = format!("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = '{OWN}fence')");
@@ -325,6 +340,11 @@ impl LiveDatabase for SqliteLive {
     async fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()> {
         let capture = capture.clone();
         self.run(move |shared| shared.end(&capture, keep_fence)).await
+    }
+
+    async fn kept(&self, capture: &CaptureId) -> Result<Option<u64>> {
+        let capture = capture.clone();
+        self.run(move |shared| shared.kept(&capture)).await
     }
 
     async fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use handover_engine::time::Timestamp;
 use handover_tests::appliance::Spec;
 use handover_tests::bed::Bed;
 use handover_tests::poll;
@@ -73,6 +74,42 @@ fn a_source_in_use_is_followed_and_replaced() {
     let traces = traces(&bed);
     assert!(traces.split(',').all(|name| name.starts_with("__handover_fence")), "{traces}");
     assert!(!bed.root().join("target/state/spool").join(&status.migration).join("app").exists());
+}
+
+#[test]
+fn a_cutover_is_tried_and_planned() {
+    let mut bed = following(46);
+    let tried = bed.json(&["cutover", "--dry-run"]).unwrap();
+    let acts: Vec<&str> =
+        tried["acts"].as_array().unwrap().iter().filter_map(|act| act["step"].as_str()).collect();
+    assert_eq!(acts.first(), Some(&"fence"), "{tried}");
+    assert!(acts.contains(&"publish") && tried["predicted_ms"].as_u64().is_some_and(|ms| ms > 0), "{tried}");
+    write(&bed.original().database).unwrap();
+    caught_up(&bed);
+    let refused = |args: &[&str], part: &str| {
+        let told = bed.cli(args).unwrap();
+        assert!(told.code != Some(0) && told.text().contains(part), "{}", told.text());
+    };
+    refused(&["cutover", "--never"], "no cut-over is planned");
+    refused(&["cutover", "--at", "2026-01-31T02:30:00+01:00"], "2026-01-31T01:30:00Z has passed");
+    refused(&["cutover", "--at", "tomorrow"], "RFC 3339");
+    let later = |ms: i64| Timestamp::from_millis(poll::wall_ms() + ms).to_string();
+    bed.json(&["cutover", "--at", &later(3_600_000)]).unwrap();
+    assert!(bed.json(&["status"]).unwrap()["planned_at"].is_string());
+    bed.json(&["cutover", "--never"]).unwrap();
+    assert!(bed.json(&["status"]).unwrap()["planned_at"].is_null());
+    bed.json(&["cutover", "--at", &later(3_000)]).unwrap();
+    // An agent that is down meanwhile knows of it.
+    bed.target.kill().unwrap();
+    bed.original().change(9).unwrap();
+    bed.target.restart().unwrap();
+    poll::until("the target to take over", SETTLES_WITHIN, || {
+        let status = bed.json(&["status"])?;
+        Ok((status["phase"] == "trial" && status["activity"] == "idle").then_some(()))
+    })
+    .unwrap();
+    assert_eq!(settle_and_compare(&bed).phase, "trial");
+    write(&bed.original().database).unwrap_err();
 }
 
 #[test]

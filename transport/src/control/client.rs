@@ -14,7 +14,7 @@ use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
-use handover_engine::report::{Report, Terms};
+use handover_engine::report::{Report, Terms, When};
 use handover_proto::v1;
 use tonic::Request;
 use tonic::service::interceptor::InterceptedService;
@@ -123,6 +123,12 @@ impl Control for RemoteControl {
             operation: operation.to_string(),
             max_downtime_ms: Some(terms.max_downtime_ms),
             max_lag_ms: Some(terms.max_lag_ms),
+            when: match terms.when {
+                When::Now => None,
+                When::At(at) => Some(v1::act_request::When::AtMs(at.millis())),
+                When::DryRun => Some(v1::act_request::When::DryRun(true)),
+                When::Never => Some(v1::act_request::When::Never(true)),
+            },
         };
         let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();
         read_document("status_json", &reply.status_json)

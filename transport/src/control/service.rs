@@ -7,8 +7,9 @@ use futures::stream::BoxStream;
 use handover_certs::identity::Role;
 use handover_engine::phase::Operation;
 use handover_engine::plan::Options;
-use handover_engine::report::Terms;
+use handover_engine::report::{Terms, When};
 use handover_engine::time::Clock;
+use handover_engine::time::Timestamp;
 use handover_proto::v1;
 use tonic::{Request, Response, Status};
 use v1::control_server::{Control as Service, ControlServer};
@@ -115,7 +116,14 @@ impl Service for ControlService {
         })?;
         let id = wire::name("migration", &request.migration)?;
         let own = Terms::default();
+        let when = match request.when {
+            None => When::Now,
+            Some(v1::act_request::When::AtMs(ms)) => When::At(Timestamp::from_millis(ms)),
+            Some(v1::act_request::When::DryRun(_)) => When::DryRun,
+            Some(v1::act_request::When::Never(_)) => When::Never,
+        };
         let terms = Terms {
+            when,
             max_downtime_ms: request.max_downtime_ms.unwrap_or(own.max_downtime_ms),
             max_lag_ms: request.max_lag_ms.unwrap_or(own.max_lag_ms),
         };

@@ -67,6 +67,18 @@ async fn quiet(live: &Live) -> Result<Session> {
     Ok(session)
 }
 
+/// Waits until no other session is at the fence, and keeps others from it until this one ends. The session of an agent that is gone may
+/// still be about to put up a trigger.
+async fn turn(session: &mut Session, database: &str, what: &str, seconds: u64) -> Result<()> {
+    let name = Digest::of(database.as_bytes()).short();
+    let got = session.record(what, &format!("SELECT GET_LOCK('handover fence {name}', {seconds})")).await?;
+    if got.text(0) == "1" {
+        return Ok(());
+    }
+    let what = format!("{what}: another session is at it");
+    Err(Failure::transient(session.item().to_owned(), what).hint("SHOW PROCESSLIST tells which"))
+}
+
 /// Puts up what does not stand yet, in all tables at once: a writer that met the fence in one table, and kept its transaction open,
 /// could otherwise stand in the way of the next. Waits for the transactions that have used the tables; with a failure, the triggers
 /// that were made go again.
@@ -109,6 +121,7 @@ async fn put_up(live: &Live, missing: Vec<Post>, until: Instant) -> (Vec<Post>, 
         // Whole seconds; less than one would not wait at all.
         let wait = until.saturating_duration_since(Instant::now()).as_secs() + 1;
         session.run(WHAT, &format!("SET lock_wait_timeout = {wait}")).await?;
+        turn(&mut session, database, WHAT, wait).await?;
         // It ends with the session, at the latest.
         session.run(WHAT, &format!("LOCK TABLES {}", tables.join(", "))).await?;
         for post in missing {
@@ -160,6 +173,7 @@ async fn remove(live: &Live, names: Vec<String>) -> Result<()> {
 /// Takes the whole fence away.
 pub async fn down(live: &Live) -> Result<()> {
     let mut session = live.session().await?;
+    turn(&mut session, &live.settings.database, DOWN, DOWN_WAIT).await?;
     let there = standing(&mut session, &live.settings.database).await?;
     remove(live, there).await
 }

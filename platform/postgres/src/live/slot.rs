@@ -91,6 +91,18 @@ impl Slot<'_> {
         }
     }
 
+    /// Bytes of the server's log that the slot keeps; `None` where there is no slot.
+    pub async fn kept(&self) -> Result<Option<u64>> {
+        let sql = format!(
+            "SELECT pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() \
+             THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::pg_catalog.int8 \
+             FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+            literal(self.name)
+        );
+        let bytes = self.text(&sql, "its replication slot cannot be looked at").await?;
+        Ok(bytes.map(|bytes| bytes.parse().unwrap_or(0)))
+    }
+
     /// Makes both, or finds them there; the slot's position.
     pub async fn begin(&self, known: &Known) -> Result<Lsn> {
         self.check().await?;

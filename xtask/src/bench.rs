@@ -5,6 +5,7 @@
 
 mod delta;
 mod files;
+mod follow;
 mod measure;
 mod servers;
 mod sshd;
@@ -33,7 +34,7 @@ pub struct Options {
     /// Share of the full amount of data, for a quick look
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Of a server's benchmark, this case alone (`sysbench`, `pgbench`, `one-table`, `blobs`)
+    /// Of a server's benchmark, this case alone (`sysbench`, `pgbench`, `one-table`, `blobs`; of `follow`: `uniform`, `skewed`)
     #[arg(long)]
     case: Option<String>,
 }
@@ -50,6 +51,8 @@ enum Name {
     Mariadb,
     /// PostgreSQL databases
     Postgres,
+    /// A backlog of changes, worked off
+    Follow,
 }
 
 /// Runs the benchmarks asked for.
@@ -63,6 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
             Name::Delta => delta::run(&binaries, options)?,
             Name::Wire => wire::run(&binaries, options)?,
             Name::Mariadb => servers::run(Engine::Mariadb, &binaries, options)?,
+            Name::Follow => follow::run(&binaries, options)?,
             Name::Postgres => servers::run(Engine::Postgres, &binaries, options)?,
         };
         let name = name.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());

@@ -1,6 +1,7 @@
 //! End-to-end scenarios: real processes, shown as they run, judged at the end by one JSON object.
 
 mod crash;
+mod eta;
 mod live;
 mod memory;
 mod types;
@@ -71,6 +72,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "crash",
         about: "kill -9 of agents and database servers at random moments: nothing is lost, nothing sent again",
         run: crash::run,
+    },
+    Scenario {
+        name: "eta",
+        about: "how well a migration foretells its end: after a quarter of the time, wrong by at most a fifth of it",
+        run: eta::run,
     },
     Scenario {
         name: "live",

@@ -1,7 +1,7 @@
 //! A database is moved while it is written to, and its writers wait no longer than a moment.
 
 pub mod crash;
-mod load;
+pub mod load;
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ const MAX_SLOWDOWN: f64 = 0.1;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What is moved.
-enum Data {
+pub enum Data {
     Sqlite { source: std::path::PathBuf, target: std::path::PathBuf },
     Servers { from: Server, to: Server },
 }
@@ -70,7 +70,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
     report(options, &cutover, &lags, &before, &during, rate, &found)
 }
 
-fn make(options: &Options, place: &Workplace) -> Result<(Data, Load)> {
+/// Makes what is moved, and a load of it.
+pub fn make(options: &Options, place: &Workplace) -> Result<(Data, Load)> {
     let rows = options.scaled(options.rows);
     if options.engine == "sqlite" {
         let dir = place.path().join("source/data");
@@ -91,7 +92,8 @@ fn make(options: &Options, place: &Workplace) -> Result<(Data, Load)> {
 }
 
 impl Data {
-    fn dataset(&self) -> Dataset {
+    /// What a bed moves.
+    pub fn dataset(&self) -> Dataset {
         let name = "app".to_owned();
         match self {
             Data::Sqlite { source, target } => {
@@ -117,7 +119,8 @@ impl Data {
         Ok(name)
     }
 
-    fn compare(&self) -> Result<Comparison> {
+    /// Compares both sides.
+    pub fn compare(&self) -> Result<Comparison> {
         match self {
             Data::Sqlite { source, target } => compare::databases(source, target),
             Data::Servers { from, to } => {

@@ -65,6 +65,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         Ok((status["phase"] == "trial" && status["activity"] == "idle").then(|| status["cutover"].clone()))
     })?;
     running.ended_refused()?;
+    println!("{}", acts(&bed)?);
     let found = data.compare()?;
     println!("{}", found.describe());
     report(options, &cutover, &lags, &before, &during, rate, &found)
@@ -157,6 +158,29 @@ fn follow(bed: &Bed, begun: Instant, seconds: Duration) -> Result<Vec<u64>> {
         ensure!(begun.elapsed() < COPIED_WITHIN, "it does not catch up: {status}");
         poll::pause(LOOK);
     }
+}
+
+/// How long each act of the cut-over took.
+fn acts(bed: &Bed) -> Result<String> {
+    let seen = bed.cli(&["--json", "watch"])?.success()?;
+    let events: Vec<Value> = seen.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let ms = |at: &Value| {
+        at["seconds"].as_i64().unwrap_or(0) * 1000 + at["nanos"].as_i64().unwrap_or(0) / 1_000_000
+    };
+    let (mut began, mut out) =
+        (std::collections::BTreeMap::new(), String::from("acts of the cut-over, in ms:"));
+    let since = events
+        .iter()
+        .rposition(|line| line["event"]["step"] == "fence" && line["event"]["event"] == "step_started");
+    for event in events[since.unwrap_or(0)..].iter().map(|line| &line["event"]) {
+        let step = event["step"].as_str().unwrap_or_default().to_owned();
+        if event["event"] == "step_started" {
+            began.insert(step, ms(&event["at"]));
+        } else if let (true, Some(from)) = (event["event"] == "step_done", began.get(&step)) {
+            out += &format!(" {step} {}", ms(&event["at"]) - from);
+        }
+    }
+    Ok(out)
 }
 
 fn last_note(bed: &Bed) -> Result<String> {

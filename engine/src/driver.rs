@@ -364,6 +364,11 @@ impl Driver {
             records.push(Record::Outcome(self.migration.outcome.clone()));
         }
         for record in &records {
+            if let Record::Event(Event::StepStarted { step }) = record
+                && let Some(step) = self.meter.step(step)
+            {
+                step.start();
+            }
             if let Record::StepDone(step) = record {
                 self.migration.steps_done.push(step.clone());
                 if let Some(step) = self.meter.step(step) {

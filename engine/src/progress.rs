@@ -30,6 +30,9 @@ pub struct StepProgress {
     pub files_total: u64,
     /// Expected time of the whole step in milliseconds.
     pub expected_ms: u64,
+    /// When it began in this run.
+    #[serde(skip)]
+    since: Option<Instant>,
     /// What the workers have counted in this run.
     #[serde(skip)]
     counted: Amount,
@@ -72,7 +75,29 @@ impl StepProgress {
             files: 0,
             files_total: step.files,
             expected_ms: step.expected_ms,
+            since: None,
             counted: Amount::default(),
+        }
+    }
+
+    /// It is being worked on.
+    pub fn start(&mut self) {
+        self.state = StepState::Running;
+        self.since = Some(Instant::now());
+    }
+
+    /// How far it has got can be told, by what there is to move.
+    fn is_measured(&self) -> bool {
+        self.bytes_total + self.rows_total + self.files_total > 0
+    }
+
+    /// Milliseconds it is expected to take yet, where work takes `pace` times as long as the plan says.
+    fn left_ms(&self, pace: f64) -> f64 {
+        let whole = self.expected_ms as f64 * pace;
+        match self.since.filter(|_| self.state == StepState::Running && !self.is_measured()) {
+            // Nothing tells how far it is; it is not over, however long it takes.
+            Some(since) => (whole - since.elapsed().as_secs_f64() * 1000.0).max(whole / 10.0),
+            None => whole * (1.0 - self.share()),
         }
     }
 
@@ -145,7 +170,9 @@ pub struct Progress {
 pub struct Meter {
     steps: Vec<StepProgress>,
     shown: f64,
-    began: Instant,
+    /// How long something was seen to move, and when it was looked at last.
+    moving: Duration,
+    looked: Instant,
     /// Expected milliseconds of work that were done already when the meter began.
     head_start_ms: f64,
     /// Bytes done at moments of the last seconds.
@@ -163,11 +190,12 @@ impl Meter {
         let mut meter = Self {
             steps,
             shown,
-            began: Instant::now(),
+            moving: Duration::ZERO,
+            looked: Instant::now(),
             head_start_ms: 0.0,
             window: std::collections::VecDeque::new(),
         };
-        meter.head_start_ms = meter.work_done_ms();
+        meter.head_start_ms = meter.moved_ms();
         meter
     }
 
@@ -178,15 +206,21 @@ impl Meter {
 
     /// Forgets how long the steps took so far: call it when what was done before a restart has been added.
     pub fn begin(&mut self) {
-        self.began = Instant::now();
-        self.head_start_ms = self.work_done_ms();
+        (self.moving, self.looked) = (Duration::ZERO, Instant::now());
+        self.head_start_ms = self.moved_ms();
         self.window.clear();
     }
 
     /// The progress now.
     pub fn read(&mut self) -> Progress {
         let total: f64 = self.steps.iter().map(|s| s.expected_ms as f64).sum();
-        let done = self.work_done_ms();
+        let done: f64 = self.steps.iter().map(|s| s.expected_ms as f64 * s.share()).sum();
+        let now = Instant::now();
+        let moves = |s: &StepProgress| s.state == StepState::Running && s.counted != Amount::default();
+        if self.steps.iter().any(moves) {
+            self.moving += now - self.looked;
+        }
+        self.looked = now;
         if total > 0.0 {
             self.shown = self.shown.max(done / total).min(1.0);
         }
@@ -196,7 +230,7 @@ impl Meter {
         let bytes_done = copied(|s| s.bytes);
         Progress {
             share: self.shown,
-            remaining_ms: self.remaining(done, total),
+            remaining_ms: self.remaining(),
             bytes_done,
             bytes_total: copied(|s| s.bytes_total),
             rows_done: copied(|s| s.rows),
@@ -206,19 +240,22 @@ impl Meter {
         }
     }
 
-    fn work_done_ms(&self) -> f64 {
-        self.steps.iter().map(|s| s.expected_ms as f64 * s.share()).sum()
+    /// Expected milliseconds of what was moved.
+    fn moved_ms(&self) -> f64 {
+        let measured = self.steps.iter().filter(|s| s.is_measured());
+        measured.map(|s| s.expected_ms as f64 * s.share()).sum()
     }
 
-    /// The plan's expectation of what is left, corrected by how the plan's expectation of what is done compares with
-    /// the time that took.
-    fn remaining(&self, done: f64, total: f64) -> Option<u64> {
-        let seen = done - self.head_start_ms;
+    /// The plan's expectation of what is left, corrected by how its expectation of what was moved compares with the time in
+    /// which that moved. Steps that move nothing say nothing about the pace: preparing a target, or taking a snapshot, takes as
+    /// long as it takes.
+    fn remaining(&self) -> Option<u64> {
+        let seen = self.moved_ms() - self.head_start_ms;
         if seen < ENOUGH_MS {
             return None;
         }
-        let pace = self.began.elapsed().as_secs_f64() * 1000.0 / seen;
-        Some(((total - done).max(0.0) * pace) as u64)
+        let pace = self.moving.as_secs_f64() * 1000.0 / seen;
+        Some(self.steps.iter().map(|s| s.left_ms(pace)).sum::<f64>() as u64)
     }
 
     fn rate(&mut self) -> f64 {
@@ -280,7 +317,36 @@ mod tests {
         assert_eq!(meter.read().remaining_ms, None);
         tokio::time::advance(Duration::from_secs(10)).await;
         meter.step("copy:a").unwrap().add(Amount { bytes: 500, ..Amount::default() });
+        meter.step("copy:a").unwrap().state = StepState::Running;
         // Half took 10 s where 5 were expected: the other half will take 10 as well.
         assert_eq!(meter.read().remaining_ms, Some(10_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_moves_nothing_says_nothing_about_the_pace() {
+        let bare = StepProgress { step: "prepare".to_owned(), ..step("x", 0, 100) };
+        let finish = StepProgress { step: "finish:a".to_owned(), ..step("y", 0, 2_000) };
+        let mut meter = Meter::new(vec![bare, step("a", 1000, 10_000), finish], 0.0);
+        meter.step("prepare").unwrap().start();
+        tokio::time::advance(Duration::from_secs(30)).await;
+        meter.read();
+        meter.step("prepare").unwrap().finish();
+        meter.step("copy:a").unwrap().start();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        meter.read();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        meter.step("copy:a").unwrap().add(Amount { bytes: 500, ..Amount::default() });
+        // As the plan says: 5 s of copying, and 2 of finishing.
+        assert_eq!(meter.read().remaining_ms, Some(7_000));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        meter.step("copy:a").unwrap().add(Amount { bytes: 500, ..Amount::default() });
+        meter.read();
+        meter.step("copy:a").unwrap().finish();
+        meter.step("finish:a").unwrap().start();
+        tokio::time::advance(Duration::from_millis(1500)).await;
+        assert_eq!(meter.read().remaining_ms, Some(500));
+        // It is not over before it says so.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(meter.read().remaining_ms, Some(200));
     }
 }

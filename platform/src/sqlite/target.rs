@@ -132,12 +132,26 @@ impl Shared {
         if !self.place.is_building() {
             return self.place.published();
         }
-        self.with("cannot be published", |db, _| {
-            let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if found == "ok" { Ok(()) } else { Err(Error::Check(found)) }
-        })?;
+        if !self.place.is_checked()? {
+            self.check("cannot be published")?;
+        }
         self.close();
         self.place.publish()
+    }
+
+    /// Reads the whole database for damage.
+    fn check(&self, what: &str) -> Result<()> {
+        self.with(what, |db, _| {
+            let found: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if found == "ok" { Ok(()) } else { Err(Error::Check(found)) }
+        })
+    }
+
+    /// Makes the indexes of a copy that is followed from then on. It is checked now: at the cut-over users wait.
+    fn index(&self, schema: &Schema) -> Result<()> {
+        self.with("indexes cannot be made", |db, _| write::index(db, schema))?;
+        self.check("it is damaged")?;
+        self.place.remember_check()
     }
 
     fn occupied(&self) -> Result<Option<DatabaseFacts>> {
@@ -189,7 +203,7 @@ impl DatabaseTarget for SqliteTarget {
 
     async fn index(&self, schema: &Schema) -> Result<()> {
         let schema = schema.clone();
-        self.run(move |shared| shared.with("indexes cannot be made", |db, _| write::index(db, &schema))).await
+        self.run(move |shared| shared.index(&schema)).await
     }
 
     async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {

@@ -165,10 +165,20 @@ impl Place {
         Ok(())
     }
 
+    /// Remembers that what is being built was found sound.
+    pub fn remember_check(&self) -> Result<()> {
+        self.change(|record| record.checked = true)
+    }
+
+    /// Whether it was.
+    pub fn is_checked(&self) -> Result<bool> {
+        Ok(self.record()?.checked)
+    }
+
     /// Removes what is being built; the next build starts empty.
     pub fn discard(&self) -> Result<()> {
         if record::read(self)?.is_some() {
-            self.change(|record| record.continues = false)?;
+            self.change(|record| (record.continues, record.checked) = (false, false))?;
         }
         self.remove_database(&self.partial)
     }

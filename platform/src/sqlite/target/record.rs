@@ -25,6 +25,9 @@ pub struct Record {
     pub published: bool,
     /// The next build starts from what was published, if that is ours.
     pub continues: bool,
+    /// What is being built was checked before its changes were followed.
+    #[serde(default)]
+    pub checked: bool,
     /// The source's journal mode.
     pub journal_mode: String,
     /// Mode, owner and group of the source's file.
@@ -40,6 +43,7 @@ impl Record {
             had_before,
             published: false,
             continues: true,
+            checked: false,
             journal_mode: "delete".to_owned(),
             file: None,
         }

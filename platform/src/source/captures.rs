@@ -165,6 +165,11 @@ impl Captures {
         self.table().iter().filter(|kept| !kept.fenced).cloned().collect()
     }
 
+    /// The same as it is by now, if it may still be let go.
+    pub fn still_loose(&self, seen: Kept) -> Option<Kept> {
+        self.loose().into_iter().find(|kept| (&kept.dataset, &kept.capture) == (&seen.dataset, &seen.capture))
+    }
+
     fn idle(&self, kept: &Kept) -> Duration {
         Duration::from_millis(u64::try_from(self.clock.now().millis() - kept.asked_ms).unwrap_or(0))
     }

@@ -37,24 +37,28 @@ impl LocalSource {
         loop {
             tokio::time::sleep(self.captures.look_every()).await;
             for kept in self.captures.loose() {
-                if let Err(failure) = self.look_at(&kept).await {
-                    tracing::warn!(dataset = %kept.dataset, capture = %kept.capture, %failure, "what it keeps cannot be looked at");
+                let (dataset, capture) = (kept.dataset.clone(), kept.capture.clone());
+                if let Err(failure) = self.look_at(kept).await {
+                    tracing::warn!(%dataset, %capture, %failure, "what it keeps cannot be looked at");
                 }
             }
         }
     }
 
-    async fn look_at(&self, kept: &Kept) -> Result<()> {
+    async fn look_at(&self, kept: Kept) -> Result<()> {
         // A dataset that the manifest no longer names is none of ours any more.
         let Ok(live) = self.live(&kept.dataset) else { return Ok(()) };
         let Some(bytes) = live.kept(&kept.capture).await? else {
             // Nothing is kept for it; should somebody ask again, it is noted again.
-            let is_over = kept.ended().is_none() && self.captures.is_idle(kept);
+            let is_over = kept.ended().is_none() && self.captures.is_idle(&kept);
             return if is_over { self.captures.forget(&kept.dataset, &kept.capture) } else { Ok(()) };
         };
-        let Some(why) = self.captures.too_much(kept, bytes) else { return Ok(()) };
+        // A fence that came up meanwhile would go with the rest; and somebody may have asked.
+        let _turn = self.fencing(&kept.dataset)?.lock_owned().await;
+        let Some(kept) = self.captures.still_loose(kept) else { return Ok(()) };
+        let Some(why) = self.captures.too_much(&kept, bytes) else { return Ok(()) };
         // Noted first: what nobody keeps must not be asked for.
-        self.captures.let_go(kept, why.clone())?;
+        self.captures.let_go(&kept, why.clone())?;
         tracing::warn!(dataset = %kept.dataset, capture = %kept.capture, why, "changes are no longer kept");
         live.end(&kept.capture, false).await
     }

@@ -187,8 +187,9 @@ impl Session {
     /// Prints what a cut-over would do, and for how long writers would wait.
     async fn try_cutover(&self, terms: Terms, which: Which) -> Result<Code> {
         let id = self.pick(which).await?.migration;
-        let acts = self.control.act(&id, Operation::Cutover, terms, "").await?.progress.steps;
-        let mut seen = self.control.watch(&id, 0).await?;
+        let begun = self.control.act(&id, Operation::Cutover, terms, "").await?;
+        let acts = begun.progress.steps;
+        let mut seen = self.control.watch(&id, begun.last_event).await?;
         // What was found is in the status from the end on.
         let predicted = loop {
             match seen.try_next().await? {

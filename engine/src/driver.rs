@@ -21,7 +21,7 @@ use crate::follow::Figures;
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
 use crate::name::DatasetName;
 use crate::pass::{Desk, Message, TargetDataset, Work};
-use crate::phase::{Operation, State, Task, Trigger};
+use crate::phase::{Operation, Phase, State, Task, Trigger};
 use crate::plan::StepKind;
 use crate::ports::{Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
@@ -288,6 +288,9 @@ impl Driver {
             Ok(state) => state,
             Err(refused) => return Ok(Err(refused)),
         };
+        if state.phase == Phase::Aborting {
+            self.migration.outcome.planned = None;
+        }
         let mut records = vec![Record::State(state.clone())];
         let new_task = state.task.is_some() && (state.task != self.migration.state.task || is_mending);
         if new_task {

@@ -1,17 +1,26 @@
 //! What the target's manifest declares: where datasets land, and what stands there.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use handover_engine::failure::Failure;
 use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory, TreeFacts};
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
 use handover_engine::ports::{Result, TreeReader};
 use handover_engine::time::Clock;
-use handover_platform::access;
+use handover_platform::SystemClock;
+use handover_platform::access::{self, Side};
 use handover_platform::manifest::{FilesSection, Manifest};
-use handover_platform::source::{inventory, place, unreadable};
+use handover_platform::source::{CaptureLimits, LocalSource, inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
+
+use crate::Limits;
+
+/// How long a snapshot of this host's databases is held open that nobody reads any more.
+const LEASE: Duration = Duration::from_secs(120);
 
 /// The target's datasets.
 pub struct LocalDatasets {
@@ -44,12 +53,21 @@ impl LocalDatasets {
         Ok(out)
     }
 
+    /// This host's databases, to be followed once they have taken over. Its files are kept in `state`.
+    pub fn here(&self, state: &Path, limits: Limits) -> Result<Arc<LocalSource>> {
+        let failed = |error| {
+            Failure::operator(state.display().to_string(), "cannot be made")
+                .because(error)
+                .hint("is the state directory writable?")
+        };
+        std::fs::create_dir_all(state).map_err(failed)?;
+        let limits = CaptureLimits { bytes: limits.capture_bytes, ..CaptureLimits::default() };
+        LocalSource::new(&self.manifest, state, LEASE, limits, Arc::new(SystemClock))
+    }
+
     /// What stands on this host now. A dataset that is not there yet is an empty one.
     pub async fn inspect(&self, clock: &dyn Clock) -> Result<Inventory> {
-        // Only looks: the name is that of no migration.
-        let nobody: MigrationId = "inspect".parse().map_err(|e| {
-            handover_engine::failure::Failure::permanent("inspect", "cannot be named").because(e)
-        })?;
+        let nobody = MigrationId::nobody();
         let mut datasets = Vec::new();
         for section in &self.manifest.database {
             let place = place(section)?;
@@ -65,13 +83,15 @@ impl LocalDatasets {
                 }
             };
             let offers = access::offers(&place, &name).await;
-            datasets.push(Dataset { name, facts, findings, following: Vec::new(), offers });
+            let returning = access::of_returning(&place, &name, Side::Target).await;
+            datasets.push(Dataset { name, facts, findings, following: Vec::new(), returning, offers });
         }
         for section in &self.manifest.files {
             let facts = self.tree(section).await?;
             let findings = access::of_making_files(&section.root, &section.name);
             let name = section.name.clone();
-            datasets.push(Dataset { name, facts, findings, following: Vec::new(), offers: None });
+            let returning = Vec::new();
+            datasets.push(Dataset { name, facts, findings, following: Vec::new(), returning, offers: None });
         }
         inventory(self.manifest.facts(), datasets, clock).await
     }

@@ -72,11 +72,13 @@ pub struct Limits {
     pub patience_seconds: u64,
     /// Bytes of changes that may wait on disk, for each database.
     pub spool_bytes: u64,
+    /// Bytes of changes that this host's databases may keep for a source that follows them and does not come for them, about.
+    pub capture_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lanes: 4, patience_seconds: 300, spool_bytes: 10 << 30 }
+        Self { lanes: 4, patience_seconds: 300, spool_bytes: 10 << 30, capture_bytes: 10 << 30 }
     }
 }
 
@@ -135,7 +137,9 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let datasets = LocalDatasets::new(manifest)?;
     let identity = credentials.identity().to_string();
     let spools = SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes);
-    let supervisor = Supervisor::new(identity, source, datasets, store, spools, config.limits, stop.clone());
+    let own = state.path().to_owned();
+    let supervisor =
+        Supervisor::new(identity, source, datasets, store, spools, config.limits, own, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

@@ -84,8 +84,15 @@ pub enum Verb {
     },
     /// The target is good: it stays.
     Accept(Act),
-    /// Undo everything: the target is as it was before.
-    Abort(Act),
+    /// Undo everything: the target is as it was before. What was written there since it took over is brought back to the source first.
+    Abort {
+        /// Which migration, and whether to watch it.
+        #[command(flatten)]
+        act: Act,
+        /// Give up what was written at the target since it took over, for instance because the source cannot take it.
+        #[arg(long)]
+        discard: bool,
+    },
     /// Keep everything; undo is no longer possible.
     Finalize(Act),
     /// Show what was moved and how it was verified.
@@ -110,6 +117,9 @@ pub struct PlanArguments {
     /// Keep the copy up to date while the source is in use, until `cutover`.
     #[arg(long)]
     pub follow: bool,
+    /// Do not let the source follow the target once that has taken over: `abort` loses what was written there then.
+    #[arg(long, requires = "follow")]
+    pub one_way: bool,
 }
 
 /// Which migration.

@@ -11,6 +11,8 @@ fn activity(status: &Status) -> &'static str {
         Some(Task::Pass) if status.state.phase == Phase::Copying => "copying",
         Some(Task::Pass) => "syncing",
         Some(Task::Follow) => "following",
+        Some(Task::FollowBack) => "following_back",
+        Some(Task::Part) => "parting",
         Some(Task::CutOver) => "cutting_over",
         Some(Task::Verify) => "verifying",
         Some(Task::Undo) => "undoing",
@@ -41,6 +43,7 @@ pub fn status(status: &Status) -> Value {
             "downtime_ms": cutover.downtime_ms(),
             "fenced_at": cutover.fenced_at.map(|at| at.to_string()),
             "live_at": cutover.live_at.map(|at| at.to_string()),
+            "back": cutover.back,
         })),
     })
 }

@@ -44,7 +44,7 @@ pub fn of(failure: &Failure) -> Code {
 
 /// True when a migration is no longer busy, or does what has no end of its own.
 pub fn is_settled(state: &State) -> bool {
-    !state.is_busy() || state.task == Some(Task::Follow)
+    !state.is_busy() || matches!(state.task, Some(Task::Follow | Task::FollowBack))
 }
 
 /// The code of a migration that is no longer busy.

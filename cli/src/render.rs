@@ -161,9 +161,10 @@ pub fn plan(plan: &Plan) -> String {
 /// Where a migration stands.
 pub fn status(status: &Status) -> String {
     let mut out = format!("{}: {}", status.migration, status.state);
-    if status.state.task == Some(Task::Follow) {
+    if let Some(task @ (Task::Follow | Task::FollowBack)) = status.state.task {
+        let whose = if task == Task::Follow { "" } else { "the source is " };
         for (dataset, figures) in &status.following {
-            let _ = write!(out, "\n  {dataset}: {}", following(figures));
+            let _ = write!(out, "\n  {dataset}: {whose}{}", following(figures));
         }
     } else if status.state.task.is_some() {
         let _ = write!(out, ", {}", share(status));

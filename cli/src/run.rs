@@ -58,14 +58,22 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
                 None if never => When::Never,
                 None => When::Now,
             };
-            let terms = Terms { max_downtime_ms: ms(max_downtime), max_lag_ms: ms(max_lag), when };
+            let terms = Terms {
+                max_downtime_ms: ms(max_downtime),
+                max_lag_ms: ms(max_lag),
+                when,
+                ..Terms::default()
+            };
             match when {
                 When::DryRun => session.try_cutover(terms, act.which).await,
                 _ => session.cut_over(terms, act).await,
             }
         }
         Verb::Accept(act) => session.act(Operation::Accept, act).await,
-        Verb::Abort(act) => session.act(Operation::Abort, act).await,
+        Verb::Abort { act, discard } => {
+            let terms = Terms { discard, ..Terms::default() };
+            session.ask(Operation::Abort, terms, act).await.map(|(_, code)| code)
+        }
         Verb::Finalize(act) => session.act(Operation::Finalize, act).await,
         Verb::Report(which) => session.report(which).await,
         Verb::Probe { bytes } => session.probe(bytes).await,
@@ -241,5 +249,5 @@ impl Session {
 }
 
 fn options(plan: PlanArguments) -> Options {
-    Options { overwrite: plan.overwrite, datasets: plan.datasets, follow: plan.follow }
+    Options { overwrite: plan.overwrite, datasets: plan.datasets, follow: plan.follow, one_way: plan.one_way }
 }

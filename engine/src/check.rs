@@ -95,6 +95,10 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
         if options.follow {
             findings.extend(at("source", &dataset.following));
         }
+        if options.follow && !options.one_way {
+            findings.extend(at("source", &dataset.returning));
+            findings.extend(here.into_iter().flat_map(|here| at("target", &here.returning)));
+        }
         findings.extend(here.into_iter().flat_map(|here| at("target", &here.findings)));
         findings.extend(here.into_iter().flat_map(|here| lacking(dataset, here)));
         let notes = match &dataset.facts {
@@ -237,6 +241,7 @@ mod tests {
                 facts: DatasetFacts::Database(facts),
                 findings: Vec::new(),
                 following: vec![Finding::new(Severity::Error, "shop", "no log", "switch it on")],
+                returning: vec![Finding::new(Severity::Error, "shop", "no way back", "allow it")],
                 offers,
             }],
         }
@@ -260,7 +265,12 @@ mod tests {
         // A server that could not be asked is told of elsewhere.
         assert_eq!(told(None), [""; 0]);
         let follow = Options { follow: true, ..Options::default() };
-        let found = compare(&inventory(Vec::new(), None), &inventory(Vec::new(), None), 0, &follow);
-        assert!(found.len() == 1 && found[0].what == "at the source: no log", "{found:?}");
+        let found = |options: &Options| {
+            let found = compare(&inventory(Vec::new(), None), &inventory(Vec::new(), None), 0, options);
+            found.into_iter().map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        let back = ["at the source: no log", "at the source: no way back", "at the target: no way back"];
+        assert_eq!(found(&follow), back);
+        assert_eq!(found(&Options { one_way: true, ..follow }), ["at the source: no log"]);
     }
 }

@@ -1,6 +1,7 @@
 //! The driver: one event loop that owns a migration's state. Workers send it messages, operators commands; it journals
 //! before it acts or answers, and shows what it knows to watchers.
 
+mod back;
 mod handle;
 mod live;
 mod planned;
@@ -25,7 +26,7 @@ use crate::phase::{Operation, Phase, State, Task, Trigger};
 use crate::plan::StepKind;
 use crate::ports::{Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
-use crate::report::When;
+use crate::report::{Back, When};
 use crate::time::Clock;
 
 /// What a driver works with.
@@ -33,6 +34,8 @@ use crate::time::Clock;
 pub struct Ports {
     /// The source.
     pub source: Source,
+    /// This host's own databases, for who follows them once they have taken over.
+    pub here: Source,
     /// Where the datasets land.
     pub datasets: HashMap<DatasetName, TargetDataset>,
     /// The journal.
@@ -184,6 +187,7 @@ impl Driver {
                 _ => BTreeMap::new(),
             },
             spools: self.ports.spools.clone(),
+            here: self.ports.here.clone(),
             cutover: self.migration.outcome.cutover.unwrap_or_default(),
         };
         Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
@@ -237,6 +241,11 @@ impl Driver {
         }
         if operation == Operation::Cutover {
             self.set_terms(terms);
+        }
+        if let (Operation::Abort, true, Some(cutover)) =
+            (operation, terms.discard, &mut self.migration.outcome.cutover)
+        {
+            cutover.back = Back::Ended;
         }
         let result = self.transition(asked, Some(by)).await?;
         // Whoever asked may have left; the state is journaled all the same.

@@ -6,6 +6,7 @@
 //! followed table, either the target's row is the source's as it was read after the last change that was told of it, or
 //! the key waits in the spool or in the source's log. (docs/following.md has the argument.)
 
+mod back;
 mod carry;
 
 use std::sync::Arc;
@@ -16,10 +17,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::change::Changes;
+use crate::change::LogPosition;
 use crate::failure::Failure;
 use crate::name::{CaptureId, DatasetName, MigrationId};
 use crate::pass::{Message, Work};
-use crate::ports::{ChangesRequest, DatabaseTarget, Result, Spool};
+use crate::ports::{ChangesRequest, Direction, Fence, KeyedTarget, Parts, Result, Spool};
+
+pub use self::back::BehindFence;
 
 /// How long the source waits for changes before it answers that there are none.
 const WAIT: Duration = Duration::from_millis(250);
@@ -45,9 +49,10 @@ pub struct Figures {
     pub lag_ms: u64,
 }
 
-/// Names what is kept at the source for a database of a migration. Stable, so that a restarted target finds it again.
-pub fn capture_id(migration: &MigrationId, dataset: &DatasetName) -> Result<CaptureId> {
-    let digest = crate::digest::Digest::of(format!("{migration}/{dataset}").as_bytes());
+/// Names what is kept of a database's changes for a migration. Stable, so that a restarted target finds it again.
+pub fn capture_id(migration: &MigrationId, dataset: &DatasetName, direction: Direction) -> Result<CaptureId> {
+    let back = if direction == Direction::Back { "/back" } else { "" };
+    let digest = crate::digest::Digest::of(format!("{migration}/{dataset}{back}").as_bytes());
     format!("c{}", digest.short())
         .parse()
         .map_err(|e| Failure::permanent("capture", "cannot be named").because(e))
@@ -57,23 +62,25 @@ pub fn capture_id(migration: &MigrationId, dataset: &DatasetName) -> Result<Capt
 pub struct Follower {
     work: Work,
     dataset: DatasetName,
+    direction: Direction,
     capture: CaptureId,
-    target: Arc<dyn DatabaseTarget>,
+    target: Arc<dyn KeyedTarget>,
     spool: Arc<dyn Spool>,
     applied: AtomicU64,
     got_on: AtomicU64,
 }
 
 impl Follower {
-    /// A follower of `dataset`, whose changes wait in `spool`.
+    /// A follower of `dataset`, as the source of `work` has it, whose changes wait in `spool` until they are carried to `target`.
     pub fn new(
         work: Work,
         dataset: DatasetName,
-        target: Arc<dyn DatabaseTarget>,
+        direction: Direction,
+        target: Arc<dyn KeyedTarget>,
         spool: Arc<dyn Spool>,
     ) -> Result<Self> {
-        let capture = capture_id(&work.migration, &dataset)?;
-        Ok(Self { work, dataset, capture, target, spool, applied: 0.into(), got_on: 0.into() })
+        let capture = capture_id(&work.migration, &dataset, direction)?;
+        Ok(Self { work, dataset, direction, capture, target, spool, applied: 0.into(), got_on: 0.into() })
     }
 
     /// Has the source keep its changes from now on. Idempotent.
@@ -83,6 +90,29 @@ impl Follower {
             self.spool.begin(&position).await?;
         }
         Ok(())
+    }
+
+    /// Starts where changes are kept from, as long as it has not started yet. Idempotent.
+    pub async fn begin_at(&self, position: &LogPosition) -> Result<()> {
+        match self.spool.position().await? {
+            None => self.spool.begin(position).await,
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The database.
+    pub fn dataset(&self) -> &DatasetName {
+        &self.dataset
+    }
+
+    /// What is kept of its changes.
+    pub fn capture(&self) -> &CaptureId {
+        &self.capture
+    }
+
+    /// The fence that this follower puts up.
+    pub fn own_fence(&self) -> Fence {
+        Fence { dataset: self.dataset.clone(), capture: self.capture.clone() }
     }
 
     /// Takes the source's changes into the spool until the work is stopped. While a copy is made nothing more is done with them.
@@ -146,7 +176,7 @@ impl Follower {
         let lease = format!("l-{}", digest.short())
             .parse()
             .map_err(|e| Failure::permanent("lease", "cannot be named").because(e))?;
-        self.work.source.host.open(&lease, &self.dataset).await?;
+        self.work.source.host.open(&lease, &self.dataset, Parts::Whole).await?;
         self.work.source.host.close(&lease).await
     }
 
@@ -195,6 +225,11 @@ impl Follower {
     /// Lets the source's writers back in. Idempotent.
     pub async fn unfence(&self) -> Result<()> {
         self.work.source.changes.unfence(&self.dataset, &self.capture).await
+    }
+
+    /// Forgets what waits here. Idempotent.
+    pub async fn forget(&self) -> Result<()> {
+        self.spool.remove().await
     }
 
     /// Ends following: nothing is kept at the source any more, nothing waits here. Idempotent.

@@ -88,6 +88,9 @@ pub struct Dataset {
     /// What stands in the way of following it, at a source: told where that is planned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub following: Vec<Finding>,
+    /// What keeps the source from following the target once that has taken over: told where that is planned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returning: Vec<Finding>,
     /// What a target's server has, of all that a database may need of it; none where it could not be asked, and at a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offers: Option<BTreeSet<String>>,

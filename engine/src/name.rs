@@ -69,6 +69,14 @@ name! {
     /// One durable run of an approved plan.
     MigrationId
 }
+
+impl MigrationId {
+    /// The name of no migration, for who only looks, or writes where no migration has built anything.
+    pub fn nobody() -> Self {
+        Self("nobody".to_owned())
+    }
+}
+
 name! {
     /// What the target holds open at the source. Chosen by the target, so that asking twice is harmless.
     LeaseId

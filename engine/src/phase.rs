@@ -7,6 +7,8 @@
 //!    │                └────────────finalize──────┼─────────────────┼──────────────────┘
 //!    └──────abort─────┴─────────────abort────────┴─────────────────┴──► Aborting ──done──► Aborted
 //! ```
+//! In trial the source follows the target, where the plan says so; accepting ends that, and an abort brings home what was written.
+//!
 //! Paused and failed are conditions on a phase, not phases. `Draft` and `Approved` are plans, not yet migrations;
 //! `Rehearsing` is reserved and cannot be reached yet. A plan that follows the source's changes is finalized after its
 //! cut-over, any other while it is up to date.
@@ -62,6 +64,10 @@ pub enum Task {
     Follow,
     /// Fencing the source off, carrying over what is left, and putting the target in its place.
     CutOver,
+    /// Having the source follow the target, which has taken over. Has no end of its own.
+    FollowBack,
+    /// Ending that: the target stays.
+    Part,
     /// Reading the target's data again.
     Verify,
     /// Carrying out the undo records.
@@ -158,6 +164,8 @@ pub enum Trigger {
     Done,
     /// The first copy is done, and the source is followed from now on.
     Copied,
+    /// The target has taken over, and the source follows it from now on.
+    TakenOver,
     /// The cut-over was undone before the target took over; following goes on.
     CalledOff,
     /// The task stopped on a failure.
@@ -196,7 +204,7 @@ impl State {
         use Phase::{Aborting, Accepted, Copying, CuttingOver, Following, Trial};
         let to = |phase, task, condition| Ok(State { phase, task, condition });
         match (&trigger, self.phase, self.task, &self.condition) {
-            (Trigger::Asked(Pause), Copying | Following, Some(task), Condition::Good) => {
+            (Trigger::Asked(Pause), Copying | Following | Trial, Some(task), Condition::Good) => {
                 to(self.phase, Some(task), Condition::Paused)
             }
             (Trigger::Asked(Resume), phase, Some(task), Condition::Paused) => {
@@ -216,9 +224,18 @@ impl State {
             (Trigger::Asked(Cutover), Following, Some(Task::Follow), Condition::Good) => {
                 to(CuttingOver, Some(Task::CutOver), Condition::Good)
             }
+            // Whatever became of following back: the source is not needed any more.
+            (Trigger::Asked(Accept), Trial, Some(Task::FollowBack), _) => {
+                to(Accepted, Some(Task::Part), Condition::Good)
+            }
             (Trigger::Asked(Accept), Trial, None, Condition::Good) => to(Accepted, None, Condition::Good),
-            (Trigger::Asked(Finalize), Following | Accepted, None, Condition::Good) => {
+            (Trigger::Asked(Finalize), Accepted, Some(Task::Part), Condition::Good)
+            | (Trigger::Asked(Finalize), Following | Accepted, None, Condition::Good) => {
                 to(self.phase, Some(Task::Finalize), Condition::Good)
+            }
+            // May be asked for again, with other terms.
+            (Trigger::Asked(Abort), Aborting, Some(Task::Undo), _) => {
+                to(Aborting, Some(Task::Undo), Condition::Good)
             }
             (Trigger::Asked(Abort), Copying | Following | CuttingOver | Trial | Accepted, task, _)
                 if task != Some(Task::Finalize) =>
@@ -238,6 +255,12 @@ impl State {
             (Trigger::Done, CuttingOver, Some(Task::CutOver), Condition::Good) => {
                 to(Trial, None, Condition::Good)
             }
+            (Trigger::TakenOver, CuttingOver, Some(Task::CutOver), Condition::Good) => {
+                to(Trial, Some(Task::FollowBack), Condition::Good)
+            }
+            (Trigger::Done, Accepted, Some(Task::Part), Condition::Good) => {
+                to(Accepted, None, Condition::Good)
+            }
             (Trigger::Done, Following | Accepted, Some(Task::Finalize), Condition::Good) => {
                 to(Phase::Finalized, None, Condition::Good)
             }
@@ -251,7 +274,7 @@ impl State {
     fn refuse(&self, trigger: &Trigger) -> Refused {
         let what = match trigger {
             Trigger::Asked(operation) => operation.to_string(),
-            Trigger::Done | Trigger::Copied => "done".to_owned(),
+            Trigger::Done | Trigger::Copied | Trigger::TakenOver => "done".to_owned(),
             Trigger::CalledOff => "calling it off".to_owned(),
             Trigger::Failed(_) => "failing".to_owned(),
         };
@@ -288,6 +311,7 @@ impl fmt::Display for State {
             }
             (Condition::Good, Some(Task::Verify)) => f.write_str(" (verifying)"),
             (Condition::Good, Some(Task::Follow)) => f.write_str(" (live)"),
+            (Condition::Good, Some(Task::FollowBack)) => f.write_str(" (followed)"),
             (Condition::Good, Some(Task::Finalize)) => f.write_str(" (finalizing)"),
             _ => Ok(()),
         }
@@ -327,10 +351,14 @@ mod tests {
             (state(CuttingOver, Some(Task::CutOver)), &[Abort]),
             (with(failed.clone(), state(CuttingOver, Some(Task::CutOver))), &[Resume, Abort]),
             (state(Trial, None), &[Accept, Abort]),
+            (state(Trial, Some(Task::FollowBack)), &[Pause, Accept, Abort]),
+            (with(Condition::Paused, state(Trial, Some(Task::FollowBack))), &[Resume, Accept, Abort]),
+            (with(failed.clone(), state(Trial, Some(Task::FollowBack))), &[Resume, Accept, Abort]),
+            (state(Accepted, Some(Task::Part)), &[Abort, Finalize]),
             (state(Accepted, None), &[Abort, Finalize]),
             (state(Accepted, Some(Task::Finalize)), &[]),
-            (state(Aborting, Some(Task::Undo)), &[]),
-            (with(failed, state(Aborting, Some(Task::Undo))), &[Resume]),
+            (state(Aborting, Some(Task::Undo)), &[Abort]),
+            (with(failed, state(Aborting, Some(Task::Undo))), &[Resume, Abort]),
             (state(Aborted, None), &[]),
             (state(Finalized, None), &[]),
         ];
@@ -348,6 +376,7 @@ mod tests {
             (state(Following, Some(Task::Finalize)), state(Finalized, None)),
             (state(Accepted, Some(Task::Finalize)), state(Finalized, None)),
             (state(CuttingOver, Some(Task::CutOver)), state(Trial, None)),
+            (state(Accepted, Some(Task::Part)), state(Accepted, None)),
             (state(Aborting, Some(Task::Undo)), state(Aborted, None)),
         ];
         for (from, to) in table {
@@ -358,6 +387,8 @@ mod tests {
         assert!(live.next(Trigger::Done).is_err(), "following has no end of its own");
         assert_eq!(State::started().next(Trigger::Copied), Ok(live.clone()));
         assert_eq!(state(CuttingOver, Some(Task::CutOver)).next(Trigger::CalledOff), Ok(live));
+        let followed = state(Trial, Some(Task::FollowBack));
+        assert_eq!(state(CuttingOver, Some(Task::CutOver)).next(Trigger::TakenOver), Ok(followed));
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub struct Options {
     /// their digests.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follow: bool,
+    /// Let the source not follow the target once that has taken over: an abort loses what was written there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_way: bool,
 }
 
 /// How fast the parts of a migration go, for expected times.
@@ -98,8 +101,11 @@ impl Plan {
         rates: &Rates,
     ) -> Result<Plan, Failure> {
         let chosen = choose(source.1, target.1, &options)?;
-        let steps =
-            if options.follow { steps::live(&chosen, rates) } else { steps::of_one_moment(&chosen, rates) };
+        let steps = if options.follow {
+            steps::live(&chosen, &options, rates)
+        } else {
+            steps::of_one_moment(&chosen, rates)
+        };
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
             structure: inventory.structure(),
@@ -231,6 +237,7 @@ mod tests {
             facts: f.clone(),
             findings: Vec::new(),
             following: Vec::new(),
+            returning: Vec::new(),
             offers: None,
         };
         Inventory {
@@ -269,7 +276,7 @@ mod tests {
         assert_eq!(
             ids.join(" "),
             "prepare capture:db copy:db copy:www index:db verify:db verify:www \
-             fence catch-up:db catch-up:www finish:db publish settle:db"
+             fence catch-up:db catch-up:www finish:db keep:db publish settle:db"
         );
         assert_eq!(plan.datasets().count(), 2);
         // Earlier plans have no word of it.

@@ -13,10 +13,10 @@ use futures::stream::BoxStream;
 
 use crate::failure::Failure;
 
-pub use changes::{ChangeSource, ChangesRequest, KeysRequest, LiveDatabase};
-pub use rows::{Database, DatabaseSnapshot, DatabaseTarget};
-pub use source::{Opened, RowSource, Source, SourceHost, TreeSource};
-pub use spool::{Backlog, Spool, SpoolMark, Spools, Window};
+pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
+pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};
+pub use source::{Opened, Parts, RowSource, Source, SourceHost, TreeSource};
+pub use spool::{Backlog, Direction, Spool, SpoolMark, Spools, Window};
 pub use tree::{TreeOp, TreeReader, TreeTarget};
 
 /// What a port answers.

@@ -104,11 +104,14 @@ pub struct Terms {
     /// When it is to begin.
     #[serde(default)]
     pub when: When,
+    /// Of an abort: what was written at the target since it took over is given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub discard: bool,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { max_downtime_ms: 30_000, max_lag_ms: 5_000, when: When::Now }
+        Self { max_downtime_ms: 30_000, max_lag_ms: 5_000, when: When::Now, discard: false }
     }
 }
 
@@ -132,6 +135,24 @@ pub struct Cutover {
     /// When the target had taken over.
     #[serde(default)]
     pub live_at: Option<Timestamp>,
+    /// Whether the source follows the target since.
+    #[serde(default)]
+    pub back: Back,
+}
+
+/// How the source follows the target that has taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Back {
+    /// It does not, or not yet.
+    #[default]
+    Not,
+    /// It does: what is written at the target is carried to it.
+    Following,
+    /// All of it has been carried, and the target takes no more writes.
+    Returned,
+    /// No more: the target was accepted, or what was written there was given up.
+    Ended,
 }
 
 impl Cutover {

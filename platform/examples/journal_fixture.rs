@@ -31,7 +31,7 @@ fn plan() -> Plan {
     Plan {
         format: PLAN_FORMAT,
         appliance: "museum".to_owned(),
-        options: Options { overwrite: true, datasets: vec![name("mail"), name("www")], follow: false },
+        options: Options { overwrite: true, datasets: vec![name("mail"), name("www")], ..Options::default() },
         source: side("old-host"),
         target: side("new-host"),
         steps: kinds.into_iter().map(step).collect(),

@@ -43,6 +43,29 @@ pub async fn of_following(place: &Place, name: &DatasetName) -> Vec<Finding> {
     }
 }
 
+/// Which host a database is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The one that is replaced.
+    Source,
+    /// The one that takes over.
+    Target,
+}
+
+/// What keeps the source from following the target once that has taken over.
+pub async fn of_returning(place: &Place, name: &DatasetName, side: Side) -> Vec<Finding> {
+    let is_target = side == Side::Target;
+    let found = match place {
+        // Whoever may follow it may write to it.
+        Place::Sqlite(_) => Ok(Vec::new()),
+        Place::Mariadb(settings) => handover_mariadb::returning_privileges(name, settings, is_target)
+            .await
+            .map(|found| mariadb(name, found)),
+        Place::Postgres(settings) => handover_postgres::returning_privileges(name, settings, is_target).await,
+    };
+    or_unknown(name, found)
+}
+
 /// What stands in the way of making a database.
 pub async fn of_making(place: &Place, name: &DatasetName) -> Vec<Finding> {
     let found = match place {

@@ -3,6 +3,7 @@
 //! The checks know nothing of the engine: a [`Subject`] fills a source, changes it, and tells what stands at the target's
 //! final place. They panic where a promise is broken, naming it, and hand back failures that the ports report.
 
+mod back;
 pub mod live;
 mod load;
 mod place;

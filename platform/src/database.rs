@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use handover_engine::name::{DatasetName, MigrationId};
-use handover_engine::ports::{Database, DatabaseTarget, LiveDatabase};
-use handover_mariadb::{MariaDatabase, MariaLive, MariaTarget};
-use handover_postgres::{PostgresDatabase, PostgresLive, PostgresTarget};
+use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
+use handover_mariadb::{MariaDatabase, MariaFenced, MariaLive, MariaTarget};
+use handover_postgres::{PostgresDatabase, PostgresFenced, PostgresLive, PostgresTarget};
 
-use crate::sqlite::{SqliteDatabase, SqliteLive, SqliteTarget};
+use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteLive, SqliteTarget};
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -77,6 +77,15 @@ impl Place {
             Self::Sqlite(path) => Arc::new(SqliteLive::new(name, path, exclude)),
             Self::Mariadb(settings) => Arc::new(MariaLive::new(name, settings, exclude)),
             Self::Postgres(settings) => Arc::new(PostgresLive::new(name, &settings, exclude)),
+        }
+    }
+
+    /// The database, to be written to behind its fence.
+    pub fn fenced(&self, name: DatasetName) -> Arc<dyn FencedDatabase> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteFenced::new(name, path)),
+            Self::Mariadb(settings) => Arc::new(MariaFenced::new(name, settings)),
+            Self::Postgres(settings) => Arc::new(PostgresFenced::new(name, &settings)),
         }
     }
 

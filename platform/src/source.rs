@@ -1,6 +1,7 @@
 //! The source's side of the ports on this host: what its manifest declares, and the snapshots held open under leases.
 
 mod captures;
+mod fenced;
 mod follow;
 mod leases;
 
@@ -15,8 +16,8 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{
-    Answers, Database, DatabaseSnapshot, LiveDatabase, Opened, Result, RowSource, SourceHost, TreeReader,
-    TreeSource,
+    Answers, Database, DatabaseSnapshot, FencedDatabase, LiveDatabase, Opened, Parts, Result, RowSource,
+    SourceHost, TreeReader, TreeSource,
 };
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
 use handover_engine::time::Clock;
@@ -26,7 +27,7 @@ use tokio::sync::mpsc;
 pub use self::captures::CaptureLimits;
 use self::captures::Captures;
 use self::leases::Leases;
-use crate::access;
+use crate::access::{self, Side};
 use crate::database::Place;
 use crate::manifest::{DatabaseSection, Manifest};
 use crate::tree::{FileTree, Filter};
@@ -51,6 +52,7 @@ struct Known {
     place: Place,
     database: Arc<dyn Database>,
     live: Arc<dyn LiveDatabase>,
+    fenced: Arc<dyn FencedDatabase>,
     /// Held by whoever puts its fence up or takes it away.
     fencing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -84,9 +86,16 @@ impl LocalSource {
             let place = place(section)?;
             let database = place.database(name.clone(), exclude.clone(), scratch.clone());
             let live = place.live(name.clone(), exclude);
+            let fenced = place.fenced(name.clone());
             datasets.push((
                 name,
-                Readable::Database(Box::new(Known { place, database, live, fencing: Arc::default() })),
+                Readable::Database(Box::new(Known {
+                    place,
+                    database,
+                    live,
+                    fenced,
+                    fencing: Arc::default(),
+                })),
             ));
         }
         for section in &manifest.files {
@@ -126,7 +135,13 @@ impl LocalSource {
             Readable::Database(known) if facts_are_known => access::of_following(&known.place, name).await,
             _ => Vec::new(),
         };
-        Dataset { name: name.clone(), facts, findings, following, offers: None }
+        let returning = match readable {
+            Readable::Database(known) if facts_are_known => {
+                access::of_returning(&known.place, name, Side::Source).await
+            }
+            _ => Vec::new(),
+        };
+        Dataset { name: name.clone(), facts, findings, following, returning, offers: None }
     }
 
     fn unknown(name: &DatasetName) -> Failure {
@@ -172,7 +187,7 @@ impl SourceHost for LocalSource {
         inventory(self.appliance.clone(), datasets, &*self.clock).await
     }
 
-    async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened> {
+    async fn open(&self, lease: &LeaseId, dataset: &DatasetName, wanted: Parts) -> Result<Opened> {
         let database = self.database(dataset)?;
         let snapshot = self.leases.open(lease, dataset, || async move { database.snapshot().await }).await?;
         if let Some(schema) = self.leases.schema(lease, &snapshot.id()) {
@@ -180,7 +195,7 @@ impl SourceHost for LocalSource {
             return Ok(Opened { snapshot: snapshot.id(), schema: Schema::clone(&schema) });
         }
         let mut schema = snapshot.schema().clone();
-        for table in &mut schema.tables {
+        for table in schema.tables.iter_mut().filter(|_| wanted == Parts::Cut) {
             let parts =
                 usize::try_from(table.estimated_bytes / PART_BYTES).unwrap_or(MOST_PARTS).min(MOST_PARTS);
             if parts > 1 {

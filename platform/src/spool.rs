@@ -19,7 +19,7 @@ use handover_engine::change::{Changes, LogPosition};
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::{DatasetName, MigrationId};
-use handover_engine::ports::{Backlog, Result, Spool, SpoolMark, Spools, Window};
+use handover_engine::ports::{Backlog, Direction, Result, Spool, SpoolMark, Spools, Window};
 use handover_engine::time::Timestamp;
 
 use crate::tree::blocking;
@@ -70,8 +70,17 @@ impl SpoolDirectory {
 
 #[async_trait]
 impl Spools for SpoolDirectory {
-    async fn spool(&self, migration: &MigrationId, dataset: &DatasetName) -> Result<Arc<dyn Spool>> {
-        let dir = self.root.join(migration.as_str()).join(dataset.as_str());
+    async fn spool(
+        &self,
+        migration: &MigrationId,
+        dataset: &DatasetName,
+        direction: Direction,
+    ) -> Result<Arc<dyn Spool>> {
+        let dir = match direction {
+            Direction::Forth => self.root.join(migration.as_str()).join(dataset.as_str()),
+            // No dataset's name begins with a dot.
+            Direction::Back => self.root.join(migration.as_str()).join(".back").join(dataset.as_str()),
+        };
         let (limit, name) = (self.limit, dataset.clone());
         if let Some(spool) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&dir) {
             return Ok(spool.clone());

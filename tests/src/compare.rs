@@ -5,7 +5,9 @@ mod server;
 mod tree;
 
 pub use database::databases;
-pub use server::{Side, rows_by_checksum, servers, servers_between_passes, servers_by_checksum};
+pub use server::{
+    Side, Sums, rows_by_checksum, same_sums, servers, servers_between_passes, servers_by_checksum, sums,
+};
 pub use tree::trees;
 
 /// Differences that are named; further ones are only counted.

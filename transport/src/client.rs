@@ -1,5 +1,6 @@
 //! A source on another host: the engine's source ports over gRPC.
 
+mod fenced;
 mod follow;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use handover_engine::chunk::room::{LARGE_BYTES, Room, Taken};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::name::{DatasetName, LeaseId};
-use handover_engine::ports::{Answers, Opened, Result, RowSource, SourceHost, TreeSource};
+use handover_engine::ports::{Answers, Opened, Parts, Result, RowSource, SourceHost, TreeSource};
 use handover_engine::rows::{RowsChunk, RowsRequest, SnapshotId};
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
 use handover_proto::v1;
@@ -29,6 +30,8 @@ use crate::failure::from_status;
 use crate::frames::Receiver;
 use crate::wire::{FromWire, IntoWire};
 use crate::{MAX_MESSAGE_BYTES, connect, version};
+
+pub(crate) use self::follow::batches;
 
 type Announce = fn(Request<()>) -> Result<Request<()>, Status>;
 type Client = SourceClient<InterceptedService<Channel, Announce>>;
@@ -190,8 +193,9 @@ impl SourceHost for RemoteSource {
         read_document("inventory_json", &reply.into_inner().inventory_json)
     }
 
-    async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened> {
-        let request = v1::OpenRequest { lease: lease.to_string(), dataset: dataset.to_string() };
+    async fn open(&self, lease: &LeaseId, dataset: &DatasetName, parts: Parts) -> Result<Opened> {
+        let whole = parts == Parts::Whole;
+        let request = v1::OpenRequest { lease: lease.to_string(), dataset: dataset.to_string(), whole };
         let reply = self.client().open(request).await.map_err(|s| self.failed(s))?.into_inner();
         let schema = read_document("schema_json", &reply.schema_json)?;
         Ok(Opened { snapshot: SnapshotId(reply.snapshot), schema })

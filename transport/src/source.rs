@@ -1,6 +1,7 @@
 //! The source's service: the engine's source ports, served to the target agent alone.
 
 mod bulk;
+mod fenced;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -9,7 +10,7 @@ use handover_engine::change::LogPosition;
 use handover_engine::chunk::Chunk;
 use handover_engine::failure::Failure;
 use handover_engine::name::{CaptureId, DatasetName};
-use handover_engine::ports::{ChangesRequest, Source};
+use handover_engine::ports::{ChangesRequest, Parts, Source};
 use handover_engine::time::Clock;
 use handover_engine::tree::Entry;
 use handover_proto::v1;
@@ -65,6 +66,7 @@ impl Service for SourceService {
     type FileStream = Frames;
     type ProbeStream = Frames;
     type KeysStream = Frames;
+    type FindChildrenStream = BoxStream<'static, Result<v1::KeysReply, Status>>;
 
     async fn hello(&self, request: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
         caller(&request, &[Role::Target])?;
@@ -84,7 +86,8 @@ impl Service for SourceService {
         let request = from_target(request)?;
         let (lease, dataset) =
             (wire::name("lease", &request.lease)?, wire::name("dataset", &request.dataset)?);
-        let opened = self.source.host.open(&lease, &dataset).await.map_err(to_status)?;
+        let parts = if request.whole { Parts::Whole } else { Parts::Cut };
+        let opened = self.source.host.open(&lease, &dataset, parts).await.map_err(to_status)?;
         let schema_json = document(&opened.schema)?;
         Ok(Response::new(v1::OpenReply { snapshot: opened.snapshot.0, schema_json }))
     }
@@ -187,6 +190,57 @@ impl Service for SourceService {
         let (dataset, capture) = captured(&from_target(request)?)?;
         self.source.changes.unfence(&dataset, &capture).await.map_err(to_status)?;
         Ok(Response::new(v1::FenceReply {}))
+    }
+
+    async fn make_ready(
+        &self,
+        request: Request<v1::CaptureRequest>,
+    ) -> Result<Response<v1::WriteReply>, Status> {
+        let fence = fenced::fence(&from_target(request)?)?;
+        self.source.fenced.make_ready(&fence).await.map_err(to_status)?;
+        Ok(Response::new(v1::WriteReply {}))
+    }
+
+    async fn stand_down(
+        &self,
+        request: Request<v1::CaptureRequest>,
+    ) -> Result<Response<v1::WriteReply>, Status> {
+        let fence = fenced::fence(&from_target(request)?)?;
+        self.source.fenced.stand_down(&fence).await.map_err(to_status)?;
+        Ok(Response::new(v1::WriteReply {}))
+    }
+
+    async fn write(
+        &self,
+        request: Request<Streaming<v1::WriteRequest>>,
+    ) -> Result<Response<v1::WriteReply>, Status> {
+        fenced::write(&*self.source.fenced, from_target(request)?).await?;
+        Ok(Response::new(v1::WriteReply {}))
+    }
+
+    async fn clear(&self, request: Request<v1::TableRequest>) -> Result<Response<v1::WriteReply>, Status> {
+        let (fence, table) = fenced::table(from_target(request)?)?;
+        self.source.fenced.clear(&fence, &table).await.map_err(to_status)?;
+        Ok(Response::new(v1::WriteReply {}))
+    }
+
+    async fn find_children(
+        &self,
+        request: Request<v1::ChildrenRequest>,
+    ) -> Result<Response<Self::FindChildrenStream>, Status> {
+        let keys = fenced::children(&*self.source.fenced, from_target(request)?).await?;
+        Ok(Response::new(futures::stream::iter(keys.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn set_positions(
+        &self,
+        request: Request<v1::PositionsRequest>,
+    ) -> Result<Response<v1::WriteReply>, Status> {
+        let v1::PositionsRequest { dataset, capture, schema_json } = from_target(request)?;
+        let fence = fenced::fence(&v1::CaptureRequest { dataset, capture })?;
+        let schema = crate::client::read_document("schema_json", &schema_json).map_err(to_status)?;
+        self.source.fenced.set_positions(&fence, &schema).await.map_err(to_status)?;
+        Ok(Response::new(v1::WriteReply {}))
     }
 
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Result<Response<Frames>, Status> {

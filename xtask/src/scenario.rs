@@ -4,6 +4,7 @@ mod crash;
 mod eta;
 mod live;
 mod memory;
+mod reverse;
 mod types;
 
 use std::process::ExitCode;
@@ -92,6 +93,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "memory",
         about: "a 4 GiB file and a table of 10 million rows (--engine: and rows of 64 MiB): at most 256 MiB resident per agent",
         run: memory::run,
+    },
+    Scenario {
+        name: "reverse",
+        about: "after the cut-over the source follows: an abort brings home all that was written at the target",
+        run: reverse::run,
     },
     Scenario {
         name: "types",

@@ -13,7 +13,7 @@ use crate::name::DatasetName;
 use crate::pass::{self, Message, TargetDataset};
 use crate::phase::Trigger;
 use crate::plan::StepKind;
-use crate::ports::Result;
+use crate::ports::{Direction, Result};
 use crate::report::When;
 
 /// Between two passes over a tree that is followed, at least…
@@ -72,6 +72,7 @@ impl Runner {
 
     /// A cut-over that was called off may have left triggers and foreign keys, which must not see what is applied.
     async fn take_back_finish(&self) -> Result<()> {
+        self.keep_none().await?;
         for (dataset, target) in self.chosen() {
             if let TargetDataset::Database(database) = target {
                 let schema = self.held_schema(&dataset).await?;
@@ -124,8 +125,8 @@ impl Runner {
         let TargetDataset::Database(database) = self.target(dataset)? else {
             return Err(Failure::permanent(format!("dataset {dataset}"), "it is no database"));
         };
-        let spool = self.spools.spool(&self.work.migration, dataset).await?;
-        Follower::new(self.work.clone(), dataset.clone(), database, spool)
+        let spool = self.spools.spool(&self.work.migration, dataset, Direction::Forth).await?;
+        Follower::new(self.work.clone(), dataset.clone(), Direction::Forth, database, spool)
     }
 
     /// Puts the target in the source's place, or calls it off with everything as it was.
@@ -171,14 +172,15 @@ impl Runner {
         self.stage(|kind| *kind == StepKind::Publish).await?;
         if cutover.live_at.is_none() {
             cutover.live_at = Some(self.work.clock.now());
+            cutover.back = self.back();
             self.tell(cutover).await?;
         }
         self.close_leases().await;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
-        Ok(Trigger::Done)
+        Ok(self.taken_over())
     }
 
-    async fn tell(&self, cutover: crate::report::Cutover) -> Result<()> {
+    pub(super) async fn tell(&self, cutover: crate::report::Cutover) -> Result<()> {
         self.work.desk.send(Message::Cutover(cutover)).await?;
         self.work.desk.flush().await
     }
@@ -221,7 +223,8 @@ impl Runner {
             self.stage(|kind| matches!(kind, StepKind::CatchUp(_))).await?;
             cutover.finishing = true;
             self.tell(*cutover).await?;
-            self.stage(|kind| matches!(kind, StepKind::Finish(_))).await
+            self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
+            self.stage(|kind| matches!(kind, StepKind::Keep(_))).await
         };
         tokio::time::timeout(left, work).await.unwrap_or_else(|_| {
             let item = format!("migration {}", self.work.migration);

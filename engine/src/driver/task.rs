@@ -15,7 +15,7 @@ use crate::name::DatasetName;
 use crate::pass::{self, Message, TargetDataset, Work};
 use crate::phase::{Phase, Task, Trigger};
 use crate::plan::{Plan, StepKind};
-use crate::ports::{Result, Spools};
+use crate::ports::{Parts, Result, Source, Spools};
 use crate::progress::{StepProgress, StepState};
 use crate::report::Cutover;
 use crate::rows::Schema;
@@ -31,7 +31,7 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
     let done = |step: &str| migration.steps_done.iter().any(|done| done == step);
     let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
         Some(Task::Verify) => matches!(step.step, StepKind::Verify(_)),
-        Some(Task::Undo | Task::Finalize | Task::Follow) => false,
+        Some(Task::Undo | Task::Finalize | Task::Follow | Task::FollowBack | Task::Part) => false,
         // What was undone is no longer there.
         None if migration.state.phase == Phase::Aborted => false,
         Some(Task::Pass) => !is_of_cutover(migration, &step.step),
@@ -58,8 +58,9 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
 
 /// Whether a step belongs to the cut-over; in a plan that does not follow its source none does.
 fn is_of_cutover(migration: &Migration, step: &StepKind) -> bool {
-    use StepKind::{CatchUp, Fence, Finish, Publish, Settle};
-    migration.plan.options.follow && matches!(step, Fence | CatchUp(_) | Finish(_) | Publish | Settle(_))
+    use StepKind::{CatchUp, Fence, Finish, Keep, Publish, Settle};
+    migration.plan.options.follow
+        && matches!(step, Fence | CatchUp(_) | Finish(_) | Keep(_) | Publish | Settle(_))
 }
 
 /// Runs one task.
@@ -75,6 +76,8 @@ pub struct Runner {
     pub differs: AtomicBool,
     /// Where changes wait.
     pub spools: Arc<dyn Spools>,
+    /// This host's own databases, once they have taken over.
+    pub here: Source,
     /// The cut-over at hand, or the last one.
     pub cutover: Cutover,
 }
@@ -87,6 +90,8 @@ impl Runner {
             Task::Pass => self.pass().await?,
             Task::Follow => return self.follow().await,
             Task::CutOver => return self.cut_over().await,
+            Task::FollowBack => return self.follow_back().await,
+            Task::Part => self.part().await?,
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
             Task::Undo => self.undo().await?,
             Task::Finalize => self.finalize().await?,
@@ -95,6 +100,7 @@ impl Runner {
     }
 
     async fn finalize(&self) -> Result<()> {
+        self.part().await?;
         self.look_for_what_is_ours().await?;
         self.each(|target| {
             async move {
@@ -247,6 +253,7 @@ impl Runner {
                 }
                 TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
             },
+            StepKind::Keep(dataset) => self.keep(dataset).await,
             StepKind::Settle(dataset) => {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
                 database.settle().await?;
@@ -273,7 +280,7 @@ impl Runner {
         let renew = async {
             loop {
                 tokio::time::sleep(RENEW_EVERY).await;
-                if let Err(failure) = self.work.source.host.open(&lease, dataset).await {
+                if let Err(failure) = self.work.source.host.open(&lease, dataset, Parts::Cut).await {
                     tracing::debug!(%dataset, %failure, "the lease was not renewed");
                 }
             }
@@ -350,6 +357,7 @@ impl Runner {
     }
 
     async fn undo(&self) -> Result<()> {
+        self.bring_back().await?;
         self.look_for_what_is_ours().await?;
         self.each(|target| {
             async move {

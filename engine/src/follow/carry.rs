@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::name::DatasetName;
 use crate::pass::Work;
 use crate::pass::database::CHUNK_BYTES;
-use crate::ports::{DatabaseTarget, KeysRequest, Result, Window};
+use crate::ports::{KeyedTarget, KeysRequest, Result, Window};
 use crate::rows::{Key, KeyedRows, RowsChunk, TableName};
 
 /// Keys that are read and applied at once.
@@ -23,7 +23,7 @@ const BATCH: usize = 4_000;
 pub async fn carry(
     work: &Work,
     dataset: &DatasetName,
-    target: &dyn DatabaseTarget,
+    target: &dyn KeyedTarget,
     window: Window,
 ) -> Result<u64> {
     let mut keys: Vec<HashSet<Key>> = vec![HashSet::new(); window.tables.len()];
@@ -71,7 +71,7 @@ pub async fn carry(
 async fn batch(
     work: &Work,
     dataset: &DatasetName,
-    target: &dyn DatabaseTarget,
+    target: &dyn KeyedTarget,
     table: TableName,
     keys: Vec<Key>,
 ) -> Result<u64> {
@@ -86,7 +86,8 @@ async fn batch(
     let mut chunks = work.source.changes.keys(request).await?;
     let mut rest = keys;
     while let Some(chunk) = chunks.try_next().await? {
-        let keys = looked_up(&mut rest, &chunk).ok_or_else(|| foreign(dataset, &table))?;
+        let keys = looked_up(&mut rest, &chunk).filter(|_| chunk.header.table == table && chunk.is_whole());
+        let keys = keys.ok_or_else(|| foreign(dataset, &table))?;
         target.apply_keys(&[KeyedRows { keys, chunk }]).await?;
     }
     if rest.is_empty() { Ok(count) } else { Err(foreign(dataset, &table)) }

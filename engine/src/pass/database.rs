@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::journal::Record;
 use crate::name::{DatasetName, LeaseId};
 use crate::plan::StepKind;
-use crate::ports::{DatabaseTarget, Opened, Result};
+use crate::ports::{DatabaseTarget, Opened, Parts, Result};
 use crate::progress::Amount;
 use crate::rows::{HeldChunk, Key, RowsChunk, RowsRequest, RowsWanted, SnapshotId, TableName};
 
@@ -40,7 +40,7 @@ pub fn lease(work: &Work, dataset: &DatasetName) -> Result<LeaseId> {
 /// Copies what has changed since the last pass, or everything.
 pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
     let lease = lease(&work, &dataset)?;
-    let mut opened = work.source.host.open(&lease, &dataset).await?;
+    let mut opened = work.source.host.open(&lease, &dataset, Parts::Cut).await?;
     let held = work.holdings.schema(&work.migration, &dataset).await?;
     let (same, other): (Vec<_>, Vec<_>) =
         held.into_iter().partition(|held| held.structure() == opened.schema.structure());
@@ -75,7 +75,7 @@ pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarg
 /// data. For a copy that is finished otherwise, with the source behind a fence.
 pub async fn recopy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
     let lease = lease(&work, &dataset)?;
-    let mut opened = work.source.host.open(&lease, &dataset).await?;
+    let mut opened = work.source.host.open(&lease, &dataset, Parts::Whole).await?;
     let held = work.holdings.schema(&work.migration, &dataset).await?;
     let held = held.filter(|held| held.structure() == opened.schema.structure()).ok_or_else(|| {
         Failure::operator(dataset.to_string(), "its schema has changed since it was copied")

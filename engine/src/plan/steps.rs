@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Rates;
+use super::{Options, Rates};
 use crate::inventory::{Dataset, DatasetFacts};
 use crate::name::DatasetName;
 
@@ -26,6 +26,8 @@ pub enum StepKind {
     Fence,
     /// Carry over what the source holds behind the fence and the target does not.
     CatchUp(DatasetName),
+    /// Have a database's changes kept at the target from now on, and the source made ready to follow them.
+    Keep(DatasetName),
     /// Put the databases in their final place.
     Publish,
     /// Finish at the target what takes a time that grows with the data, while it is in use.
@@ -44,6 +46,7 @@ impl StepKind {
             StepKind::Verify(d) => format!("verify:{d}"),
             StepKind::Fence => "fence".to_owned(),
             StepKind::CatchUp(d) => format!("catch-up:{d}"),
+            StepKind::Keep(d) => format!("keep:{d}"),
             StepKind::Publish => "publish".to_owned(),
             StepKind::Settle(d) => format!("settle:{d}"),
         }
@@ -60,6 +63,7 @@ impl StepKind {
             StepKind::Verify(d) => format!("verify {d}"),
             StepKind::Fence => "fence the source off".to_owned(),
             StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
+            StepKind::Keep(d) => format!("have the source follow {d}"),
             StepKind::Publish => "put databases in place".to_owned(),
             StepKind::Settle(d) => format!("settle {d}"),
         }
@@ -103,7 +107,7 @@ pub(super) fn of_one_moment(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedSt
 }
 
 /// A copy that is kept up to date, and takes over.
-pub(super) fn live(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
+pub(super) fn live(chosen: &[&Dataset], options: &Options, rates: &Rates) -> Vec<PlannedStep> {
     let databases = || chosen.iter().filter(|dataset| is_database(dataset));
     let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
     let mut steps = vec![bare(StepKind::Prepare)];
@@ -116,6 +120,9 @@ pub(super) fn live(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
     steps.push(bare(StepKind::Fence));
     steps.extend(chosen.iter().map(|dataset| bare(StepKind::CatchUp(dataset.name.clone()))));
     steps.extend(each(StepKind::Finish));
+    if !options.one_way {
+        steps.extend(each(StepKind::Keep));
+    }
     steps.push(bare(StepKind::Publish));
     steps.extend(each(StepKind::Settle));
     steps

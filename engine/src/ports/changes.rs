@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Answers, Result};
 use crate::change::{Changes, LogPosition};
 use crate::name::{CaptureId, DatasetName};
-use crate::rows::{Key, RowsChunk, TableName};
+use crate::rows::{Key, KeyedRows, RowsChunk, Schema, TableName};
 
 /// A database on this host whose changes are followed.
 #[async_trait]
@@ -27,8 +27,8 @@ pub trait LiveDatabase: Send + Sync {
     /// What is before this position will not be asked for again: the log may be let go. Idempotent.
     async fn confirm(&self, capture: &CaptureId, until: &LogPosition) -> Result<()>;
 
-    /// Removes what `begin` put in place, and the fence, unless that is kept: at the end of a migration its source stays as it was
-    /// left. Idempotent; an unknown capture is no error.
+    /// Removes what `begin` put in place, and the fence, unless that is kept: the source stays as it was left once the target has taken
+    /// over, and its fence can still be taken away later, by asking again. Idempotent; an unknown capture is no error.
     async fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()>;
 
     /// About how many bytes are kept for a capture, by it or because of it; none where nothing is.
@@ -96,4 +96,47 @@ pub trait ChangeSource: Send + Sync {
 
     /// As [`LiveDatabase::unfence`].
     async fn unfence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()>;
+}
+
+/// The databases of a source that has been replaced, written to behind their fences: [`FencedDatabase`] by dataset. Refused where no
+/// fence of the capture stands.
+///
+/// [`FencedDatabase`]: super::FencedDatabase
+#[async_trait]
+pub trait FencedSource: Send + Sync {
+    /// As [`FencedDatabase::make_ready`](super::FencedDatabase::make_ready).
+    async fn make_ready(&self, behind: &Fence) -> Result<()>;
+
+    /// As [`KeyedTarget::apply_keys`](super::KeyedTarget::apply_keys).
+    async fn apply_keys(&self, behind: &Fence, rows: KeyedRows) -> Result<()>;
+
+    /// As [`KeyedTarget::clear`](super::KeyedTarget::clear).
+    async fn clear(&self, behind: &Fence, table: &TableName) -> Result<()>;
+
+    /// As [`KeyedTarget::children`](super::KeyedTarget::children).
+    async fn children(
+        &self,
+        behind: &Fence,
+        table: &TableName,
+        columns: &[u32],
+        values: &[Key],
+    ) -> Result<Vec<Key>>;
+
+    /// As [`FencedDatabase::fill`](super::FencedDatabase::fill).
+    async fn fill(&self, behind: &Fence, chunk: RowsChunk) -> Result<()>;
+
+    /// As [`FencedDatabase::stand_down`](super::FencedDatabase::stand_down).
+    async fn stand_down(&self, behind: &Fence) -> Result<()>;
+
+    /// As [`FencedDatabase::set_positions`](super::FencedDatabase::set_positions).
+    async fn set_positions(&self, behind: &Fence, schema: &Schema) -> Result<()>;
+}
+
+/// A fence: on which database, and whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The database.
+    pub dataset: DatasetName,
+    /// The capture that wants it.
+    pub capture: CaptureId,
 }

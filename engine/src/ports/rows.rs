@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::Result;
+use crate::change::LogPosition;
 use crate::inventory::DatabaseFacts;
+use crate::name::CaptureId;
 use crate::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, SnapshotId, TableName};
 
 /// A database on this host, to be read.
@@ -42,9 +44,41 @@ pub trait DatabaseSnapshot: Send + Sync {
     }
 }
 
+/// A database whose rows are written by key.
+#[async_trait]
+pub trait KeyedTarget: Send + Sync {
+    /// Makes each of the keys hold exactly its row, or none where none was found, durably and in one transaction. Fires no
+    /// trigger and no foreign key's action. A row of another key that stands in the way of a unique value is stale: it goes, since its own
+    /// change brings it back. Idempotent. After `index`, where it is being built.
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()>;
+
+    /// Removes all rows of a table. Durable, idempotent.
+    async fn clear(&self, table: &TableName) -> Result<()>;
+
+    /// The keys of rows whose columns (places in `TableSpec::columns`) hold one of these values, as they are now.
+    async fn children(&self, table: &TableName, columns: &[u32], values: &[Key]) -> Result<Vec<Key>>;
+}
+
+/// A database that has been replaced by another, and is written to behind its fence until it takes the other's place again.
+#[async_trait]
+pub trait FencedDatabase: KeyedTarget {
+    /// Puts away what would act on rows that are written (triggers), until the fence goes; refuses where rows cannot be written.
+    /// Idempotent.
+    async fn make_ready(&self) -> Result<()>;
+
+    /// Adds rows to a table that was cleared, durably.
+    async fn fill(&self, chunk: &RowsChunk) -> Result<()>;
+
+    /// Puts back what `make_ready` has put away, while the fence stays. Taking the fence away does it too. Idempotent.
+    async fn stand_down(&self) -> Result<()>;
+
+    /// Sets what goes on by itself (sequences, AUTO_INCREMENT) to where it stands in this schema. Idempotent.
+    async fn set_positions(&self, schema: &Schema) -> Result<()>;
+}
+
 /// A database on this host, to be filled. It is built beside the final place and not visible there until `publish`.
 #[async_trait]
-pub trait DatabaseTarget: Send + Sync {
+pub trait DatabaseTarget: KeyedTarget {
     /// What stands at the final place now, if anything (an inventory of it, for plan and preflight).
     async fn occupied(&self) -> Result<Option<DatabaseFacts>>;
 
@@ -69,16 +103,13 @@ pub trait DatabaseTarget: Send + Sync {
     /// grow with the data. Idempotent, resumable in the middle.
     async fn index(&self, schema: &Schema) -> Result<()>;
 
-    /// Makes each of the keys hold exactly its row, or none where none was found, durably and in one transaction. Fires no
-    /// trigger and no foreign key's action. A row of another key that stands in the way of a unique value is stale: it goes, since its own
-    /// change brings it back. Idempotent. After `index`.
-    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()>;
+    /// Keeps changes from now on, for `capture`: [`LiveDatabase::changes`](super::LiveDatabase::changes) of the published
+    /// database tells of them from the position on that this returns. After `finish`, before `publish`; asked again it may return a
+    /// later position.
+    async fn keep(&self, capture: &CaptureId) -> Result<LogPosition>;
 
-    /// Removes all rows of a table. Durable, idempotent.
-    async fn clear(&self, table: &TableName) -> Result<()>;
-
-    /// The keys of rows whose columns (places in `TableSpec::columns`) hold one of these values, as the target has them now.
-    async fn children(&self, table: &TableName, columns: &[u32], values: &[Key]) -> Result<Vec<Key>>;
+    /// Takes `keep` back, as long as nothing is published. Idempotent.
+    async fn keep_none(&self, capture: &CaptureId) -> Result<()>;
 
     /// Makes the second half (`schema.after_load`). Idempotent, resumable in the middle.
     async fn finish(&self, schema: &Schema) -> Result<()>;

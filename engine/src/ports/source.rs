@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Answers, ChangeSource, Result};
+use super::{Answers, ChangeSource, FencedSource, Result};
 use crate::inventory::Inventory;
 use crate::name::{DatasetName, LeaseId};
 use crate::rows::{RowsChunk, RowsRequest, Schema, SnapshotId};
@@ -19,6 +19,15 @@ pub struct Opened {
     pub schema: Schema,
 }
 
+/// Whether large tables are cut into parts when a snapshot is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// They are.
+    Cut,
+    /// They are not.
+    Whole,
+}
+
 /// The source host: what it has, and what is held open at it.
 #[async_trait]
 pub trait SourceHost: Send + Sync {
@@ -27,7 +36,10 @@ pub trait SourceHost: Send + Sync {
 
     /// Opens a snapshot of a database under `lease`, or renews the lease. Idempotent: the same lease keeps the same
     /// snapshot as long as the source lives. A lease that is not renewed ends by itself.
-    async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened>;
+    ///
+    /// Cutting large tables into parts that are copied side by side (`TableSpec::cuts`) takes a time that grows with the data: it is
+    /// left out where all of a database is not to be read.
+    async fn open(&self, lease: &LeaseId, dataset: &DatasetName, parts: Parts) -> Result<Opened>;
 
     /// Ends a lease. Idempotent: an unknown lease is no error, since it may have ended by itself.
     async fn close(&self, lease: &LeaseId) -> Result<()>;
@@ -64,11 +76,22 @@ pub struct Source {
     pub trees: Arc<dyn TreeSource>,
     /// Changes.
     pub changes: Arc<dyn ChangeSource>,
+    /// What is written to it once it has been replaced.
+    pub fenced: Arc<dyn FencedSource>,
 }
 
 impl Source {
     /// A source whose one type plays every part.
-    pub fn of<T: SourceHost + RowSource + TreeSource + ChangeSource + 'static>(source: Arc<T>) -> Self {
-        Self { host: source.clone(), rows: source.clone(), trees: source.clone(), changes: source }
+    pub fn of<T>(source: Arc<T>) -> Self
+    where
+        T: SourceHost + RowSource + TreeSource + ChangeSource + FencedSource + 'static,
+    {
+        Self {
+            host: source.clone(),
+            rows: source.clone(),
+            trees: source.clone(),
+            changes: source.clone(),
+            fenced: source,
+        }
     }
 }

@@ -69,9 +69,23 @@ pub trait Spool: Send + Sync {
     async fn remove(&self) -> Result<()>;
 }
 
+/// Which way changes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the source to the target.
+    Forth,
+    /// From the target, which has taken over, to the source.
+    Back,
+}
+
 /// The spools of a target.
 #[async_trait]
 pub trait Spools: Send + Sync {
     /// The spool of one database of a migration. The same one as long as the target lives.
-    async fn spool(&self, migration: &MigrationId, dataset: &DatasetName) -> Result<Arc<dyn Spool>>;
+    async fn spool(
+        &self,
+        migration: &MigrationId,
+        dataset: &DatasetName,
+        direction: Direction,
+    ) -> Result<Arc<dyn Spool>>;
 }

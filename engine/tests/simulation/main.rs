@@ -81,6 +81,7 @@ fn ports(port: &Port) -> Ports {
     datasets.insert(tree(), TargetDataset::Tree(Arc::new(GroundPort { port: port.clone() })));
     Ports {
         source: Source::of(shared.clone()),
+        here: Source::of(shared.clone()),
         datasets,
         journal: shared.clone(),
         holdings: shared.clone(),

@@ -15,9 +15,10 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::name::{CaptureId, DatasetName, LeaseId, MigrationId};
 use handover_engine::ports::{
-    Answers, ChangeSource, ChangesRequest, KeysRequest, Opened, Result, SourceHost, Spool, Spools,
+    Answers, ChangeSource, ChangesRequest, Direction, Fence, FencedSource, KeysRequest, Opened, Parts,
+    Result, SourceHost, Spool, Spools,
 };
-use handover_engine::rows::{RowsChunk, Schema, SnapshotId, TableName};
+use handover_engine::rows::{Key, KeyedRows, RowsChunk, Schema, SnapshotId, TableName};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -113,7 +114,7 @@ impl SourceHost for Port {
         Err(Failure::permanent("source", "a driver does not inspect"))
     }
 
-    async fn open(&self, lease: &LeaseId, dataset: &DatasetName) -> Result<Opened> {
+    async fn open(&self, lease: &LeaseId, dataset: &DatasetName, _: Parts) -> Result<Opened> {
         self.step(Site::Source, "open").await?;
         let opened = self.with(|world| world.source.open(lease, dataset));
         self.with(|world| world.say(format!("{dataset}: snapshot {}", opened.snapshot.0)));
@@ -165,8 +166,39 @@ impl ChangeSource for Port {
 }
 
 #[async_trait]
+impl FencedSource for Port {
+    async fn make_ready(&self, _: &Fence) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn apply_keys(&self, _: &Fence, _: KeyedRows) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn clear(&self, _: &Fence, _: &TableName) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn children(&self, _: &Fence, _: &TableName, _: &[u32], _: &[Key]) -> Result<Vec<Key>> {
+        Err(not_followed())
+    }
+
+    async fn fill(&self, _: &Fence, _: RowsChunk) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn stand_down(&self, _: &Fence) -> Result<()> {
+        Err(not_followed())
+    }
+
+    async fn set_positions(&self, _: &Fence, _: &Schema) -> Result<()> {
+        Err(not_followed())
+    }
+}
+
+#[async_trait]
 impl Spools for Port {
-    async fn spool(&self, _: &MigrationId, _: &DatasetName) -> Result<Arc<dyn Spool>> {
+    async fn spool(&self, _: &MigrationId, _: &DatasetName, _: Direction) -> Result<Arc<dyn Spool>> {
         Err(not_followed())
     }
 }

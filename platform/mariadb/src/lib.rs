@@ -22,8 +22,8 @@ mod sql;
 mod target;
 
 pub use database::MariaDatabase;
-pub use live::MariaLive;
+pub use live::{MariaFenced, MariaLive};
 pub use needs::offers;
-pub use privileges::{Finding, source_privileges, target_privileges};
+pub use privileges::{Finding, returning_privileges, source_privileges, target_privileges};
 pub use settings::{BadSettings, Settings};
 pub use target::MariaTarget;

@@ -7,8 +7,10 @@
 //!
 //! [`Change::Children`]: handover_engine::change::Change::Children
 
+mod aside;
 mod event;
 mod fence;
+mod fenced;
 mod follow;
 mod lookup;
 mod moment;
@@ -29,6 +31,8 @@ use handover_engine::ports::{LiveDatabase, Result};
 use handover_engine::rows::{Key, RowsChunk, TableName};
 use tokio::sync::Mutex;
 
+pub use self::fence::APPLYING;
+pub use self::fenced::MariaFenced;
 use self::follow::Follower;
 use crate::catalog::{self, Catalog};
 use crate::database::snapshot_position;
@@ -153,20 +157,24 @@ async fn position(session: &mut Session) -> Result<LogPosition> {
     }
 }
 
+/// Where the changes of a database are to be read from, for whoever reads what it holds afterwards.
+pub async fn begin(session: &mut Session, database: &str) -> Result<LogPosition> {
+    check(session, database).await?;
+    let position = position(session).await?;
+    // What was prepared before that position is not told when it is committed behind it.
+    if !moment::prepared(session).await?.is_empty() {
+        let what = "an XA transaction is prepared at the server";
+        return Err(Failure::transient(session.item().to_owned(), what)
+            .hint("wait until it ends, or end it (XA RECOVER shows it)"));
+    }
+    Ok(position)
+}
+
 #[async_trait]
 impl LiveDatabase for MariaLive {
     async fn begin(&self, _capture: &CaptureId) -> Result<LogPosition> {
         let mut session = self.live.session().await?;
-        check(&mut session, &self.live.settings.database).await?;
-        let position = position(&mut session).await?;
-        // What was prepared before that position is not told when it is committed behind it.
-        if !moment::prepared(&mut session).await?.is_empty() {
-            return Err(Failure::transient(
-                session.item().to_owned(),
-                "an XA transaction is prepared at the server",
-            )
-            .hint("wait until it ends, or end it (XA RECOVER shows it)"));
-        }
+        let position = begin(&mut session, &self.live.settings.database).await?;
         *self.catalog.lock().await = None;
         // The server says now if it does not send its log.
         *self.follower.lock().await = Some(self.follower(&position).await?);
@@ -192,7 +200,11 @@ impl LiveDatabase for MariaLive {
 
     async fn end(&self, _capture: &CaptureId, keep_fence: bool) -> Result<()> {
         *self.follower.lock().await = None;
-        if keep_fence { Ok(()) } else { fence::down(&self.live).await }
+        if keep_fence {
+            return Ok(());
+        }
+        aside::put_back(&self.live).await?;
+        fence::down(&self.live).await
     }
 
     async fn kept(&self, _capture: &CaptureId) -> Result<Option<u64>> {
@@ -221,6 +233,7 @@ impl LiveDatabase for MariaLive {
     }
 
     async fn unfence(&self, _capture: &CaptureId) -> Result<()> {
+        aside::put_back(&self.live).await?;
         fence::down(&self.live).await
     }
 }

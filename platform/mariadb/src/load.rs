@@ -122,6 +122,36 @@ async fn load_once(
     session.load(shape.name(), &shape.load(database, replace), chunk.block.clone()).await
 }
 
+/// Adds a chunk's rows to a table that holds none of them.
+pub async fn fill(
+    session: &mut Session,
+    database: &str,
+    shape: &Shape,
+    way: Way,
+    chunk: &RowsChunk,
+) -> Result<()> {
+    if chunk.block.is_empty() {
+        return Ok(());
+    }
+    let Way::Statements(largest) = way else {
+        let loaded = load_once(session, database, shape, chunk, 0, false).await?;
+        return if loaded.rows == chunk.header.rows {
+            Ok(())
+        } else {
+            Err(taken(session, shape, loaded.rows, chunk))
+        };
+    };
+    insert(session, database, shape, chunk, 0, largest).await
+}
+
+fn taken(session: &Session, shape: &Shape, rows: u64, chunk: &RowsChunk) -> Failure {
+    Failure::permanent(
+        format!("{}, table {}", session.item(), shape.name()),
+        format!("the server took {rows} of {} rows", chunk.header.rows),
+    )
+    .hint("this is a defect: report it")
+}
+
 async fn load(
     session: &mut Session,
     database: &str,
@@ -135,11 +165,7 @@ async fn load(
         loaded = load_once(session, database, shape, chunk, before, true).await?;
     }
     if loaded.rows < chunk.header.rows {
-        return Err(Failure::permanent(
-            format!("{}, table {}", session.item(), shape.name()),
-            format!("the server took {} of {} rows", loaded.rows, chunk.header.rows),
-        )
-        .hint("this is a defect: report it"));
+        return Err(taken(session, shape, loaded.rows, chunk));
     }
     if loaded.warnings > 0 { compare(session, database, shape, chunk).await } else { Ok(()) }
 }

@@ -45,6 +45,49 @@ fn has(grants: &[String], database: Option<&str>, privilege: &str) -> bool {
     })
 }
 
+/// Whether the account may make objects that run as another account.
+pub async fn may_set_user(session: &mut Session) -> Result<bool> {
+    let (grants, _) = grants(session).await?;
+    Ok(has(&grants, None, "SET USER") || has(&grants, None, "SUPER"))
+}
+
+/// What an account lacks to follow a database that has taken over (`target`), or to take what is written there meanwhile.
+pub async fn returning_privileges(
+    dataset: &DatasetName,
+    settings: &Settings,
+    target: bool,
+) -> Result<Vec<Finding>> {
+    let mut session = Session::open(dataset, settings, Role::Reader).await?;
+    let (grants, account) = grants(&mut session).await?;
+    let database = settings.database.as_str();
+    let mut out = Vec::new();
+    let mut needs = |on: Option<&str>, privilege: &str, what: &str| {
+        if !has(&grants, on, privilege) {
+            let place = on.map_or("*.*".to_owned(), |on| format!("{}.*", quote(on)));
+            let fix = format!("GRANT {privilege} ON {place} TO {account}, or plan with --one-way");
+            out.push(Finding { required: true, what: format!("{privilege} is missing: {what}"), fix });
+        }
+    };
+    if target {
+        for privilege in ["BINLOG MONITOR", "REPLICATION SLAVE"] {
+            needs(None, privilege, "the source cannot follow it once it has taken over");
+        }
+        if let Some((what, fix)) = catalog::unfollowable(&mut session).await? {
+            let what = format!("the source cannot follow it once it has taken over: {what}");
+            out.push(Finding { required: true, what, fix: format!("{fix}, or plan with --one-way") });
+        }
+    } else {
+        for privilege in ["INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER"] {
+            needs(
+                Some(database),
+                privilege,
+                "what is written at the target after the cut-over cannot be brought back",
+            );
+        }
+    }
+    Ok(out)
+}
+
 /// What a source's account lacks.
 pub async fn source_privileges(dataset: &DatasetName, settings: &Settings) -> Result<Vec<Finding>> {
     let mut session = Session::open(dataset, settings, Role::Reader).await?;

@@ -172,6 +172,11 @@ impl Shape {
         }
     }
 
+    /// The same table, whose rows are stored without a position.
+    pub fn without_positions(&self) -> Self {
+        Self { by_position: false, ..self.clone() }
+    }
+
     /// The table's name.
     pub fn name(&self) -> &str {
         &self.name

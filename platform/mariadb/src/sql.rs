@@ -7,6 +7,9 @@ pub fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
+/// Ends statements of ours that whoever follows the database is to pass over: they put in place what is known already.
+pub const OURS: &str = " /* handover: put in place */";
+
 /// A name with its database.
 pub fn qualified(database: &str, name: &str) -> String {
     format!("{}.{}", quote(database), quote(name))

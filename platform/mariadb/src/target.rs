@@ -3,100 +3,61 @@
 //! For a final place `db`: `db__handover_<id>` is being built and holds the migration's state; `db__handover_<id>_undo` keeps
 //! what stood there before; `db__handover_<id>_gone` is about to be dropped.
 
-mod build;
+pub mod build;
 mod keyed;
-mod late;
+pub mod late;
 mod place;
 mod publish;
+pub mod rows;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use handover_engine::change::LogPosition;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
-use handover_engine::name::{DatasetName, MigrationId};
-use handover_engine::ports::{DatabaseTarget, Result};
+use handover_engine::name::{CaptureId, DatasetName, MigrationId};
+use handover_engine::ports::{DatabaseTarget, KeyedTarget, Result};
 use handover_engine::rows::{Fresh, Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 use tokio::sync::Mutex;
 
 use self::place::{Names, State};
-use crate::catalog::{self, Catalog};
+use self::rows::{Rows, Where};
+use crate::catalog;
 use crate::cursor::{self, Place, Plan};
-use crate::load::{self, Way};
-use crate::session::{Role, Session};
+use crate::load;
+use crate::session::Session;
 use crate::settings::Settings;
-use crate::shape::POSITION;
-use crate::{accounts, database, sql};
+use crate::{accounts, database, live, sql};
 
 /// How often a transaction that others stood in the way of is tried at once.
 const ATTEMPTS: usize = 5;
 
 /// A database to be built.
 pub struct MariaTarget {
-    dataset: DatasetName,
-    settings: Settings,
+    rows: Rows,
     migration: MigrationId,
     names: Names,
-    idle: Mutex<Vec<Session>>,
-    current: Mutex<Option<Arc<Current>>>,
     fresh: Mutex<Fresh>,
-}
-
-/// What is being built (or, when nothing is, what was published), as its server told last.
-struct Current {
-    database: String,
-    catalog: Catalog,
-    /// Tables that have a column of positions now.
-    positioned: BTreeSet<String>,
-    way: Way,
 }
 
 impl MariaTarget {
     /// The database that the settings name, to be filled by this migration. The database need not exist.
     pub fn new(dataset: DatasetName, settings: Settings, migration: &MigrationId) -> Self {
         let names = Names::new(&settings.database, migration);
-        Self {
-            dataset,
-            settings,
-            migration: migration.clone(),
-            names,
-            idle: Mutex::default(),
-            current: Mutex::default(),
-            fresh: Mutex::default(),
-        }
-    }
-
-    async fn session(&self) -> Result<Session> {
-        if let Some(session) = self.idle.lock().await.pop() {
-            return Ok(session);
-        }
-        Session::open(&self.dataset, &self.settings, Role::Loader).await
-    }
-
-    /// A new connection, and no old ones: privileges that were given since do not reach those.
-    async fn fresh_session(&self) -> Result<Session> {
-        self.idle.lock().await.clear();
-        self.session().await
-    }
-
-    /// Keeps a connection for the next one. Only after success: a failed one may be broken, or in a transaction.
-    async fn keep(&self, session: Session) {
-        let mut idle = self.idle.lock().await;
-        if idle.len() < self.settings.connections {
-            idle.push(session);
-        }
+        let rows = Rows::new(dataset, settings, Where::Beside(names.clone()));
+        Self { rows, migration: migration.clone(), names, fresh: Mutex::default() }
     }
 
     async fn forget_current(&self) {
-        *self.current.lock().await = None;
+        self.rows.forget().await;
         self.fresh.lock().await.clear();
     }
 
     /// Accounts are made for the source only where this side names them too: it is this server that they get into.
     fn check_accounts(&self, schema: &Schema) -> Result<()> {
-        let item = format!("{}, {}", self.dataset, self.settings.location());
-        accounts::check(&item, &schema.after_load, &self.settings.accounts)
+        let item = format!("{}, {}", self.rows.dataset, self.rows.settings.location());
+        accounts::check(&item, &schema.after_load, &self.rows.settings.accounts)
     }
 
     async fn publish_built(&self, session: &mut Session, state: &mut State) -> Result<()> {
@@ -106,37 +67,9 @@ impl MariaTarget {
         publish::publish(session, &self.names, state).await
     }
 
-    fn unprepared(&self) -> Failure {
-        Failure::permanent(
-            format!("{}, {}", self.dataset, self.settings.database),
-            "the database was not prepared for this migration",
-        )
-    }
-
-    async fn current(&self, session: &mut Session) -> Result<Arc<Current>> {
-        let mut current = self.current.lock().await;
-        if let Some(current) = &*current {
-            return Ok(current.clone());
-        }
-        let state = place::state(session, &self.names).await?.ok_or_else(|| self.unprepared())?;
-        let database = if state.building { &self.names.build } else { &self.names.last };
-        session.enter(database).await?;
-        let catalog = catalog::read(session, database, &[]).await?;
-        let query = format!(
-            "SELECT table_name FROM information_schema.columns WHERE table_schema = {} AND column_name = '{POSITION}'",
-            sql::text(database)
-        );
-        let positioned = session.records("tables cannot be listed", &query).await?;
-        let positioned = positioned.iter().map(|row| row.text(0)).collect();
-        let way = load::way(session).await?;
-        let new = Arc::new(Current { database: database.clone(), catalog, positioned, way });
-        *current = Some(new.clone());
-        Ok(new)
-    }
-
     async fn try_apply(&self, chunks: &[RowsChunk]) -> Result<()> {
-        let mut session = self.session().await?;
-        let current = self.current(&mut session).await?;
+        let mut session = self.rows.session().await?;
+        let current = self.rows.current(&mut session).await?;
         session.run("no transaction can begin", "START TRANSACTION").await?;
         for chunk in chunks {
             let shape = current.catalog.shape(&chunk.header.table)?;
@@ -149,7 +82,7 @@ impl MariaTarget {
             }
         }
         session.run("rows cannot be committed", "COMMIT").await?;
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(())
     }
 
@@ -171,25 +104,40 @@ impl MariaTarget {
     /// Connections that indexes are made on.
     async fn helpers(&self, session: Session) -> Result<Vec<Session>> {
         let mut helpers = vec![session];
-        for _ in 1..self.settings.connections.min(2) {
-            helpers.push(self.session().await?);
+        for _ in 1..self.rows.settings.connections.min(2) {
+            helpers.push(self.rows.session().await?);
         }
         Ok(helpers)
     }
 
     /// The state, and a connection.
     async fn open(&self) -> Result<(Session, Option<State>)> {
-        let mut session = self.fresh_session().await?;
+        let mut session = self.rows.fresh_session().await?;
         let state = place::state(&mut session, &self.names).await?;
         Ok((session, state))
     }
 }
 
 #[async_trait]
+impl KeyedTarget for MariaTarget {
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        self.rows.apply_keys(rows).await
+    }
+
+    async fn clear(&self, table: &TableName) -> Result<()> {
+        self.rows.clear(table).await
+    }
+
+    async fn children(&self, table: &TableName, columns: &[u32], values: &[Key]) -> Result<Vec<Key>> {
+        self.rows.children(table, columns, values).await
+    }
+}
+
+#[async_trait]
 impl DatabaseTarget for MariaTarget {
     async fn occupied(&self) -> Result<Option<DatabaseFacts>> {
-        let mut session = self.session().await?;
-        let database = &self.settings.database;
+        let mut session = self.rows.session().await?;
+        let database = &self.rows.settings.database;
         if !place::exists(&mut session, database).await? {
             return Ok(None);
         }
@@ -199,20 +147,20 @@ impl DatabaseTarget for MariaTarget {
         }
         session.enter(database).await?;
         let catalog = catalog::read(&mut session, database, &[]).await?;
-        self.keep(session).await;
-        Ok(Some(database::facts(&catalog, &self.settings)))
+        self.rows.keep(session).await;
+        Ok(Some(database::facts(&catalog, &self.rows.settings)))
     }
 
     async fn is_prepared(&self) -> Result<bool> {
         let (session, state) = self.open().await?;
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(state.is_some())
     }
 
     async fn prepare(&self, schema: &Schema) -> Result<()> {
         self.check_accounts(schema)?;
         self.forget_current().await;
-        let mut session = self.fresh_session().await?;
+        let mut session = self.rows.fresh_session().await?;
         let mut state = place::begin(&mut session, &self.names, &self.migration, schema).await?;
         if state.publishing {
             // The last publication was interrupted: it is ended first.
@@ -224,7 +172,7 @@ impl DatabaseTarget for MariaTarget {
         }
         build::prepare(&mut session, &self.names, &state, schema).await?;
         self.look_for_rows(&mut session, schema).await?;
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(())
     }
 
@@ -235,7 +183,7 @@ impl DatabaseTarget for MariaTarget {
         state.continues = false;
         place::write(&mut session, &self.names, &state).await?;
         build::discard(&mut session, &self.names).await?;
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(())
     }
 
@@ -254,14 +202,14 @@ impl DatabaseTarget for MariaTarget {
     async fn finish(&self, schema: &Schema) -> Result<()> {
         self.check_accounts(schema)?;
         let (mut session, state) = self.open().await?;
-        let mut state = state.filter(|state| state.building).ok_or_else(|| self.unprepared())?;
+        let mut state = state.filter(|state| state.building).ok_or_else(|| self.rows.unprepared())?;
         state.schema = Some(schema.clone());
         place::write(&mut session, &self.names, &state).await?;
         self.forget_current().await;
         let mut helpers = self.helpers(session).await?;
         build::finish(&mut helpers, &self.names, schema).await?;
         for session in helpers {
-            self.keep(session).await;
+            self.rows.keep(session).await;
         }
         self.forget_current().await;
         Ok(())
@@ -269,59 +217,54 @@ impl DatabaseTarget for MariaTarget {
 
     async fn index(&self, schema: &Schema) -> Result<()> {
         let (session, state) = self.open().await?;
-        state.filter(|state| state.building).ok_or_else(|| self.unprepared())?;
+        state.filter(|state| state.building).ok_or_else(|| self.rows.unprepared())?;
         self.forget_current().await;
         let mut helpers = self.helpers(session).await?;
         build::index(&mut helpers, &self.names, schema).await?;
         for session in helpers {
-            self.keep(session).await;
+            self.rows.keep(session).await;
         }
         self.forget_current().await;
         Ok(())
     }
 
-    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
-        let mut attempt = 1;
-        loop {
-            match keyed::apply(self, rows).await {
-                Err(failure) if is_conflict(&failure) && attempt < ATTEMPTS => attempt += 1,
-                other => return other,
-            }
-        }
+    async fn keep(&self, _capture: &CaptureId) -> Result<LogPosition> {
+        let mut session = self.rows.session().await?;
+        // What the log tells of our own putting in place is passed over by who follows.
+        let position = live::begin(&mut session, &self.rows.settings.database).await?;
+        self.rows.keep(session).await;
+        Ok(position)
     }
 
-    async fn clear(&self, table: &TableName) -> Result<()> {
-        keyed::clear(self, table).await
-    }
-
-    async fn children(&self, table: &TableName, columns: &[u32], values: &[Key]) -> Result<Vec<Key>> {
-        keyed::children(self, table, columns, values).await
+    async fn keep_none(&self, _capture: &CaptureId) -> Result<()> {
+        // The server keeps its log by itself.
+        Ok(())
     }
 
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
-        let mut session = self.session().await?;
-        let current = self.current(&mut session).await?;
+        let mut session = self.rows.session().await?;
+        let current = self.rows.current(&mut session).await?;
         let shape = current.catalog.shape(table)?;
         let aside = if shape.in_pieces().is_empty() {
             None
         } else {
-            Some(Arc::new(Mutex::new(self.session().await?)))
+            Some(Arc::new(Mutex::new(self.rows.session().await?)))
         };
         let positioned = current.positioned.contains(&table.name);
         let place = Place { database: &current.database, positioned, aside: aside.clone() };
         let chunk = cursor::read_whole(&mut session, &Plan::new(table, range, shape, place)?).await?;
         if let Some(aside) = aside.and_then(Arc::into_inner) {
-            self.keep(aside.into_inner()).await;
+            self.rows.keep(aside.into_inner()).await;
         }
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(chunk)
     }
 
     async fn reread_schema(&self) -> Result<Schema> {
         let (mut session, state) = self.open().await?;
-        let state = state.ok_or_else(|| self.unprepared())?;
+        let state = state.ok_or_else(|| self.rows.unprepared())?;
         self.forget_current().await;
-        let mut schema = self.current(&mut session).await?.catalog.schema.clone();
+        let mut schema = self.rows.current(&mut session).await?.catalog.schema.clone();
         if let Some(intended) = &state.schema {
             if state.building {
                 build::as_intended(&mut schema, intended);
@@ -329,16 +272,16 @@ impl DatabaseTarget for MariaTarget {
             let accounts = publish::accounts(&mut session, &self.names, &state, intended).await?;
             schema.after_load.extend(accounts);
         }
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(schema)
     }
 
     async fn publish(&self) -> Result<()> {
         self.forget_current().await;
         let (mut session, state) = self.open().await?;
-        let mut state = state.ok_or_else(|| self.unprepared())?;
+        let mut state = state.ok_or_else(|| self.rows.unprepared())?;
         self.publish_built(&mut session, &mut state).await?;
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(())
     }
 
@@ -346,17 +289,17 @@ impl DatabaseTarget for MariaTarget {
         self.forget_current().await;
         let (mut session, state) = self.open().await?;
         publish::undo(&mut session, &self.names, state).await?;
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(())
     }
 
     async fn forget(&self) -> Result<()> {
         self.forget_current().await;
-        let mut session = self.session().await?;
+        let mut session = self.rows.session().await?;
         for database in [&self.names.gone, &self.names.kept, &self.names.build] {
             place::drop_database(&mut session, database).await?;
         }
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(())
     }
 }

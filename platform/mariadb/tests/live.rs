@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use handover_engine::name::MigrationId;
-use handover_engine::ports::{Database, DatabaseTarget, LiveDatabase};
+use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
+use handover_mariadb::{MariaDatabase, MariaFenced};
 use handover_platform::contract::Subject;
 use handover_platform::contract::live::{LiveSubject, live_contract};
 use support::Server;
@@ -49,6 +50,21 @@ impl LiveSubject for Followed {
 
     async fn write(&self) -> bool {
         self.inner.server.allows(&self.inner.from, self.write)
+    }
+
+    fn fenced(&self) -> Arc<dyn FencedDatabase> {
+        let settings = self.inner.server.settings(&self.inner.from);
+        Arc::new(MariaFenced::new("db".parse().unwrap(), settings))
+    }
+
+    fn successor(&self) -> (Arc<dyn Database>, Arc<dyn LiveDatabase>) {
+        let Maria { server, to, .. } = &self.inner;
+        let database = MariaDatabase::new("db".parse().unwrap(), server.settings(to), Vec::new());
+        (Arc::new(database), Arc::new(live_at(server, to)))
+    }
+
+    async fn mutate_successor(&self) {
+        self.inner.server.sql(&self.inner.to, self.inner.mutate);
     }
 
     async fn traces(&self) -> String {

@@ -7,6 +7,7 @@ use handover_engine::ports::Result;
 use crate::Settings;
 use crate::connect::Conn;
 use crate::error::failed;
+use crate::fenced;
 use crate::sql::quote;
 
 /// What stands in the way of following the settings' database while it is in use; empty when nothing does.
@@ -17,6 +18,29 @@ pub async fn following_privileges(dataset: &DatasetName, settings: &Settings) ->
     asker.server(&mut found).await?;
     asker.role(&mut found).await?;
     asker.tables(&mut found).await?;
+    Ok(found)
+}
+
+/// What stands in the way of following the settings' database once it has taken over (`target`), or of bringing back to it what is
+/// written there meanwhile; empty when nothing does.
+pub async fn returning_privileges(
+    dataset: &DatasetName,
+    settings: &Settings,
+    target: bool,
+) -> Result<Vec<Finding>> {
+    let database = if target { settings.with_database(&settings.maintenance) } else { settings.clone() };
+    let conn = Conn::open(dataset, &database).await?;
+    let asker = Asker { item: format!("{dataset}, {}", settings.location()), settings, conn: &conn };
+    let mut found = Vec::new();
+    if target {
+        asker.server(&mut found).await?;
+        asker.slots(&mut found).await?;
+        for finding in &mut found {
+            finding.hint += "; or plan with --one-way: the source does not follow it then";
+        }
+    } else {
+        asker.writing(&mut found).await?;
+    }
     Ok(found)
 }
 
@@ -66,6 +90,38 @@ impl Asker<'_> {
             let what = format!("the server keeps {keep} of its log for a slot: changes beyond that are lost");
             let hint = "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf(); watch the disk meanwhile";
             found.push(self.finding(Severity::Warning, what, hint));
+        }
+        Ok(())
+    }
+
+    async fn slots(&self, found: &mut Vec<Finding>) -> Result<()> {
+        let sql = "SELECT rolsuper OR rolreplication FROM pg_catalog.pg_roles WHERE rolname = current_user";
+        if self.rows(sql).await?.first().and_then(|row| row.first()).is_none_or(|value| value != "t") {
+            let hint = format!("ALTER ROLE {} REPLICATION", quote(&self.settings.user));
+            found.push(self.finding(Severity::Error, "it may not make replication slots", hint));
+        }
+        Ok(())
+    }
+
+    /// Whether rows can be written behind the fence, as replicas write them.
+    async fn writing(&self, found: &mut Vec<Finding>) -> Result<()> {
+        // A parameter's privilege is known to servers from version 15 on.
+        let sql = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user";
+        let is_super =
+            self.rows(sql).await?.first().and_then(|row| row.first()).is_some_and(|value| value == "t");
+        let sql = "SELECT pg_catalog.has_parameter_privilege('session_replication_role', 'SET')";
+        let may_set = self.conn.text(sql).await.ok().flatten().is_some_and(|may| may == "t");
+        if !is_super && !may_set {
+            let what = "it may not write rows as a replica does: what is written at the target after the cut-over cannot be brought back";
+            found.push(self.finding(Severity::Error, what, fenced::hint(&self.settings.user)));
+        }
+        let always = fenced::always(self.conn).await;
+        if let Some(what) =
+            always.map_err(|e| failed(&self.item, "what it offers cannot be looked at", &e))?
+        {
+            let hint = "ALTER TABLE … ENABLE TRIGGER … makes it an ordinary one; or plan with --one-way";
+            let what = format!("{what}: it would act a second time on rows that are brought back");
+            found.push(self.finding(Severity::Error, what, hint));
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod connect;
 mod database;
 mod dump;
 mod error;
+mod fenced;
 mod following;
 mod live;
 mod needs;
@@ -23,7 +24,8 @@ mod toc;
 mod trust;
 
 pub use database::PostgresDatabase;
-pub use following::following_privileges;
+pub use fenced::PostgresFenced;
+pub use following::{following_privileges, returning_privileges};
 pub use live::PostgresLive;
 pub use needs::offers;
 pub use privileges::{Side, privileges};

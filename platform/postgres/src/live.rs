@@ -204,6 +204,32 @@ fn timestamp(epoch: i64, micros: i64) -> Timestamp {
     Timestamp { seconds: epoch + micros.div_euclid(1_000_000), nanos }
 }
 
+/// Keeps the changes of a database that will be called `name` by the time they are asked for.
+pub async fn begin_as(
+    dataset: &DatasetName,
+    settings: &Settings,
+    name: &str,
+    capture: &CaptureId,
+) -> Result<LogPosition> {
+    let at = At { dataset: dataset.clone(), settings: settings.clone(), exclude: Vec::new() };
+    let conn = at.conn().await?;
+    let known = Known::load(&at, &conn).await?;
+    let begun = Slot { at: &at, conn: &conn, name: &slot::name(capture, name) }.begin(&known).await?;
+    Ok(Position::at(begun).log())
+}
+
+/// Takes [`begin_as`] back.
+pub async fn end_as(
+    dataset: &DatasetName,
+    settings: &Settings,
+    name: &str,
+    capture: &CaptureId,
+) -> Result<()> {
+    let at = At { dataset: dataset.clone(), settings: settings.clone(), exclude: Vec::new() };
+    let conn = at.conn().await?;
+    Slot { at: &at, conn: &conn, name: &slot::name(capture, name) }.drop().await
+}
+
 #[async_trait]
 impl LiveDatabase for PostgresLive {
     async fn begin(&self, capture: &CaptureId) -> Result<LogPosition> {

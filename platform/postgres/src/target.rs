@@ -2,7 +2,7 @@
 
 mod build;
 mod clear;
-mod finish;
+pub mod finish;
 mod keyed;
 mod large;
 mod load;
@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use handover_engine::change::LogPosition;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
-use handover_engine::name::{DatasetName, MigrationId};
-use handover_engine::ports::{DatabaseTarget, Result};
+use handover_engine::name::{CaptureId, DatasetName, MigrationId};
+use handover_engine::ports::{DatabaseTarget, KeyedTarget, Result};
 use handover_engine::rows::{Fresh, Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 
 use self::build::Builder;
@@ -28,6 +29,7 @@ use crate::connect::Conn;
 use crate::error::failed;
 use crate::read::Cursor;
 use crate::shape::{BadShape, Shape};
+use crate::{fenced, live};
 
 /// Connections that are kept for the next chunk.
 const KEPT: usize = 8;
@@ -38,6 +40,8 @@ const LOADING: &str = "SET lock_timeout = 0; SET maintenance_work_mem = '256MB';
 /// A database to be built.
 pub struct PostgresTarget {
     place: Place,
+    /// It is written to where it stands, past its fence.
+    in_place: bool,
     open: Mutex<Open>,
 }
 
@@ -52,7 +56,38 @@ struct Open {
 impl PostgresTarget {
     /// The database whose final place is that of `settings`.
     pub fn new(dataset: DatasetName, settings: &Settings, migration: &MigrationId) -> Self {
-        Self { place: Place::new(dataset, settings.clone(), migration.clone()), open: Mutex::default() }
+        let place = Place::new(dataset, settings.clone(), migration.clone());
+        Self { place, in_place: false, open: Mutex::default() }
+    }
+
+    /// The database of `settings` itself, whose rows are written past its fence.
+    pub fn in_place(dataset: DatasetName, settings: &Settings) -> Self {
+        Self { in_place: true, ..Self::new(dataset, settings, &MigrationId::nobody()) }
+    }
+
+    /// Which dataset it is.
+    pub fn dataset(&self) -> &DatasetName {
+        &self.place.dataset
+    }
+
+    /// Looks at the database anew; a connection that writes past the fence.
+    pub async fn begin_in_place(&self) -> Result<Conn> {
+        self.close();
+        self.conn(&self.place.settings).await
+    }
+
+    /// Adds rows to a table that was cleared.
+    pub async fn fill(&self, chunk: &RowsChunk) -> Result<()> {
+        let (settings, schema) = self.at().await?;
+        let table = &chunk.header.table;
+        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
+        let shape = Shape::of(&schema, table).map_err(bad)?;
+        let conn = self.rows_conn(&settings, &schema).await?;
+        let sql = format!("COPY {} ({}) FROM STDIN", shape.table, shape.columns.join(", "));
+        let done = load::copy(&conn, &sql, vec![chunk.block.clone()]).await;
+        done.map_err(|e| failed(self.item(Some(table)), "rows cannot be written", &e))?;
+        self.keep_conn(conn);
+        Ok(())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
@@ -75,14 +110,28 @@ impl PostgresTarget {
         let conn = Conn::open(&self.place.dataset, settings).await?;
         let failed = |e| failed(self.item(None), "its session cannot be set up", &e);
         conn.batch_execute(LOADING).await.map_err(failed)?;
-        // Only where allowed; nothing depends on it.
-        let _ = conn.batch_execute("SET session_replication_role = replica").await;
+        if self.in_place {
+            let user = &self.place.settings.user;
+            let done = conn.batch_execute(fenced::PASS).await;
+            done.map_err(|e| fenced::refused(&self.item(None), user, &e))?;
+        } else {
+            // Only where allowed; nothing depends on it.
+            let _ = conn.batch_execute("SET session_replication_role = replica").await;
+        }
         Ok(conn)
     }
 
     /// The database to work on and its schema.
     async fn at(&self) -> Result<(Settings, Arc<Schema>)> {
         if let Some(at) = self.lock().at.clone() {
+            return Ok(at);
+        }
+        if self.in_place {
+            let settings = self.place.settings.clone();
+            let conn = self.conn(&settings).await?;
+            let (schema, _) = self.reader(&conn, &settings).tables_only().await?;
+            let at = (settings, Arc::new(schema));
+            self.lock().at = Some(at.clone());
             return Ok(at);
         }
         let settings = self.place.newest().await?;
@@ -113,7 +162,7 @@ impl PostgresTarget {
         Ok(conn)
     }
 
-    fn keep(&self, conn: Conn) {
+    fn keep_conn(&self, conn: Conn) {
         let mut open = self.lock();
         if open.at.is_some() && open.idle.len() < KEPT {
             open.idle.push(conn);
@@ -184,6 +233,31 @@ impl PostgresTarget {
 }
 
 #[async_trait]
+impl KeyedTarget for PostgresTarget {
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        self.put_keys(rows).await
+    }
+
+    async fn clear(&self, table: &TableName) -> Result<()> {
+        let (settings, schema) = self.at().await?;
+        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
+        let shape = Shape::of(&schema, table).map_err(bad)?;
+        let conn = self.rows_conn(&settings, &schema).await?;
+        // Where foreign keys are, the server empties no table alone.
+        let verb = if self.in_place { "DELETE FROM" } else { "TRUNCATE" };
+        let done = conn.batch_execute(&format!("{verb} ONLY {}", shape.table)).await;
+        done.map_err(|e| failed(self.item(Some(table)), "it cannot be emptied", &e))?;
+        self.keep_conn(conn);
+        Ok(())
+    }
+
+    /// The server logs what a foreign key's action does to each row.
+    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
 impl DatabaseTarget for PostgresTarget {
     async fn occupied(&self) -> Result<Option<DatabaseFacts>> {
         if !self.place.stands().await? {
@@ -241,7 +315,7 @@ impl DatabaseTarget for PostgresTarget {
         let parts = chunks.iter().map(|chunk| self.part(&schema, chunk)).collect::<Result<Vec<_>>>()?;
         let conn = self.rows_conn(&settings, &schema).await?;
         load::apply(&conn, &parts).await.map_err(|e| self.refused(e))?;
-        self.keep(conn);
+        self.keep_conn(conn);
         Ok(())
     }
 
@@ -255,24 +329,14 @@ impl DatabaseTarget for PostgresTarget {
         Ok(())
     }
 
-    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
-        self.put_keys(rows).await
+    async fn keep(&self, capture: &CaptureId) -> Result<LogPosition> {
+        let (settings, _) = self.at().await?;
+        live::begin_as(&self.place.dataset, &settings, &self.place.settings.database, capture).await
     }
 
-    async fn clear(&self, table: &TableName) -> Result<()> {
-        let (settings, schema) = self.at().await?;
-        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
-        let shape = Shape::of(&schema, table).map_err(bad)?;
-        let conn = self.rows_conn(&settings, &schema).await?;
-        let done = conn.batch_execute(&format!("TRUNCATE ONLY {}", shape.table)).await;
-        done.map_err(|e| failed(self.item(Some(table)), "it cannot be emptied", &e))?;
-        self.keep(conn);
-        Ok(())
-    }
-
-    /// The server logs what a foreign key's action does to each row.
-    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
-        Ok(Vec::new())
+    async fn keep_none(&self, capture: &CaptureId) -> Result<()> {
+        let (settings, _) = self.at().await?;
+        live::end_as(&self.place.dataset, &settings, &self.place.settings.database, capture).await
     }
 
     async fn finish(&self, schema: &Schema) -> Result<()> {
@@ -308,7 +372,7 @@ impl DatabaseTarget for PostgresTarget {
         let refused = |e| failed(self.item(Some(table)), "its rows cannot be read again", &e);
         let mut cursor = Cursor::open(conn, table, shape, range, &sql).await.map_err(refused)?;
         let chunk = cursor.chunk(u64::MAX).await.map_err(refused)?;
-        self.keep(cursor.into_conn());
+        self.keep_conn(cursor.into_conn());
         Ok(chunk)
     }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use handover_engine::change::Change;
 use handover_engine::name::MigrationId;
-use handover_engine::ports::{Database, DatabaseTarget, LiveDatabase};
+use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, KeyedTarget as _, LiveDatabase};
 use handover_engine::rows::{Key, KeyedRows, TableName};
 use handover_platform::contract::Subject;
 use handover_platform::contract::live::{LiveSubject, live_contract};
-use handover_postgres::PostgresTarget;
+use handover_postgres::{PostgresFenced, PostgresTarget};
 use support::Server;
 use support::followed::*;
 
@@ -74,6 +74,20 @@ impl LiveSubject for Shape {
 
     async fn traces(&self) -> String {
         traces(&self.server, &self.source)
+    }
+
+    fn fenced(&self) -> Arc<dyn FencedDatabase> {
+        let settings = self.server.settings(&self.source);
+        Arc::new(PostgresFenced::new("shop".parse().unwrap(), &settings))
+    }
+
+    fn successor(&self) -> (Arc<dyn Database>, Arc<dyn LiveDatabase>) {
+        let database = support::source(&self.server, &self.target);
+        (Arc::new(database), Arc::new(live(&self.server, &self.target)))
+    }
+
+    async fn mutate_successor(&self) {
+        self.server.sql(&self.target, self.mutate);
     }
 }
 

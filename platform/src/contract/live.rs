@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use handover_engine::change::{Change, Changes, LogPosition};
 use handover_engine::name::CaptureId;
-use handover_engine::ports::{DatabaseSnapshot, DatabaseTarget, LiveDatabase, Result};
+use handover_engine::ports::{
+    Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget, LiveDatabase, Result,
+};
 use handover_engine::rows::{Key, KeyRange, KeyedRows, TableName};
 
 use super::{BUDGET, Subject, all_chunks, migration};
@@ -26,6 +28,15 @@ pub trait LiveSubject: Subject {
 
     /// What captures and fences have put into the source, as text; empty when there is nothing.
     async fn traces(&self) -> String;
+
+    /// The source, to be written to behind its fence. Asking again is a restart of the agent.
+    fn fenced(&self) -> Arc<dyn FencedDatabase>;
+
+    /// What was published at the target, as a database that is followed. Asking again is a restart of the agent.
+    fn successor(&self) -> (Arc<dyn Database>, Arc<dyn LiveDatabase>);
+
+    /// As `mutate`, of what was published.
+    async fn mutate_successor(&self);
 }
 
 /// Checks everything that is promised of followed databases, each on a fresh subject.
@@ -36,10 +47,11 @@ pub async fn live_contract<S: LiveSubject>(make: impl Fn() -> S) -> Result<()> {
     beginning_twice_loses_nothing(&make()).await?;
     rows_come_within_the_budget(&make()).await?;
     a_fence_holds_until_it_is_taken_away(&make()).await?;
+    super::back::what_is_written_there_comes_home(&make()).await?;
     the_end_leaves_nothing(&make()).await
 }
 
-fn capture() -> CaptureId {
+pub(super) fn capture() -> CaptureId {
     match "contract".parse() {
         Ok(name) => name,
         Err(error) => panic!("{error}"),
@@ -49,14 +61,24 @@ fn capture() -> CaptureId {
 /// Carries changes from `after` to the end of the log; where that is.
 pub async fn follow(
     live: &dyn LiveDatabase,
-    target: &dyn DatabaseTarget,
+    target: &dyn KeyedTarget,
+    after: LogPosition,
+) -> Result<LogPosition> {
+    follow_as(&capture(), live, target, after).await
+}
+
+/// As [`follow`], what is kept for some capture.
+pub(super) async fn follow_as(
+    capture: &CaptureId,
+    live: &dyn LiveDatabase,
+    target: &dyn KeyedTarget,
     mut after: LogPosition,
 ) -> Result<LogPosition> {
     loop {
-        let changes = live.changes(&capture(), &after, WAIT).await?;
+        let changes = live.changes(capture, &after, WAIT).await?;
         carry(live, target, &changes).await?;
         after = changes.until;
-        live.confirm(&capture(), &after).await?;
+        live.confirm(capture, &after).await?;
         if changes.is_end {
             return Ok(after);
         }
@@ -64,7 +86,7 @@ pub async fn follow(
 }
 
 /// Carries one part of the log.
-async fn carry(live: &dyn LiveDatabase, target: &dyn DatabaseTarget, changes: &Changes) -> Result<()> {
+async fn carry(live: &dyn LiveDatabase, target: &dyn KeyedTarget, changes: &Changes) -> Result<()> {
     let mut dirty: BTreeMap<&TableName, Vec<Key>> = BTreeMap::new();
     for change in &changes.changes {
         let table = &changes.tables[change.table() as usize];
@@ -110,7 +132,10 @@ async fn assert_followed(view: &dyn DatabaseSnapshot, target: &dyn DatabaseTarge
 }
 
 /// A target with all of a view's rows, ready for changes.
-async fn copied(subject: &impl LiveSubject, view: &dyn DatabaseSnapshot) -> Result<Arc<dyn DatabaseTarget>> {
+pub(super) async fn copied(
+    subject: &impl LiveSubject,
+    view: &dyn DatabaseSnapshot,
+) -> Result<Arc<dyn DatabaseTarget>> {
     let target = subject.target(&migration());
     target.prepare(view.schema()).await?;
     super::load::apply(&*target, &all_chunks(view).await?).await?;

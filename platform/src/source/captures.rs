@@ -152,12 +152,23 @@ impl Captures {
         if now - before > NOTE_EVERY.as_millis() as i64 { self.note(&table) } else { Ok(()) }
     }
 
+    /// Nothing is kept any more, as was asked, but for the fence.
+    pub fn keep_fence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()> {
+        if self.is_fenced(dataset, capture) { Ok(()) } else { self.forget(dataset, capture) }
+    }
+
     /// Nothing is kept any more, as was asked.
     pub fn forget(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()> {
         let mut table = self.table();
         let before = table.len();
         table.retain(|kept| kept.dataset != *dataset || kept.capture != *capture);
         if table.len() == before { Ok(()) } else { self.note(&table) }
+    }
+
+    /// Whether writers are fenced off for it.
+    pub fn is_fenced(&self, dataset: &DatasetName, capture: &CaptureId) -> bool {
+        let table = self.table();
+        table.iter().any(|kept| kept.fenced && kept.dataset == *dataset && kept.capture == *capture)
     }
 
     /// Those that may be let go when there is reason to.

@@ -16,7 +16,7 @@ use super::captures::Kept;
 use super::{AHEAD, Known, LocalSource, Readable};
 
 impl LocalSource {
-    fn followed(&self, name: &DatasetName) -> Result<&Known> {
+    pub(super) fn followed(&self, name: &DatasetName) -> Result<&Known> {
         match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
             Some(Readable::Database(known)) => Ok(known),
             _ => Err(Self::unknown(name)),
@@ -87,7 +87,11 @@ impl ChangeSource for LocalSource {
     async fn end(&self, dataset: &DatasetName, capture: &CaptureId, keep_fence: bool) -> Result<()> {
         let _turn = self.fencing(dataset)?.lock_owned().await;
         self.live(dataset)?.end(capture, keep_fence).await?;
-        self.captures.forget(dataset, capture)?;
+        if keep_fence {
+            self.captures.keep_fence(dataset, capture)?;
+        } else {
+            self.captures.forget(dataset, capture)?;
+        }
         tracing::info!(%dataset, %capture, keep_fence, "changes are no longer kept");
         Ok(())
     }

@@ -11,15 +11,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use handover_engine::change::LogPosition;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
-use handover_engine::name::{DatasetName, MigrationId};
-use handover_engine::ports::{DatabaseTarget, Result};
+use handover_engine::name::{CaptureId, DatasetName, MigrationId};
+use handover_engine::ports::{DatabaseTarget, KeyedTarget, LiveDatabase, Result};
 use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 use rusqlite::Connection;
 
 use self::place::Place;
 use super::error::{self, Error, failed};
+use super::live::SqliteLive;
 use super::{catalog, estimate, read, write};
 use crate::tree::blocking;
 
@@ -59,6 +61,17 @@ impl SqliteTarget {
             work(&shared)
         })
         .await
+    }
+
+    /// What is being built, as a database whose changes are kept.
+    async fn unfinished(&self) -> Result<SqliteLive> {
+        self.run(|shared| {
+            shared.close();
+            Ok(())
+        })
+        .await?;
+        let path = self.shared.place.partial().to_owned();
+        Ok(SqliteLive::new(self.shared.dataset.clone(), path, Vec::new()))
     }
 }
 
@@ -174,6 +187,30 @@ impl Shared {
 }
 
 #[async_trait]
+impl KeyedTarget for SqliteTarget {
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        let rows = rows.to_vec();
+        self.run(move |shared| {
+            shared.change("changed rows cannot be written", |db, schema| {
+                rows.iter().try_for_each(|rows| write::apply_keys(db, schema, rows))
+            })
+        })
+        .await
+    }
+
+    async fn clear(&self, table: &TableName) -> Result<()> {
+        let table = table.clone();
+        self.run(move |shared| shared.change("a table cannot be emptied", |db, _| write::clear(db, &table)))
+            .await
+    }
+
+    /// None: triggers fire for what foreign keys do, so the source tells of each row.
+    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
 impl DatabaseTarget for SqliteTarget {
     async fn occupied(&self) -> Result<Option<DatabaseFacts>> {
         self.run(Shared::occupied).await
@@ -206,25 +243,12 @@ impl DatabaseTarget for SqliteTarget {
         self.run(move |shared| shared.index(&schema)).await
     }
 
-    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
-        let rows = rows.to_vec();
-        self.run(move |shared| {
-            shared.change("changed rows cannot be written", |db, schema| {
-                rows.iter().try_for_each(|rows| write::apply_keys(db, schema, rows))
-            })
-        })
-        .await
+    async fn keep(&self, capture: &CaptureId) -> Result<LogPosition> {
+        self.unfinished().await?.begin(capture).await
     }
 
-    async fn clear(&self, table: &TableName) -> Result<()> {
-        let table = table.clone();
-        self.run(move |shared| shared.change("a table cannot be emptied", |db, _| write::clear(db, &table)))
-            .await
-    }
-
-    /// None: triggers fire for what foreign keys do, so the source tells of each row.
-    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
-        Ok(Vec::new())
+    async fn keep_none(&self, capture: &CaptureId) -> Result<()> {
+        self.unfinished().await?.end(capture, false).await
     }
 
     async fn finish(&self, schema: &Schema) -> Result<()> {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use handover_engine::name::MigrationId;
-use handover_engine::ports::{Database, DatabaseTarget, LiveDatabase};
+use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
 use handover_platform::contract::live::{LiveSubject, live_contract};
 use handover_platform::contract::{Subject, database_contract};
-use handover_platform::sqlite::{SqliteLive, SqliteTarget};
+use handover_platform::sqlite::{SqliteDatabase, SqliteFenced, SqliteLive, SqliteTarget};
 use rusqlite::Connection;
 
 use super::support::{Bed, dump};
@@ -142,6 +142,23 @@ impl LiveSubject for Sqlite {
 
     async fn write(&self) -> bool {
         self.bed.source_db().execute_batch("UPDATE one SET x = x + 1").is_ok()
+    }
+
+    fn fenced(&self) -> Arc<dyn FencedDatabase> {
+        Arc::new(SqliteFenced::new("db".parse().unwrap(), self.bed.source_path()))
+    }
+
+    fn successor(&self) -> (Arc<dyn Database>, Arc<dyn LiveDatabase>) {
+        let (path, name) = (self.bed.target_path(), "db".parse().unwrap());
+        let database = SqliteDatabase::new(name, path.clone(), Vec::new(), self.bed.scratch());
+        (Arc::new(database), Arc::new(SqliteLive::new("db".parse().unwrap(), path, Vec::new())))
+    }
+
+    async fn mutate_successor(&self) {
+        let n = self.round.fetch_add(1, Ordering::Relaxed);
+        let db = self.bed.target_db();
+        let sql = format!("PRAGMA foreign_keys = OFF; BEGIN; {} COMMIT", (self.change)(n));
+        db.execute_batch(&sql).unwrap();
     }
 
     async fn traces(&self) -> String {

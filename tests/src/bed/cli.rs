@@ -93,7 +93,7 @@ pub struct Status {
 impl Status {
     /// True when nothing goes on and nothing is wrong.
     pub fn is_settled(&self) -> bool {
-        self.activity == "idle" && !self.is_stuck()
+        ["idle", "following_back"].contains(&self.activity.as_str()) && !self.is_stuck()
     }
 
     /// True when it failed or was paused.

@@ -40,8 +40,14 @@ pub fn rows_by_checksum(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
         [left, right].map(|side| scope.spawn(move || sums(side))).map(|side| side.join())
     });
     let [left, right] = sums.map(|sum| sum.unwrap_or_else(|_| Err(anyhow!("a checksum panicked"))));
-    let (left, right) = (left?, right?);
-    for (table, sum) in &left {
+    found.join(same_sums(&left?, &right?));
+    Ok(found)
+}
+
+/// Compares what was told of two databases, or of one at two times: the left one is called the source.
+pub fn same_sums(left: &Sums, right: &Sums) -> Comparison {
+    let mut found = Comparison::default();
+    for (table, sum) in left {
         found.rows += sum.rows;
         match right.get(table) {
             Some(other) if other == sum => {}
@@ -51,17 +57,21 @@ pub fn rows_by_checksum(left: Side<'_>, right: Side<'_>) -> Result<Comparison> {
     for table in right.keys().filter(|table| !left.contains_key(*table)) {
         found.differs(format!("table {table} is only at the target"));
     }
-    Ok(found)
+    found
 }
+
+/// What an engine says of the rows of a database's tables, by name.
+pub type Sums = BTreeMap<String, Sum>;
 
 /// What an engine says of a table's rows.
 #[derive(Debug, PartialEq, Eq)]
-struct Sum {
+pub struct Sum {
     rows: u64,
     sum: String,
 }
 
-fn sums(side: Side<'_>) -> Result<BTreeMap<String, Sum>> {
+/// Asks for the sums of a database.
+pub fn sums(side: Side<'_>) -> Result<Sums> {
     let list = match side.server.engine() {
         Engine::Mariadb => {
             // The last ones are what a migration that has not ended keeps its state in.
@@ -71,7 +81,7 @@ fn sums(side: Side<'_>) -> Result<BTreeMap<String, Sum>> {
         Engine::Postgres => {
             // The last one is what a migration that has not ended keeps for its undo.
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables \
-             WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'handover_state')"
+             WHERE schemaname NOT IN ('pg_catalog', 'information_schema', 'handover_state', 'handover_fence')"
         }
     };
     let of = |table: &str| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use handover_engine::time::Timestamp;
 use handover_tests::appliance::Spec;
 use handover_tests::bed::Bed;
+use handover_tests::compare;
 use handover_tests::poll;
 use rusqlite::Connection;
 
@@ -45,8 +46,12 @@ fn write(database: &Path) -> rusqlite::Result<()> {
 }
 
 fn traces(bed: &Bed) -> String {
+    traces_of(&bed.original().database)
+}
+
+fn traces_of(database: &Path) -> String {
     let sql = "SELECT coalesce(group_concat(name), '') FROM sqlite_schema WHERE name LIKE '\\_\\_handover\\_%' ESCAPE '\\'";
-    source(bed).query_row(sql, [], |row| row.get(0)).unwrap()
+    Connection::open(database).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
 #[test]
@@ -61,13 +66,14 @@ fn a_source_in_use_is_followed_and_replaced() {
     let refused = write(&bed.original().database).unwrap_err().to_string();
     assert!(refused.contains("handover: this database"), "{refused}");
     write(&bed.copy().database).unwrap();
-    assert_eq!(status.allowed, ["accept", "abort"]);
+    assert_eq!(status.allowed, ["pause", "accept", "abort"]);
     let cutover = bed.json(&["status"]).unwrap()["cutover"].clone();
     assert!(
         cutover["downtime_ms"].as_u64().is_some() && cutover["predicted_ms"].as_u64().is_some(),
         "{cutover}"
     );
-    bed.cli(&["accept"]).unwrap().success().unwrap();
+    bed.cli(&["accept", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(traces_of(&bed.copy().database), "", "the target still keeps changes for the source");
     bed.cli(&["finalize", "--watch"]).unwrap().success().unwrap();
     // The fence is all that is left, and stands.
     write(&bed.original().database).unwrap_err();
@@ -105,7 +111,7 @@ fn a_cutover_is_tried_and_planned() {
     bed.target.restart().unwrap();
     poll::until("the target to take over", SETTLES_WITHIN, || {
         let status = bed.json(&["status"])?;
-        Ok((status["phase"] == "trial" && status["activity"] == "idle").then_some(()))
+        Ok((status["phase"] == "trial" && status["activity"] == "following_back").then_some(()))
     })
     .unwrap();
     assert_eq!(settle_and_compare(&bed).phase, "trial");
@@ -161,5 +167,81 @@ fn aborting_while_following_leaves_nothing_at_the_source() {
     assert!(traces(&bed).contains("__handover_changes_"));
     bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
     assert_eq!(traces(&bed), "");
+    write(&bed.original().database).unwrap();
+}
+
+/// A copy of what stands at the target now.
+fn kept(bed: &Bed) -> std::path::PathBuf {
+    let copy = bed.root().join("kept.db");
+    let db = Connection::open(&bed.copy().database).unwrap();
+    db.execute("VACUUM INTO ?", [copy.to_string_lossy()]).unwrap();
+    copy
+}
+
+#[test]
+fn aborting_brings_home_what_was_written_at_the_target() {
+    let mut bed = following(47);
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    bed.copy().change(1).unwrap();
+    caught_up(&bed);
+    // Either agent may be away for a while.
+    bed.source.kill().unwrap();
+    bed.copy().change(2).unwrap();
+    bed.target.kill().unwrap();
+    bed.copy().change(3).unwrap();
+    bed.source.restart().unwrap();
+    bed.target.restart().unwrap();
+    caught_up(&bed);
+    bed.copy().change(4).unwrap();
+    let kept = kept(&bed);
+    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(bed.status().unwrap().phase, "aborted");
+    let found = compare::databases(&bed.original().database, &kept).unwrap();
+    assert_eq!(found.found, 0, "{}", found.describe());
+    assert!(!bed.copy().database.exists(), "the target's database is left");
+    write(&bed.original().database).unwrap();
+    assert_eq!(traces(&bed), "");
+}
+
+#[test]
+fn what_cannot_be_brought_home_is_given_up_when_asked() {
+    let mut bed = following(48);
+    bed.configure_target(|text| format!("{text}\n[limits]\npatience_seconds = 1\n")).unwrap();
+    caught_up(&bed);
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    caught_up(&bed);
+    bed.source.kill().unwrap();
+    bed.copy().change(1).unwrap();
+    poll::until("following back to stand still", SETTLES_WITHIN, || {
+        Ok((bed.json(&["status"])?["condition"] == "failed").then_some(()))
+    })
+    .unwrap();
+    let failed = bed.cli(&["abort", "--watch"]).unwrap();
+    assert_eq!(failed.code, Some(3), "{}", failed.text());
+    // Nothing is lost: the target's database stands, and takes no writes that would be.
+    assert!(write(&bed.copy().database).unwrap_err().to_string().contains("handover"));
+    bed.source.restart().unwrap();
+    let written: i64 = source(&bed).query_row("SELECT count(*) FROM customer", [], |row| row.get(0)).unwrap();
+    bed.cli(&["abort", "--discard", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(bed.status().unwrap().phase, "aborted");
+    assert!(!bed.copy().database.exists(), "the target's database is left");
+    write(&bed.original().database).unwrap();
+    let left: i64 = source(&bed).query_row("SELECT count(*) FROM customer", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, written, "something was brought back nevertheless");
+}
+
+#[test]
+fn a_plan_for_one_way_keeps_nothing_at_the_target() {
+    let bed = Bed::temporary(&Spec::small(49)).unwrap();
+    let refused = bed.cli(&["plan", "--one-way"]).unwrap();
+    assert!(refused.code != Some(0) && refused.text().contains("--follow"), "{}", refused.text());
+    let plan = bed.json(&["plan", "--follow", "--one-way"]).unwrap();
+    bed.json(&["start", plan["digest"].as_str().unwrap()]).unwrap();
+    caught_up(&bed);
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    let status = bed.json(&["status"]).unwrap();
+    assert_eq!((&status["phase"], &status["activity"]), (&"trial".into(), &"idle".into()), "{status}");
+    assert_eq!(traces_of(&bed.copy().database), "");
+    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
     write(&bed.original().database).unwrap();
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use handover_engine::change::{Changes, LogPosition};
 use handover_engine::chunk::Chunk;
 use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::{Answers, ChangeSource, ChangesRequest, KeysRequest, Result};
-use handover_engine::rows::RowsChunk;
+use handover_engine::rows::{Key, RowsChunk};
 use handover_proto::v1;
 use tonic::Request;
 
@@ -17,6 +18,21 @@ use crate::wire::{FromWire, IntoWire};
 /// Keys in one message, and their bytes.
 const KEYS_BATCH: usize = 10_000;
 const KEYS_BYTES: usize = 1 << 20;
+
+/// Keys, cut into what one message holds.
+pub(crate) fn batches(keys: Vec<Key>) -> Vec<Vec<Bytes>> {
+    let (mut out, mut open, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for key in keys {
+        if open.len() == KEYS_BATCH || bytes > KEYS_BYTES {
+            out.push(std::mem::take(&mut open));
+            bytes = 0;
+        }
+        bytes += key.0.len();
+        open.push(key.0);
+    }
+    out.push(open);
+    out
+}
 
 /// A request that may take as long as it waits, and some more.
 fn waiting<T>(message: T, wait: Duration) -> Request<T> {
@@ -65,16 +81,7 @@ impl ChangeSource for RemoteSource {
         let KeysRequest { dataset, table, keys, budget } = request;
         let head = v1::KeysHead { dataset: dataset.to_string(), table: Some(table.into_wire()), budget };
         let mut messages = vec![v1::KeysRequest { head: Some(head), keys: Vec::new() }];
-        let (mut open, mut bytes) = (Vec::new(), 0);
-        for key in keys {
-            if open.len() == KEYS_BATCH || bytes > KEYS_BYTES {
-                messages.push(v1::KeysRequest { head: None, keys: std::mem::take(&mut open) });
-                bytes = 0;
-            }
-            bytes += key.0.len();
-            open.push(key.0);
-        }
-        messages.push(v1::KeysRequest { head: None, keys: open });
+        messages.extend(batches(keys).into_iter().map(|keys| v1::KeysRequest { head: None, keys }));
         let frames = self.client().keys(futures::stream::iter(messages)).await.map_err(|s| self.failed(s))?;
         Ok(self.chunks(frames.into_inner(), |chunk| match chunk {
             Chunk::Rows(rows) => Some(rows),

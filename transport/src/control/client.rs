@@ -54,7 +54,12 @@ impl RemoteControl {
 
 fn plan_request(options: Options) -> v1::PlanRequest {
     let datasets = options.datasets.into_iter().map(Into::into).collect();
-    v1::PlanRequest { overwrite: options.overwrite, datasets, follow: options.follow }
+    v1::PlanRequest {
+        overwrite: options.overwrite,
+        datasets,
+        follow: options.follow,
+        one_way: options.one_way,
+    }
 }
 
 /// `by` is not sent: the target reads it from our certificate.
@@ -129,6 +134,7 @@ impl Control for RemoteControl {
                 When::DryRun => Some(v1::act_request::When::DryRun(true)),
                 When::Never => Some(v1::act_request::When::Never(true)),
             },
+            discard: terms.discard,
         };
         let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();
         read_document("status_json", &reply.status_json)

@@ -41,7 +41,7 @@ impl ControlService {
 fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = request.datasets.iter().map(|name| wire::name("datasets", name));
     let datasets = datasets.collect::<Result<_, BadField>>()?;
-    Ok(Options { overwrite: request.overwrite, datasets, follow: request.follow })
+    Ok(Options { overwrite: request.overwrite, datasets, follow: request.follow, one_way: request.one_way })
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -125,6 +125,7 @@ impl Service for ControlService {
             when,
             max_downtime_ms: request.max_downtime_ms.unwrap_or(own.max_downtime_ms),
             max_lag_ms: request.max_lag_ms.unwrap_or(own.max_lag_ms),
+            discard: request.discard,
         };
         let status = self.control.act(&id, operation, terms, &by).await.map_err(to_status)?;
         Ok(Response::new(v1::ActReply { status_json: document(&status)? }))

@@ -62,7 +62,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
         let status = bed.json(&["status"])?;
         ensure!(status["condition"] != "failed", "the cut-over failed: {status}");
         ensure!(status["activity"] != "following", "the cut-over was called off: {}", last_note(&bed)?);
-        Ok((status["phase"] == "trial" && status["activity"] == "idle").then(|| status["cutover"].clone()))
+        Ok((status["phase"] == "trial" && status["activity"] == "following_back")
+            .then(|| status["cutover"].clone()))
     })?;
     running.ended_refused()?;
     println!("{}", acts(&bed)?);

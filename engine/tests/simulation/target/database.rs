@@ -1,10 +1,12 @@
 //! Databases at the target.
 
 use async_trait::async_trait;
+use handover_engine::change::LogPosition;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
-use handover_engine::ports::{DatabaseTarget, Result};
+use handover_engine::name::CaptureId;
+use handover_engine::ports::{DatabaseTarget, KeyedTarget, Result};
 use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 
 use super::{Base, BasePort, Place};
@@ -26,6 +28,21 @@ impl BasePort {
 
 fn nothing_to_work_on() -> Failure {
     Failure::permanent("database", "there is no database to work on")
+}
+
+#[async_trait]
+impl KeyedTarget for BasePort {
+    async fn apply_keys(&self, _: &[KeyedRows]) -> Result<()> {
+        Err(nothing_to_work_on())
+    }
+
+    async fn clear(&self, _: &TableName) -> Result<()> {
+        Err(nothing_to_work_on())
+    }
+
+    async fn children(&self, _: &TableName, _: &[u32], _: &[Key]) -> Result<Vec<Key>> {
+        Err(nothing_to_work_on())
+    }
 }
 
 #[async_trait]
@@ -71,15 +88,11 @@ impl DatabaseTarget for BasePort {
         Err(nothing_to_work_on())
     }
 
-    async fn apply_keys(&self, _: &[KeyedRows]) -> Result<()> {
+    async fn keep(&self, _: &CaptureId) -> Result<LogPosition> {
         Err(nothing_to_work_on())
     }
 
-    async fn clear(&self, _: &TableName) -> Result<()> {
-        Err(nothing_to_work_on())
-    }
-
-    async fn children(&self, _: &TableName, _: &[u32], _: &[Key]) -> Result<Vec<Key>> {
+    async fn keep_none(&self, _: &CaptureId) -> Result<()> {
         Err(nothing_to_work_on())
     }
 

@@ -275,7 +275,7 @@ async fn foreign_keys(session: &mut Session, names: &Names, schema: &Schema) -> 
 }
 
 /// Positions of AUTO_INCREMENT columns and sequences.
-async fn counters(session: &mut Session, schema: &Schema) -> Result<()> {
+pub async fn counters(session: &mut Session, schema: &Schema) -> Result<()> {
     for (key, value) in &schema.state {
         let what = format!("{key} cannot be set");
         let Ok(value) = value.parse::<i128>() else { continue };

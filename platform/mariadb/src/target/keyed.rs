@@ -3,16 +3,16 @@
 use handover_engine::ports::Result;
 use handover_engine::rows::{Key, KeyedRows, TableName};
 
-use super::MariaTarget;
+use super::rows::Rows;
 use crate::load;
 use crate::shape::SEVERAL;
 
 const WHAT: &str = "rows cannot be looked up";
 
 /// One attempt at applying all of them, in one transaction.
-pub async fn apply(target: &MariaTarget, rows: &[KeyedRows]) -> Result<()> {
-    let mut session = target.session().await?;
-    let current = target.current(&mut session).await?;
+pub async fn apply(place: &Rows, rows: &[KeyedRows]) -> Result<()> {
+    let mut session = place.session().await?;
+    let current = place.current(&mut session).await?;
     // Otherwise a unique value that another row has would not be noticed in every case.
     session.run("cannot be set up", "SET unique_checks = 1").await?;
     session.run("no transaction can begin", "START TRANSACTION").await?;
@@ -26,29 +26,24 @@ pub async fn apply(target: &MariaTarget, rows: &[KeyedRows]) -> Result<()> {
     }
     session.run("rows cannot be committed", "COMMIT").await?;
     session.run("cannot be set up", "SET unique_checks = 0").await?;
-    target.keep(session).await;
+    place.keep(session).await;
     Ok(())
 }
 
 /// Empties a table.
-pub async fn clear(target: &MariaTarget, table: &TableName) -> Result<()> {
-    let mut session = target.session().await?;
-    let current = target.current(&mut session).await?;
+pub async fn clear(place: &Rows, table: &TableName) -> Result<()> {
+    let mut session = place.session().await?;
+    let current = place.current(&mut session).await?;
     let shape = current.catalog.shape(table)?;
     session.run_on(&table.name, "cannot be emptied", &shape.truncate(&current.database)).await?;
-    target.keep(session).await;
+    place.keep(session).await;
     Ok(())
 }
 
 /// The keys of rows that have one of these lists of values.
-pub async fn children(
-    target: &MariaTarget,
-    table: &TableName,
-    columns: &[u32],
-    values: &[Key],
-) -> Result<Vec<Key>> {
-    let mut session = target.session().await?;
-    let current = target.current(&mut session).await?;
+pub async fn children(place: &Rows, table: &TableName, columns: &[u32], values: &[Key]) -> Result<Vec<Key>> {
+    let mut session = place.session().await?;
+    let current = place.current(&mut session).await?;
     let shape = current.catalog.shape(table)?;
     let mut out = Vec::new();
     for values in values.chunks(SEVERAL) {
@@ -56,6 +51,6 @@ pub async fn children(
         let rows = session.records(WHAT, &shape.keys_where(&current.database, &condition)).await?;
         out.extend(rows.iter().map(|row| shape.found(row).key));
     }
-    target.keep(session).await;
+    place.keep(session).await;
     Ok(out)
 }

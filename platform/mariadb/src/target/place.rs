@@ -8,7 +8,7 @@ use handover_engine::rows::Schema;
 use serde::{Deserialize, Serialize};
 
 use crate::session::Session;
-use crate::sql::{self, qualified, quote};
+use crate::sql::{self, OURS, qualified, quote};
 
 /// Version of the state.
 const FORMAT: u32 = 1;
@@ -217,7 +217,7 @@ pub async fn begin(
 pub async fn set_charset(session: &mut Session, database: &str, schema: &Schema) -> Result<()> {
     let setting = |name: &str| schema.settings.get(name).map_or("", String::as_str);
     let statement = format!(
-        "ALTER DATABASE {} CHARACTER SET {} COLLATE {}",
+        "ALTER DATABASE {} CHARACTER SET {} COLLATE {}{OURS}",
         quote(database),
         quote(setting("character_set")),
         quote(setting("collation"))

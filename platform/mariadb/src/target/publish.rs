@@ -11,7 +11,7 @@ use super::place::{self, Before, Names, State};
 use crate::accounts;
 use crate::catalog;
 use crate::session::Session;
-use crate::sql::{qualified, quote};
+use crate::sql::{OURS, qualified, quote};
 
 const WHAT: &str = "cannot be published";
 
@@ -33,7 +33,7 @@ pub async fn publish(session: &mut Session, names: &Names, state: &mut State) ->
         state.publishing = true;
         place::write(session, names, state).await?;
     }
-    session.run(WHAT, &format!("CREATE DATABASE IF NOT EXISTS {}", quote(&names.last))).await?;
+    session.run(WHAT, &format!("CREATE DATABASE IF NOT EXISTS {}{OURS}", quote(&names.last))).await?;
     // Tables with triggers cannot be renamed into another database, and what else is there gives way.
     late::drop_all(session, &names.build, None).await?;
     late::drop_all(session, &names.last, None).await?;
@@ -131,7 +131,7 @@ async fn rename(session: &mut Session, moves: &[(String, String)]) -> Result<()>
     let moves: Vec<String> = moves.iter().map(|(from, to)| format!("{from} TO {to}")).collect();
     // Foreign keys follow only while they are checked.
     session.run(WHAT, "SET foreign_key_checks = 1").await?;
-    let done = session.run(WHAT, &format!("RENAME TABLE {}", moves.join(", "))).await;
+    let done = session.run(WHAT, &format!("RENAME TABLE {}{OURS}", moves.join(", "))).await;
     session.run(WHAT, "SET foreign_key_checks = 0").await?;
     done
 }
@@ -150,7 +150,7 @@ async fn defaults(session: &mut Session, names: &Names, from: &str, to: &str) ->
             continue;
         }
         let statement = format!(
-            "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT ({})",
+            "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT ({}){OURS}",
             qualified(&names.last, &row.text(0)),
             quote(&row.text(1)),
             default.replace(&old, &new)

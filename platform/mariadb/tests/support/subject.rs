@@ -15,7 +15,7 @@ pub struct Maria {
     pub server: Arc<Server>,
     pub from: String,
     pub to: String,
-    mutate: &'static str,
+    pub mutate: &'static str,
 }
 
 impl Maria {

@@ -53,7 +53,8 @@ async fn run(item: &str, conn: &Conn, sql: &str, what: &str) -> Result<()> {
     conn.execute(sql, &[]).await.map(drop).map_err(|e| failed(item, what, &e))
 }
 
-async fn sequences(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
+/// Sets sequences to where they stand.
+pub async fn sequences(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
     let mut calls = Vec::new();
     for (name, position) in with_prefix(schema, "sequence/") {
         let parts =

@@ -50,7 +50,7 @@ impl PostgresTarget {
             }
             Refused::Key(at, e) => bad(at, e),
         })?;
-        self.keep(conn);
+        self.keep_conn(conn);
         Ok(())
     }
 }

@@ -140,7 +140,8 @@ impl Run {
 
     /// Whether the target has taken over.
     fn is_over(&self) -> bool {
-        self.status().is_some_and(|status| status["phase"] == "trial" && status["activity"] == "idle")
+        self.status()
+            .is_some_and(|status| status["phase"] == "trial" && status["activity"] == "following_back")
     }
 
     /// Users come back when their server does.

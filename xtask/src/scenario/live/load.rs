@@ -85,6 +85,25 @@ impl Load {
         Ok(Load::Server { engine, tool, environment, dir: dir.to_owned() })
     }
 
+    /// The same load of what has taken the database's place.
+    pub fn moved(&self, data: &super::Data) -> Self {
+        match (self, data) {
+            (Load::Server { engine, tool, environment, dir }, super::Data::Servers { from, to }) => {
+                let (old, new) = (from.socket().display().to_string(), to.socket().display().to_string());
+                let (old_port, new_port) = (from.port().to_string(), to.port().to_string());
+                let there = |word: &String| {
+                    if *word == old_port { new_port.clone() } else { word.replace(&old, &new) }
+                };
+                let (tool, environment) = (tool.iter().map(there).collect(), environment.clone());
+                Load::Server { engine: *engine, tool, environment, dir: dir.clone() }
+            }
+            (Load::Sqlite(_, rows), super::Data::Sqlite { target, .. }) => {
+                Load::Sqlite(target.clone(), *rows)
+            }
+            _ => unreachable!("a load is made with its data"),
+        }
+    }
+
     /// Makes a database of our own.
     pub fn sqlite(path: &Path, rows: u64) -> Result<Self> {
         own::make(path, rows)?;
@@ -207,7 +226,8 @@ impl Running {
         }
     }
 
-    fn stop(&mut self) -> Result<()> {
+    /// Ends it.
+    pub fn stop(&mut self) -> Result<()> {
         if let Running::Tool { child, .. } = self {
             child.kill()?;
             child.wait()?;

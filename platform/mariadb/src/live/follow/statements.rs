@@ -15,6 +15,9 @@ use crate::sql;
 impl Follower {
     pub(super) fn statement(&mut self, query: &Query<'_>, when: u32, part: &mut Part) -> Result<Step> {
         let statement = String::from_utf8_lossy(&query.statement);
+        if statement.ends_with(sql::OURS) {
+            return Ok(Step::Done);
+        }
         let is_here = |(database, _): &&Name| *database.as_ref().unwrap_or(&query.database) == self.database;
         let ours = |(_, table): &&Name| !table.starts_with(OWN) && !self.exclude.contains(table);
         match meaning(&statement) {

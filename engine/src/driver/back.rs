@@ -1,0 +1,164 @@
+//! After the cut-over: the source follows the target, until the target is accepted, or an abort takes everything back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::try_join_all;
+
+use super::task::Runner;
+use crate::failure::Failure;
+use crate::follow::{BehindFence, Follower, capture_id};
+use crate::name::DatasetName;
+use crate::pass::{self, Message, TargetDataset, Work};
+use crate::phase::Trigger;
+use crate::plan::StepKind;
+use crate::ports::{Direction, Fence, Result};
+use crate::report::{Back, Cutover};
+
+/// How long the target's writers are waited for, when they are fenced off.
+const FENCE_WAIT: Duration = Duration::from_secs(30);
+
+/// One database's way back.
+struct Way {
+    follower: Follower,
+    home: Arc<BehindFence>,
+}
+
+impl Runner {
+    /// Whether the plan has the source follow the target.
+    fn goes_back(&self) -> bool {
+        self.plan.steps.iter().any(|step| matches!(step.step, StepKind::Keep(_)))
+    }
+
+    async fn way(&self, dataset: &DatasetName) -> Result<Way> {
+        let capture = capture_id(&self.work.migration, dataset, Direction::Forth)?;
+        let fence = Fence { dataset: dataset.clone(), capture };
+        let home = Arc::new(BehindFence { source: self.work.source.fenced.clone(), fence });
+        let spool = self.spools.spool(&self.work.migration, dataset, Direction::Back).await?;
+        let work = Work { source: self.here.clone(), ..self.work.clone() };
+        let follower = Follower::new(work, dataset.clone(), Direction::Back, home.clone(), spool)?;
+        Ok(Way { follower, home })
+    }
+
+    async fn ways(&self) -> Result<Vec<Way>> {
+        let mut out = Vec::new();
+        if self.goes_back() {
+            for (dataset, target) in self.chosen() {
+                if let TargetDataset::Database(_) = target {
+                    out.push(self.way(&dataset).await?);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Has the target keep what will be written to it, and the source made ready to take that. Nothing is published yet.
+    pub(super) async fn keep(&self, dataset: &DatasetName) -> Result<()> {
+        let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
+        let way = self.way(dataset).await?;
+        way.home.source.make_ready(&way.home.fence).await?;
+        let position = database.keep(way.follower.capture()).await?;
+        // One that a cut-over has left that was called off tells of nothing that anybody has written.
+        way.follower.forget().await?;
+        way.follower.begin_at(&position).await
+    }
+
+    /// Takes `keep` back.
+    pub(super) async fn keep_none(&self) -> Result<()> {
+        for way in self.ways().await? {
+            if let TargetDataset::Database(database) = self.target(way.follower.dataset())? {
+                database.keep_none(way.follower.capture()).await?;
+                way.follower.forget().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a cut-over that is through leads to.
+    pub(super) fn taken_over(&self) -> Trigger {
+        if self.goes_back() { Trigger::TakenOver } else { Trigger::Done }
+    }
+
+    /// How the source follows once the target has taken over.
+    pub(super) fn back(&self) -> Back {
+        if self.goes_back() { Back::Following } else { Back::Not }
+    }
+
+    /// Carries what is written at the target to the source until the work is stopped.
+    pub(super) async fn follow_back(&self) -> Result<Trigger> {
+        // Its log is not read any more, and must not be kept for that.
+        self.end_following(true).await?;
+        let ways = self.ways().await?;
+        let followers = try_join_all(ways.iter().map(|way| {
+            let follower = &way.follower;
+            self.persist("follow", || follower.got_on(), || follower.follow().boxed()).boxed()
+        }));
+        let stopped = async {
+            self.work.desk.stopping().await;
+            Err::<(), Failure>(pass::stopped())
+        };
+        tokio::try_join!(followers, stopped).map(|_| Trigger::Done)
+    }
+
+    /// The target keeps nothing for the source any more.
+    pub(super) async fn part(&self) -> Result<()> {
+        let mut cutover = self.cutover;
+        if cutover.back != Back::Following {
+            return Ok(());
+        }
+        for way in self.ways().await? {
+            let end = || way.follower.end(false).boxed();
+            self.persist("end", || self.work.desk.recorded(), end).await?;
+        }
+        cutover.back = Back::Ended;
+        self.tell(cutover).await?;
+        for way in self.ways().await? {
+            // The source may be gone for good by now: the target stays whatever becomes of it.
+            if let Err(failure) = way.home.source.stand_down(&way.home.fence).await {
+                let text = format!("the source was not told that the target stays: {failure}");
+                self.work.desk.send(Message::Note { item: "accept".to_owned(), text }).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings everything home that was written at the target, whose writers are fenced off from then on: nothing is lost when it goes.
+    pub(super) async fn bring_back(&self) -> Result<()> {
+        let mut cutover = self.cutover;
+        let ways = self.ways().await?;
+        if cutover.committed && cutover.live_at.is_none() && !ways.is_empty() {
+            // It may have been used already, in part: all of it is put in place, so that it can be fenced off.
+            self.stage(|kind| *kind == StepKind::Publish).await?;
+            cutover = Cutover { live_at: Some(self.work.clock.now()), back: Back::Following, ..cutover };
+            self.tell(cutover).await?;
+        }
+        if cutover.back != Back::Following {
+            return Ok(());
+        }
+        let counted = || ways.iter().map(|way| way.follower.got_on()).sum();
+        let fence =
+            || try_join_all(ways.iter().map(|way| way.follower.fence(FENCE_WAIT))).map(drop_all).boxed();
+        self.persist("fence", counted, fence).await?;
+        let catch_up = || try_join_all(ways.iter().map(|way| way.follower.catch_up())).map(drop_all).boxed();
+        self.persist("bring-back", counted, catch_up).await?;
+        let rest =
+            || try_join_all(ways.iter().map(|way| way.follower.bring_rest(&way.home))).map(drop_all).boxed();
+        self.persist("bring-back", || self.work.desk.recorded(), rest).await?;
+        cutover.back = Back::Returned;
+        self.tell(cutover).await?;
+        let text = "everything that was written at the target is at the source again".to_owned();
+        self.work.desk.send(Message::Note { item: "abort".to_owned(), text }).await?;
+        for way in &ways {
+            // It goes with the database, which still takes no writes.
+            if let Err(failure) = way.follower.end(true).await {
+                tracing::debug!(dataset = %way.follower.dataset(), %failure, "its changes are still kept");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn drop_all(done: Result<Vec<()>>) -> Result<()> {
+    done.map(drop)
+}

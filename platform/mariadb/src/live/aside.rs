@@ -1,0 +1,97 @@
+//! Triggers of a database that is written to behind its fence: they would act a second time on rows that come with what they have done
+//! already, so they are kept in a table of our own meanwhile.
+
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::rows::Schema;
+
+use super::Live;
+use crate::catalog::{self, OWN};
+use crate::privileges;
+use crate::session::{Role, Session};
+use crate::sql::{qualified, quote, text};
+use crate::target::late::{self, Stage};
+
+const WHAT: &str = "triggers cannot be put aside";
+const BACK: &str = "triggers that were put aside cannot be put back";
+
+fn table(live: &Live) -> String {
+    qualified(&live.settings.database, &format!("{OWN}triggers"))
+}
+
+async fn session(live: &Live) -> Result<Session> {
+    let mut session = Session::open(&live.dataset, &live.settings, Role::Loader).await?;
+    session.enter(&live.settings.database).await?;
+    Ok(session)
+}
+
+/// What was put aside; `None` where nothing was.
+async fn kept(live: &Live, session: &mut Session, what: &str) -> Result<Option<Schema>> {
+    let query = format!(
+        "SELECT 1 FROM information_schema.tables WHERE table_schema = {} AND table_name = '{OWN}triggers'",
+        text(&live.settings.database)
+    );
+    if session.records(what, &query).await?.is_empty() {
+        return Ok(None);
+    }
+    // Made before it is filled: of one that is empty nothing was dropped.
+    let rows = session.records(what, &format!("SELECT json FROM {}", table(live))).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let schema = serde_json::from_str(&row.text(0));
+    schema.map(Some).map_err(|e| Failure::permanent(session.item().to_owned(), what).because(e))
+}
+
+/// Puts them aside. Idempotent.
+pub async fn put(live: &Live) -> Result<()> {
+    let mut session = session(live).await?;
+    let there = match kept(live, &mut session, WHAT).await? {
+        Some(there) => there,
+        None => {
+            let mut schema = catalog::read(&mut session, &live.settings.database, &[]).await?.schema;
+            schema.before_load.clear();
+            schema.tables.clear();
+            schema.after_load.retain(|ddl| ddl.kind == "trigger");
+            schema.state.retain(|key, _| key.starts_with("definer/trigger/"));
+            if schema.after_load.is_empty() {
+                return Ok(());
+            }
+            check_definers(&mut session, &schema).await?;
+            let json = serde_json::to_string(&schema)
+                .map_err(|e| Failure::permanent(session.item(), WHAT).because(e))?;
+            let make = format!(
+                "CREATE TABLE IF NOT EXISTS {} (n INT PRIMARY KEY, json LONGTEXT CHARACTER SET utf8mb4) ENGINE = InnoDB",
+                table(live)
+            );
+            session.run(WHAT, &make).await?;
+            session.run(WHAT, &format!("REPLACE INTO {} VALUES (1, {})", table(live), text(&json))).await?;
+            schema
+        }
+    };
+    for ddl in &there.after_load {
+        session.run(WHAT, &format!("DROP TRIGGER IF EXISTS {}", quote(&ddl.name))).await?;
+    }
+    Ok(())
+}
+
+/// Refuses triggers that could not be made again as they are.
+async fn check_definers(session: &mut Session, schema: &Schema) -> Result<()> {
+    let own = session.record(WHAT, "SELECT CURRENT_USER()").await?.text(0);
+    let is_other = |definer: &&String| definer.replace('`', "") != own;
+    let Some(definer) = schema.state.values().find(is_other) else { return Ok(()) };
+    if privileges::may_set_user(session).await? {
+        return Ok(());
+    }
+    let what = format!("a trigger runs as {definer}, and could not be made again so after it was put aside");
+    Err(Failure::operator(session.item().to_owned(), what).hint(
+        "GRANT SET USER ON *.* to the account of the source's `url`, or plan with --one-way: then the source does not follow the target",
+    ))
+}
+
+/// Puts them back. Idempotent.
+pub async fn put_back(live: &Live) -> Result<()> {
+    let mut session = session(live).await?;
+    if let Some(schema) = kept(live, &mut session, BACK).await? {
+        late::make_all(&mut session, &live.settings.database, &schema, Stage::Final).await?;
+    }
+    session.run(BACK, &format!("DROP TABLE IF EXISTS {}", table(live))).await
+}

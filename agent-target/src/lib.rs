@@ -2,15 +2,18 @@
 
 mod datasets;
 mod supervisor;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use handover_certs::identity::Role;
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
+use handover_engine::driver::Settings;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::datasets::LocalDatasets;
 use self::supervisor::Supervisor;
+use self::throttle::ThrottleSection;
 
 /// Brings an appliance's data to this host, from a Handover source agent.
 #[derive(Debug, clap::Parser)]
@@ -52,6 +56,9 @@ pub struct Config {
     /// How much it takes on.
     #[serde(default)]
     pub limits: Limits,
+    /// How the source is throttled.
+    #[serde(default)]
+    pub throttle: ThrottleSection,
 }
 
 /// `[source]`
@@ -135,7 +142,12 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let datasets = LocalDatasets::new(manifest)?;
     let identity = credentials.identity().to_string();
     let spools = SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes);
-    let supervisor = Supervisor::new(identity, source, datasets, store, spools, config.limits, stop.clone());
+    let settings = Settings {
+        lanes: config.limits.lanes.max(1),
+        patience: Duration::from_secs(config.limits.patience_seconds),
+        throttle: config.throttle.throttle(),
+    };
+    let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

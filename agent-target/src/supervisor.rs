@@ -17,6 +17,7 @@ use handover_engine::phase::{Operation, State};
 use handover_engine::plan::{ApprovedPlan, Options, Plan, Rates};
 use handover_engine::ports::{Answers, Result, Source, SourceHost};
 use handover_engine::report::{Outcome, Report, Terms};
+use handover_engine::throttle::Change;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::spool::SpoolDirectory;
@@ -27,7 +28,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Limits;
 use crate::datasets::LocalDatasets;
 
 /// Bytes that are sent to measure the way to the source before a plan is made.
@@ -50,7 +50,7 @@ pub struct Supervisor {
     datasets: LocalDatasets,
     store: Store,
     spools: Arc<SpoolDirectory>,
-    limits: Limits,
+    settings: Settings,
     stop: CancellationToken,
     running: Mutex<HashMap<MigrationId, Handle>>,
     drivers: TaskTracker,
@@ -65,7 +65,7 @@ impl Supervisor {
         datasets: LocalDatasets,
         store: Store,
         spools: SpoolDirectory,
-        limits: Limits,
+        settings: Settings,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let spools = Arc::new(spools);
@@ -77,7 +77,7 @@ impl Supervisor {
             datasets,
             store,
             spools,
-            limits,
+            settings,
             stop,
             running,
             drivers,
@@ -144,9 +144,8 @@ impl Supervisor {
             clock: Arc::new(SystemClock),
         };
         show_hidden(&ports.datasets).await;
-        let patience = Duration::from_secs(self.limits.patience_seconds);
-        let settings = Settings { lanes: self.limits.lanes.max(1), patience };
         let last = self.store.last_event(&id).await?;
+        let settings = self.settings.clone();
         let (driver, handle) = Driver::new(ports, settings, migration, last, self.stop.child_token());
         self.table().insert(id.clone(), handle);
         let me = self.me.clone();
@@ -366,6 +365,19 @@ impl Control for Supervisor {
         };
         handle.ask(operation, terms, by).await?;
         tracing::info!(migration = %id, %operation, by, "an operation was asked for");
+        let status = handle.status().borrow().clone();
+        Ok(status)
+    }
+
+    async fn throttle(&self, id: &MigrationId, change: Change, by: &str) -> Result<Status> {
+        let migration = self.migration(id).await?;
+        let Some(handle) = self.handle(id).filter(|_| !migration.state.phase.is_final()) else {
+            let what = format!("nothing is read for it any more: it is {}", migration.state);
+            return Err(Failure::operator(format!("migration {id}"), what)
+                .hint("[throttle] in the target's configuration is for the next one"));
+        };
+        handle.throttle(change, by).await?;
+        tracing::info!(migration = %id, by, "throttling was changed");
         let status = handle.status().borrow().clone();
         Ok(status)
     }

@@ -6,6 +6,7 @@ mod live;
 mod planned;
 mod tally;
 mod task;
+mod throttling;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use crate::plan::StepKind;
 use crate::ports::{Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
 use crate::report::When;
+use crate::throttle::Throttle;
+use crate::throttle::gate::Gate;
 use crate::time::Clock;
 
 /// What a driver works with.
@@ -46,17 +49,19 @@ pub struct Ports {
 }
 
 /// How a driver behaves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Streams side by side.
     pub lanes: usize,
     /// How long a step is tried again by itself without getting on, before it fails.
     pub patience: Duration,
+    /// How the source is throttled, until an operator says something else.
+    pub throttle: Throttle,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lanes: 4, patience: Duration::from_secs(300) }
+        Self { lanes: 4, patience: Duration::from_secs(300), throttle: Throttle::default() }
     }
 }
 
@@ -75,6 +80,8 @@ pub struct Driver {
     following: BTreeMap<DatasetName, Figures>,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
+    throttles: mpsc::Receiver<throttling::Ask>,
+    gate: Gate,
     stop: CancellationToken,
     task_began: Instant,
 }
@@ -97,6 +104,9 @@ impl Driver {
     ) -> (Self, Handle) {
         let meter = Meter::new(task::steps(&migration), migration.shown);
         let (commands, inbox) = mpsc::channel(8);
+        let (throttles, asked) = mpsc::channel(8);
+        let throttle = migration.outcome.throttle.clone().unwrap_or_else(|| settings.throttle.clone());
+        let gate = Gate::new(throttle, ports.clock.clone());
         let mut driver_status = Status {
             migration: migration.id.clone(),
             state: migration.state.clone(),
@@ -106,6 +116,7 @@ impl Driver {
             following: BTreeMap::new(),
             cutover: migration.outcome.cutover,
             planned: migration.outcome.planned,
+            throttle: None,
         };
         let now = Instant::now();
         let (status, watch) = watch::channel(driver_status.clone());
@@ -118,14 +129,17 @@ impl Driver {
             following: BTreeMap::new(),
             status,
             commands: inbox,
+            throttles: asked,
+            gate,
             stop,
             task_began: now,
         };
         driver_status.progress = driver.meter.read();
         // No more than is journaled: else the next status could show less.
         driver_status.progress.share = driver.migration.shown;
+        driver_status.throttle = Some(driver.throttled());
         driver.status.send_replace(driver_status);
-        (driver, Handle { commands, status: watch })
+        (driver, Handle { commands, throttles, status: watch })
     }
 
     /// Runs until the migration has ended or `stop`. An error means that the journal cannot be written: nothing is
@@ -143,6 +157,7 @@ impl Driver {
                     return Ok(());
                 }
                 Some(command) = self.commands.recv() => busy = self.command(command, busy).await?,
+                Some(ask) = self.throttles.recv() => self.set_throttle(ask).await?,
                 () = sleep(due.unwrap_or_default()), if due.is_some() => busy = self.begin_planned(busy).await?,
                 messages = next_messages(&mut busy) => match messages {
                     Some(messages) => self.take(messages).await?,
@@ -168,6 +183,7 @@ impl Driver {
             desk: Desk::new(to, stop.clone()),
             lanes: Arc::new(Semaphore::new(self.settings.lanes)),
             clock: self.ports.clock.clone(),
+            throttle: throttling::gate_of(task, &self.gate),
         };
         self.meter = Meter::new(task::steps(&self.migration), self.migration.shown);
         self.recall_progress(task).await?;
@@ -341,6 +357,7 @@ impl Driver {
             following: self.following.clone(),
             cutover: self.migration.outcome.cutover,
             planned: self.migration.outcome.planned,
+            throttle: Some(self.throttled()),
         });
         Ok(())
     }

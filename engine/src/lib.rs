@@ -21,5 +21,6 @@ pub mod ports;
 pub mod progress;
 pub mod report;
 pub mod rows;
+pub mod throttle;
 pub mod time;
 pub mod tree;

@@ -18,6 +18,7 @@ use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
 use crate::progress::Amount;
 use crate::report::{Cutover, Difference, Verified};
+use crate::throttle::gate::Gate;
 
 /// What workers tell the driver. The driver journals, counts and shows it, in the order in which it comes.
 #[derive(Debug)]
@@ -150,4 +151,6 @@ pub struct Work {
     pub lanes: Arc<Semaphore>,
     /// The wall clock.
     pub clock: Arc<dyn crate::time::Clock>,
+    /// Every read of the source passes it.
+    pub throttle: Gate,
 }

@@ -16,6 +16,7 @@ use handover_engine::inventory::Inventory;
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{Answers, Opened, Result, RowSource, SourceHost, TreeSource};
 use handover_engine::rows::{RowsChunk, RowsRequest, SnapshotId};
+use handover_engine::throttle::Reading;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
 use handover_proto::v1;
 use tokio::sync::mpsc;
@@ -201,6 +202,11 @@ impl SourceHost for RemoteSource {
         let request = v1::CloseRequest { lease: lease.to_string() };
         self.client().close(quick(request)).await.map_err(|s| self.failed(s))?;
         Ok(())
+    }
+
+    async fn signals(&self) -> Result<Vec<Reading>> {
+        let reply = self.client().signals(quick(v1::SignalsRequest {})).await.map_err(|s| self.failed(s))?;
+        Ok(FromWire::from_wire(reply.into_inner())?)
     }
 }
 

@@ -189,6 +189,15 @@ impl Service for SourceService {
         Ok(Response::new(v1::FenceReply {}))
     }
 
+    async fn signals(
+        &self,
+        request: Request<v1::SignalsRequest>,
+    ) -> Result<Response<v1::SignalsReply>, Status> {
+        from_target(request)?;
+        let readings = self.source.host.signals().await.map_err(to_status)?;
+        Ok(Response::new(readings.into_wire()))
+    }
+
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Result<Response<Frames>, Status> {
         Ok(Response::new(crate::probe::frames(from_target(request)?.bytes)))
     }

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use tokio::time::Instant;
 
+use super::throttling;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
@@ -82,6 +83,18 @@ pub struct Runner {
 impl Runner {
     /// Works until the task is done; what that leads to.
     pub async fn run(self, task: Task) -> Result<Trigger> {
+        if !throttling::is_throttled(task) {
+            return self.work_on(task).await;
+        }
+        let work = self.work.clone();
+        tokio::select! {
+            biased;
+            result = self.work_on(task) => result,
+            failure = throttling::attend(&work) => Err(failure),
+        }
+    }
+
+    async fn work_on(self, task: Task) -> Result<Trigger> {
         match task {
             Task::Pass if self.plan.options.follow => return self.live_pass().await,
             Task::Pass => self.pass().await?,

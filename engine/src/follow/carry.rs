@@ -10,6 +10,7 @@ use crate::name::DatasetName;
 use crate::pass::Work;
 use crate::pass::database::CHUNK_BYTES;
 use crate::ports::{DatabaseTarget, KeysRequest, Result, Window};
+use crate::throttle::gate::Kind;
 use crate::rows::{Key, KeyedRows, RowsChunk, TableName};
 
 /// Keys that are read and applied at once.
@@ -83,7 +84,8 @@ async fn batch(
         keys: keys.clone(),
         budget: CHUNK_BYTES,
     };
-    let mut chunks = work.source.changes.keys(request).await?;
+    let chunks = work.source.changes.keys(request).await?;
+    let mut chunks = work.throttle.held(chunks, Kind::Keys, &work.desk, |chunk| chunk.header.bytes);
     let mut rest = keys;
     while let Some(chunk) = chunks.try_next().await? {
         let keys = looked_up(&mut rest, &chunk).ok_or_else(|| foreign(dataset, &table))?;

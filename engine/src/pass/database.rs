@@ -18,6 +18,7 @@ use crate::name::{DatasetName, LeaseId};
 use crate::plan::StepKind;
 use crate::ports::{DatabaseTarget, Opened, Result};
 use crate::progress::Amount;
+use crate::throttle::gate::Kind;
 use crate::rows::{HeldChunk, Key, RowsChunk, RowsRequest, RowsWanted, SnapshotId, TableName};
 
 /// Text bytes of a chunk.
@@ -40,6 +41,7 @@ pub fn lease(work: &Work, dataset: &DatasetName) -> Result<LeaseId> {
 /// Copies what has changed since the last pass, or everything.
 pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
     let lease = lease(&work, &dataset)?;
+    work.throttle.begin(&work.desk).await?;
     let mut opened = work.source.host.open(&lease, &dataset).await?;
     let held = work.holdings.schema(&work.migration, &dataset).await?;
     let (same, other): (Vec<_>, Vec<_>) =
@@ -166,7 +168,10 @@ impl Copier {
             wanted,
             budget: CHUNK_BYTES,
         };
-        let chunks = self.work.source.rows.rows(request).await?;
+        let Work { source, throttle, desk, .. } = &self.work;
+        let chunks = source.rows.rows(request).await?;
+        // What is found unchanged was read too.
+        let chunks = throttle.held(chunks, Kind::Bulk, desk, |chunk| chunk.header.bytes);
         let mut batches = chunks.ready_chunks(TOGETHER);
         while let Some(batch) = batches.next().await {
             let batch = batch.into_iter().collect::<Result<Vec<RowsChunk>>>()?;

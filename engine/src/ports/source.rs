@@ -8,6 +8,7 @@ use super::{Answers, ChangeSource, Result};
 use crate::inventory::Inventory;
 use crate::name::{DatasetName, LeaseId};
 use crate::rows::{RowsChunk, RowsRequest, Schema, SnapshotId};
+use crate::throttle::Reading;
 use crate::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
 
 /// An open snapshot of a database.
@@ -31,6 +32,12 @@ pub trait SourceHost: Send + Sync {
 
     /// Ends a lease. Idempotent: an unknown lease is no error, since it may have ended by itself.
     async fn close(&self, lease: &LeaseId) -> Result<()>;
+
+    /// The load of the host and its databases now, without what they do for us, as far as it can be told. Cheap: it is asked for
+    /// once a second.
+    async fn signals(&self) -> Result<Vec<Reading>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Rows of open snapshots.

@@ -166,7 +166,10 @@ pub fn status(status: &Status) -> String {
             let _ = write!(out, "\n  {dataset}: {}", following(figures));
         }
     } else if status.state.task.is_some() {
-        let _ = write!(out, ", {}", share(status));
+        let _ = write!(out, ", {}", progress(status));
+    }
+    if let Some(reason) = throttled(status) {
+        let _ = write!(out, "\n  {reason}");
     }
     if let Some(planned) = status.planned {
         let _ = write!(out, "\n  the cut-over is planned for {}", planned.at);
@@ -186,6 +189,11 @@ pub fn status(status: &Status) -> String {
     out
 }
 
+/// Why the source is not read as fast as it could be, where it is not.
+pub fn throttled(status: &Status) -> Option<&str> {
+    status.throttle.as_ref()?.reason.as_deref()
+}
+
 /// How following a database gets on.
 fn following(figures: &Figures) -> String {
     let behind = if figures.waiting == 0 {
@@ -201,8 +209,14 @@ fn following(figures: &Figures) -> String {
     )
 }
 
-/// How much is done, how fast, and when it should end.
+/// How much is done, how fast, and when it should end; why it is not faster.
 pub fn share(status: &Status) -> String {
+    let progress = progress(status);
+    throttled(status).map_or_else(|| progress.clone(), |reason| format!("{progress}; {reason}"))
+}
+
+/// How much is done, how fast, and when it should end.
+fn progress(status: &Status) -> String {
     let progress = &status.progress;
     let mut out = format!("{:.1} %", (progress.share * 100.0).min(100.0));
     let _ = write!(out, ", {}", bytes(progress.bytes_done));

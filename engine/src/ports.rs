@@ -4,6 +4,7 @@
 //! implement [`SourceHost`], [`RowSource`] and [`TreeSource`], and the driver cannot tell them apart.
 
 pub mod changes;
+pub mod gauge;
 pub mod rows;
 pub mod source;
 pub mod spool;

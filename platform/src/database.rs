@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{Database, DatabaseTarget, LiveDatabase};
-use handover_mariadb::{MariaDatabase, MariaLive, MariaTarget};
-use handover_postgres::{PostgresDatabase, PostgresLive, PostgresTarget};
+use handover_mariadb::{MariaDatabase, MariaGauge, MariaLive, MariaTarget};
+use handover_postgres::{PostgresDatabase, PostgresGauge, PostgresLive, PostgresTarget};
 
-use crate::sqlite::{SqliteDatabase, SqliteLive, SqliteTarget};
+use crate::sqlite::{SqliteDatabase, SqliteGauge, SqliteLive, SqliteTarget};
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -77,6 +78,27 @@ impl Place {
             Self::Sqlite(path) => Arc::new(SqliteLive::new(name, path, exclude)),
             Self::Mariadb(settings) => Arc::new(MariaLive::new(name, settings, exclude)),
             Self::Postgres(settings) => Arc::new(PostgresLive::new(name, &settings, exclude)),
+        }
+    }
+
+    /// Looks at the database's load.
+    pub fn gauge(&self, name: DatasetName) -> Arc<dyn Gauge> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteGauge::new(name, path)),
+            Self::Mariadb(settings) => Arc::new(MariaGauge::new(name, settings)),
+            Self::Postgres(settings) => Arc::new(PostgresGauge::new(name, &settings)),
+        }
+    }
+
+    /// Whether the database is on this host, as far as its URL tells.
+    pub fn is_local(&self) -> bool {
+        let is_here = |host: &str| {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        };
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Mariadb(settings) => settings.socket.is_some() || is_here(&settings.host),
+            Self::Postgres(settings) => settings.socket.is_some() || is_here(&settings.host),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod contract;
 pub mod daemon;
 pub mod database;
 pub mod host;
+pub mod load;
 pub mod manifest;
 pub mod source;
 pub mod spool;

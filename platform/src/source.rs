@@ -3,6 +3,7 @@
 mod captures;
 mod follow;
 mod leases;
+mod signals;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,13 @@ use futures::StreamExt;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
 use handover_engine::name::{DatasetName, LeaseId};
+use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{
     Answers, Database, DatabaseSnapshot, LiveDatabase, Opened, Result, RowSource, SourceHost, TreeReader,
     TreeSource,
 };
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
+use handover_engine::throttle;
 use handover_engine::time::Clock;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
 use tokio::sync::mpsc;
@@ -26,6 +29,7 @@ use tokio::sync::mpsc;
 pub use self::captures::CaptureLimits;
 use self::captures::Captures;
 use self::leases::Leases;
+use self::signals::Signals;
 use crate::access;
 use crate::database::Place;
 use crate::manifest::{DatabaseSection, Manifest};
@@ -51,6 +55,7 @@ struct Known {
     place: Place,
     database: Arc<dyn Database>,
     live: Arc<dyn LiveDatabase>,
+    gauge: Arc<dyn Gauge>,
     /// Held by whoever puts its fence up or takes it away.
     fencing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -64,6 +69,9 @@ pub struct LocalSource {
     leases: Leases,
     captures: Captures,
     clock: Arc<dyn Clock>,
+    signals: Signals,
+    /// Where its trees are.
+    roots: Vec<PathBuf>,
 }
 
 impl LocalSource {
@@ -84,9 +92,10 @@ impl LocalSource {
             let place = place(section)?;
             let database = place.database(name.clone(), exclude.clone(), scratch.clone());
             let live = place.live(name.clone(), exclude);
+            let gauge = place.gauge(name.clone());
             datasets.push((
                 name,
-                Readable::Database(Box::new(Known { place, database, live, fencing: Arc::default() })),
+                Readable::Database(Box::new(Known { place, database, live, gauge, fencing: Arc::default() })),
             ));
         }
         for section in &manifest.files {
@@ -98,7 +107,19 @@ impl LocalSource {
         let leases = Leases::new(lease);
         let captures = Captures::open(state, limits, clock.clone())?;
         let appliance = manifest.facts();
-        Ok(Arc::new(Self { appliance, datasets, scratch, by_name, leases, captures, clock }))
+        let roots = manifest.files.iter().map(|section| section.root.clone()).collect();
+        let signals = Signals::default();
+        Ok(Arc::new(Self {
+            appliance,
+            datasets,
+            scratch,
+            by_name,
+            leases,
+            captures,
+            clock,
+            signals,
+            roots,
+        }))
     }
 
     /// Ends leases that are not renewed, until dropped. Run it as long as the source serves.
@@ -195,6 +216,10 @@ impl SourceHost for LocalSource {
     async fn close(&self, lease: &LeaseId) -> Result<()> {
         self.leases.close(lease);
         Ok(())
+    }
+
+    async fn signals(&self) -> Result<Vec<throttle::Reading>> {
+        self.load().await
     }
 }
 

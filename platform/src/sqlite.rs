@@ -9,6 +9,7 @@ mod catalog;
 mod database;
 mod error;
 mod estimate;
+mod gauge;
 mod live;
 mod read;
 mod shape;
@@ -18,6 +19,7 @@ mod value;
 mod write;
 
 pub use database::{SqliteDatabase, remove_stale_copies};
+pub use gauge::SqliteGauge;
 pub use live::SqliteLive;
 pub use target::SqliteTarget;
 pub use value::{BadValue, Value, check_block, parse_row};

@@ -9,6 +9,7 @@ mod database;
 mod dump;
 mod error;
 mod following;
+mod gauge;
 mod live;
 mod needs;
 mod pieces;
@@ -24,6 +25,7 @@ mod trust;
 
 pub use database::PostgresDatabase;
 pub use following::following_privileges;
+pub use gauge::PostgresGauge;
 pub use live::PostgresLive;
 pub use needs::offers;
 pub use privileges::{Side, privileges};

@@ -166,7 +166,7 @@ impl Copier {
             snapshot: self.opened.snapshot.clone(),
             table: table.clone(),
             wanted,
-            budget: CHUNK_BYTES,
+            budget: self.work.throttle.portion(CHUNK_BYTES),
         };
         let Work { source, throttle, desk, .. } = &self.work;
         let chunks = source.rows.rows(request).await?;

@@ -18,6 +18,8 @@ use crate::time::Clock;
 
 /// What the first chunk of a stream is guessed to be.
 const GUESS: u64 = 256 << 10;
+/// No part that is asked for is made smaller.
+const LEAST: u64 = 128 << 10;
 /// What has gathered while nothing was read, at most.
 const BURST: Duration = Duration::from_millis(250);
 
@@ -211,6 +213,13 @@ impl Gate {
                 () = desk.stopping() => {}
             }
         }
+    }
+
+    /// A part to ask for at once, of at most `usual` bytes: smaller where the rate is low, so that reads are spread over time.
+    pub fn portion(&self, usual: u64) -> u64 {
+        let rate = self.inner.as_ref().and_then(|inner| inner.lock().rate());
+        let portion = rate.map_or(usual, |rate| (rate * BURST.as_secs_f64()) as u64);
+        portion.clamp(LEAST.min(usual), usual)
     }
 
     /// So many bytes came where so many were guessed.

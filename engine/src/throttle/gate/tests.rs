@@ -64,6 +64,8 @@ async fn reads_are_held_to_the_rate() {
     gate.set(Throttle::off());
     assert!(took(&gate, Kind::Bulk, 4, 1000).await < Duration::from_millis(10));
     assert_eq!(gate.shown().reason, None);
+    let portion = |rate| Gate::new(held_to(rate), Arc::<Hands>::default()).portion(2 * MB);
+    assert_eq!(["off", "100MB", "4MB", "1kB"].map(portion), [2 * MB, 2 * MB, MB, LEAST]);
     assert!(took(&Gate::default(), Kind::Bulk, 4, 1000).await < Duration::from_millis(10));
 }
 

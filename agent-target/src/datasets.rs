@@ -1,6 +1,7 @@
 //! What the target's manifest declares: where datasets land, and what stands there.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory, TreeFacts};
@@ -9,6 +10,7 @@ use handover_engine::pass::TargetDataset;
 use handover_engine::ports::{Result, TreeReader};
 use handover_engine::time::Clock;
 use handover_platform::access;
+use handover_platform::database::Place;
 use handover_platform::manifest::{FilesSection, Manifest};
 use handover_platform::source::{inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
@@ -40,6 +42,17 @@ impl LocalDatasets {
             let tree =
                 FileTree::target(section.name.clone(), section.root.clone(), filter(section)?, migration);
             out.insert(section.name.clone(), TargetDataset::Tree(Arc::new(tree)));
+        }
+        Ok(out)
+    }
+
+    /// Where files and databases in files land.
+    pub fn places(&self) -> Result<Vec<PathBuf>> {
+        let mut out: Vec<PathBuf> = self.manifest.files.iter().map(|section| section.root.clone()).collect();
+        for section in &self.manifest.database {
+            if let Place::Sqlite(path) = place(section)? {
+                out.push(path);
+            }
         }
         Ok(out)
     }

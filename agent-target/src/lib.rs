@@ -14,6 +14,7 @@ use handover_certs::identity::Role;
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
 use handover_engine::driver::Settings;
+use handover_engine::reserve::Reserve;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
@@ -79,11 +80,13 @@ pub struct Limits {
     pub patience_seconds: u64,
     /// Bytes of changes that may wait on disk, for each database.
     pub spool_bytes: u64,
+    /// Bytes that are kept free of each disk; 512 MiB where nothing is said, or two percent of a small one.
+    pub reserve_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lanes: 4, patience_seconds: 300, spool_bytes: 10 << 30 }
+        Self { lanes: 4, patience_seconds: 300, spool_bytes: 10 << 30, reserve_bytes: None }
     }
 }
 
@@ -141,11 +144,13 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
     let datasets = LocalDatasets::new(manifest)?;
     let identity = credentials.identity().to_string();
-    let spools = SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes);
+    let spools =
+        SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let settings = Settings {
         lanes: config.limits.lanes.max(1),
         patience: Duration::from_secs(config.limits.patience_seconds),
         throttle: config.throttle.throttle(),
+        reserve: Reserve { bytes: config.limits.reserve_bytes },
     };
     let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, stop.clone());
     let listener = TcpListener::bind(config.listen)

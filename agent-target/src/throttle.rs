@@ -63,7 +63,8 @@ impl ThrottleSection {
         ];
         let limits: BTreeMap<Signal, Limit> =
             limits.into_iter().filter_map(|(signal, limit)| Some((signal, limit?))).collect();
-        let change = Change { max_rate: self.max_rate, hours: self.hours.clone(), limits, ..Change::default() };
+        let change =
+            Change { max_rate: self.max_rate, hours: self.hours.clone(), limits, ..Change::default() };
         Throttle::default().with(&change)
     }
 }

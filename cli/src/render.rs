@@ -12,6 +12,7 @@ use handover_engine::phase::{Condition, Task};
 use handover_engine::plan::Plan;
 use handover_engine::progress::StepProgress;
 use handover_engine::report::Report;
+use handover_engine::reserve::Room;
 
 /// A failure's text without its item and hint.
 pub fn with_causes(failure: &Failure) -> String {
@@ -171,6 +172,9 @@ pub fn status(status: &Status) -> String {
     if let Some(reason) = throttled(status) {
         let _ = write!(out, "\n  {reason}");
     }
+    if let Some(room) = status.room.as_ref().filter(|_| status.state.task.is_some()) {
+        out.push_str(&self::room(room));
+    }
     if let Some(planned) = status.planned {
         let _ = write!(out, "\n  the cut-over is planned for {}", planned.at);
     }
@@ -186,6 +190,36 @@ pub fn status(status: &Status) -> String {
     let allowed: Vec<&str> = status.allowed.iter().map(|operation| operation.as_str()).collect();
     let allowed = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };
     let _ = write!(out, "\n  possible now: {allowed}");
+    out
+}
+
+/// What may run out.
+fn room(room: &Room) -> String {
+    let mut out = String::new();
+    for (dataset, waiting) in &room.waiting {
+        let _ = write!(out, "\n  {dataset}: {} of {} wait", bytes(waiting.bytes), bytes(waiting.limit));
+        let log = room.logs.get(dataset).copied().unwrap_or_default();
+        if let Some(kept) = log.bytes {
+            let _ = write!(out, ", the source keeps {}", bytes(kept));
+        }
+        if let Some(more) = log.room {
+            let _ = write!(out, " and may keep {} more", bytes(more));
+        }
+        if let Some(left) = log.left_ms() {
+            let _ = write!(out, ", for {}", time(left));
+        }
+    }
+    for (side, disks) in [("source", &room.source), ("target", &room.target)] {
+        for disk in disks {
+            let _ = write!(
+                out,
+                "\n  free at the {side}: {} of {} ({})",
+                bytes(disk.free),
+                bytes(disk.total),
+                disk.place
+            );
+        }
+    }
     out
 }
 

@@ -7,6 +7,7 @@ mod planned;
 mod tally;
 mod task;
 mod throttling;
+mod watchman;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::plan::StepKind;
 use crate::ports::{Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
 use crate::report::When;
+use crate::reserve::{Reserve, Room};
 use crate::throttle::Throttle;
 use crate::throttle::gate::Gate;
 use crate::time::Clock;
@@ -57,11 +59,14 @@ pub struct Settings {
     pub patience: Duration,
     /// How the source is throttled, until an operator says something else.
     pub throttle: Throttle,
+    /// What is kept free of the disks.
+    pub reserve: Reserve,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lanes: 4, patience: Duration::from_secs(300), throttle: Throttle::default() }
+        let (throttle, reserve) = (Throttle::default(), Reserve::default());
+        Self { lanes: 4, patience: Duration::from_secs(300), throttle, reserve }
     }
 }
 
@@ -78,6 +83,7 @@ pub struct Driver {
     meter: Meter,
     last_event: u64,
     following: BTreeMap<DatasetName, Figures>,
+    room: Option<Room>,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
     throttles: mpsc::Receiver<throttling::Ask>,
@@ -117,6 +123,7 @@ impl Driver {
             cutover: migration.outcome.cutover,
             planned: migration.outcome.planned,
             throttle: None,
+            room: None,
         };
         let now = Instant::now();
         let (status, watch) = watch::channel(driver_status.clone());
@@ -127,6 +134,7 @@ impl Driver {
             meter,
             last_event,
             following: BTreeMap::new(),
+            room: None,
             status,
             commands: inbox,
             throttles: asked,
@@ -201,6 +209,7 @@ impl Driver {
             },
             spools: self.ports.spools.clone(),
             cutover: self.migration.outcome.cutover.unwrap_or_default(),
+            reserve: self.settings.reserve,
         };
         Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
     }
@@ -316,6 +325,7 @@ impl Driver {
             self.migration.steps_done.clear();
             self.migration.shown = 0.0;
             self.following.clear();
+            self.room = None;
             if matches!(state.task, Some(Task::Pass | Task::Verify)) {
                 self.migration.outcome.forget_verification();
             }
@@ -358,6 +368,7 @@ impl Driver {
             cutover: self.migration.outcome.cutover,
             planned: self.migration.outcome.planned,
             throttle: Some(self.throttled()),
+            room: self.room.clone(),
         });
         Ok(())
     }
@@ -377,6 +388,7 @@ impl Driver {
                 Message::Records(more) => records.extend(more),
                 Message::Flush(done) => flushed.push(done),
                 Message::Following(dataset, figures) => drop(self.following.insert(dataset, figures)),
+                Message::Room(room) => self.room = Some(room),
                 other => records.extend(tally::count(other, &mut self.migration.outcome, &mut self.meter)),
             }
         }

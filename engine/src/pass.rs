@@ -18,6 +18,7 @@ use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
 use crate::progress::Amount;
 use crate::report::{Cutover, Difference, Verified};
+use crate::reserve::Room;
 use crate::throttle::gate::Gate;
 
 /// What workers tell the driver. The driver journals, counts and shows it, in the order in which it comes.
@@ -61,6 +62,8 @@ pub enum Message {
     Verified(DatasetName, u32, Verified, Vec<Difference>),
     /// How following a database gets on.
     Following(DatasetName, Figures),
+    /// What may run out.
+    Room(Room),
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.

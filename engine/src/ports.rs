@@ -16,7 +16,7 @@ use crate::failure::Failure;
 
 pub use changes::{ChangeSource, ChangesRequest, KeysRequest, LiveDatabase};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget};
-pub use source::{Opened, RowSource, Source, SourceHost, TreeSource};
+pub use source::{Followed, Opened, RowSource, Source, SourceHost, TreeSource};
 pub use spool::{Backlog, Spool, SpoolMark, Spools, Window};
 pub use tree::{TreeOp, TreeReader, TreeTarget};
 

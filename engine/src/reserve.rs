@@ -97,10 +97,12 @@ impl Room {
     /// followed: only then does it keep what grows.
     pub fn short(&self, reserve: Reserve, is_followed: bool) -> Option<Failure> {
         let sides = [("target", &self.target), ("source", &self.source)];
-        let full = sides.into_iter().filter(|(side, _)| is_followed || *side == "target").find_map(|(side, disks)| {
-            let disk = disks.iter().find(|disk| disk.free < reserve.of(disk))?;
-            Some(full(side, disk, reserve.of(disk)))
-        });
+        let full = sides.into_iter().filter(|(side, _)| is_followed || *side == "target").find_map(
+            |(side, disks)| {
+                let disk = disks.iter().find(|disk| disk.free < reserve.of(disk))?;
+                Some(full(side, disk, reserve.of(disk)))
+            },
+        );
         full.or_else(|| {
             let (dataset, log) = self.logs.iter().find(|(_, log)| log.is_short())?;
             Some(purged(dataset, log))
@@ -161,9 +163,17 @@ mod tests {
         ] {
             let reserve = Reserve { bytes: configured };
             let at_target = Room { target: vec![disk(free, total)], ..Room::default() };
-            assert_eq!(at_target.short(reserve, false).is_some(), stops, "{free} of {total} MiB, {configured:?}");
+            assert_eq!(
+                at_target.short(reserve, false).is_some(),
+                stops,
+                "{free} of {total} MiB, {configured:?}"
+            );
             let at_source = Room { source: vec![disk(free, total)], ..Room::default() };
-            assert_eq!(at_source.short(reserve, true).is_some(), stops, "{free} of {total} MiB, {configured:?}");
+            assert_eq!(
+                at_source.short(reserve, true).is_some(),
+                stops,
+                "{free} of {total} MiB, {configured:?}"
+            );
             assert_eq!(at_source.short(reserve, false), None);
         }
         let told = Room { source: vec![disk(3, 1000)], ..Room::default() };
@@ -177,8 +187,7 @@ mod tests {
 
     #[test]
     fn a_log_is_told_of_before_it_is_gone() {
-        let by_time =
-            |keeps, age| LogKept { keeps_ms: Some(keeps), age_ms: Some(age), ..LogKept::default() };
+        let by_time = |keeps, age| LogKept { keeps_ms: Some(keeps), age_ms: Some(age), ..LogKept::default() };
         for (log, part) in [
             (LogKept::default(), None),
             (by_time(100_000, 5_000), None),

@@ -4,6 +4,7 @@ pub mod access;
 pub mod contract;
 pub mod daemon;
 pub mod database;
+pub mod disk;
 pub mod host;
 pub mod load;
 pub mod manifest;

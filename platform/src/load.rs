@@ -91,7 +91,8 @@ impl HostLoad {
             if let Some(system) = &last.system {
                 tell(Signal::CpuPercent, cpu(system, ticks, passed));
             }
-            let busy = disks.iter().filter_map(|(id, now)| Some(busy(now, last.disks.get(id)?, read, passed)));
+            let busy =
+                disks.iter().filter_map(|(id, now)| Some(busy(now, last.disks.get(id)?, read, passed)));
             if let Some(busiest) = busy.reduce(f64::max) {
                 tell(Signal::DiskPercent, busiest);
             }

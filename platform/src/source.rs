@@ -1,11 +1,12 @@
 //! The source's side of the ports on this host: what its manifest declares, and the snapshots held open under leases.
 
+mod ahead;
 mod captures;
 mod follow;
 mod leases;
 mod signals;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +18,17 @@ use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventor
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{
-    Answers, Database, DatabaseSnapshot, LiveDatabase, Opened, Result, RowSource, SourceHost, TreeReader,
-    TreeSource,
+    Answers, Database, DatabaseSnapshot, Followed, LiveDatabase, Opened, Result, RowSource, SourceHost,
+    TreeReader, TreeSource,
 };
+use handover_engine::reserve::{Disk, LogKept};
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
 use handover_engine::throttle;
 use handover_engine::time::Clock;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
 use tokio::sync::mpsc;
 
+use self::ahead::Ahead;
 pub use self::captures::CaptureLimits;
 use self::captures::Captures;
 use self::leases::Leases;
@@ -70,6 +73,7 @@ pub struct LocalSource {
     captures: Captures,
     clock: Arc<dyn Clock>,
     signals: Signals,
+    ahead: Ahead,
     /// Where its trees are.
     roots: Vec<PathBuf>,
 }
@@ -108,7 +112,7 @@ impl LocalSource {
         let captures = Captures::open(state, limits, clock.clone())?;
         let appliance = manifest.facts();
         let roots = manifest.files.iter().map(|section| section.root.clone()).collect();
-        let signals = Signals::default();
+        let (signals, ahead) = (Signals::default(), Ahead::new(clock.clone()));
         Ok(Arc::new(Self {
             appliance,
             datasets,
@@ -118,6 +122,7 @@ impl LocalSource {
             captures,
             clock,
             signals,
+            ahead,
             roots,
         }))
     }
@@ -218,7 +223,12 @@ impl SourceHost for LocalSource {
         Ok(())
     }
 
-    async fn signals(&self) -> Result<Vec<throttle::Reading>> {
+    async fn room(&self, followed: Vec<Followed>) -> Result<(Vec<Disk>, BTreeMap<DatasetName, LogKept>)> {
+        self.look_at_room(followed).await
+    }
+
+    async fn signals(&self, rate: Option<u64>) -> Result<Vec<throttle::Reading>> {
+        self.ahead.set(rate);
         self.load().await
     }
 }
@@ -268,7 +278,8 @@ impl RowSource for LocalSource {
                 let _ = reading.to.send(Err(failure)).await;
             }
         });
-        Ok(tokio_stream::wrappers::ReceiverStream::new(chunks).boxed())
+        let chunks = tokio_stream::wrappers::ReceiverStream::new(chunks).boxed();
+        Ok(self.ahead.held(chunks, |chunk| chunk.header.bytes))
     }
 }
 
@@ -358,6 +369,7 @@ impl TreeSource for LocalSource {
     async fn file(&self, request: FileRequest) -> Result<Answers<Segment>> {
         let (dataset, path) = (request.dataset.clone(), request.path.clone());
         let segments = self.tree(&dataset)?.file(request);
+        let segments = self.ahead.held(segments, |segment| segment.data.len() as u64);
         let logged = segments.inspect(move |segment| {
             if let Ok(segment) = segment
                 && !segment.data.is_empty()

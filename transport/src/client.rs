@@ -14,7 +14,7 @@ use handover_engine::chunk::room::{LARGE_BYTES, Room, Taken};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::name::{DatasetName, LeaseId};
-use handover_engine::ports::{Answers, Opened, Result, RowSource, SourceHost, TreeSource};
+use handover_engine::ports::{Answers, Followed, Opened, Result, RowSource, SourceHost, TreeSource};
 use handover_engine::rows::{RowsChunk, RowsRequest, SnapshotId};
 use handover_engine::throttle::Reading;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
@@ -28,7 +28,7 @@ use v1::source_client::SourceClient;
 
 use crate::failure::from_status;
 use crate::frames::Receiver;
-use crate::wire::{FromWire, IntoWire};
+use crate::wire::{FromWire, IntoWire, Told};
 use crate::{MAX_MESSAGE_BYTES, connect, version};
 
 type Announce = fn(Request<()>) -> Result<Request<()>, Status>;
@@ -204,8 +204,15 @@ impl SourceHost for RemoteSource {
         Ok(())
     }
 
-    async fn signals(&self) -> Result<Vec<Reading>> {
-        let reply = self.client().signals(quick(v1::SignalsRequest {})).await.map_err(|s| self.failed(s))?;
+    async fn room(&self, followed: Vec<Followed>) -> Result<Told> {
+        let request = quick(followed.into_wire());
+        let reply = self.client().room(request).await.map_err(|s| self.failed(s))?;
+        Ok(FromWire::from_wire(reply.into_inner())?)
+    }
+
+    async fn signals(&self, rate: Option<u64>) -> Result<Vec<Reading>> {
+        let reply =
+            self.client().signals(quick(v1::SignalsRequest { rate })).await.map_err(|s| self.failed(s))?;
         Ok(FromWire::from_wire(reply.into_inner())?)
     }
 }

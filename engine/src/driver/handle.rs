@@ -14,6 +14,7 @@ use crate::phase::{Operation, State};
 use crate::ports::Result;
 use crate::progress::{Meter, Progress};
 use crate::report::{Cutover, Planned, Terms};
+use crate::reserve::Room;
 use crate::throttle::Throttled;
 
 /// What watchers see of a migration.
@@ -41,6 +42,9 @@ pub struct Status {
     /// How fast the source may be read, and why; none once nobody drives it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<Throttled>,
+    /// What may run out, as it was seen last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
 }
 
 /// An operator's request.
@@ -89,6 +93,7 @@ pub fn at_rest(migration: Migration, last_event: u64) -> Status {
         cutover: migration.outcome.cutover,
         planned: migration.outcome.planned,
         throttle: None,
+        room: None,
         progress: Meter::new(task::steps(&migration), migration.shown).read(),
         state: migration.state,
         last_event,

@@ -10,6 +10,7 @@ use futures::{FutureExt, TryStreamExt};
 use tokio::time::Instant;
 
 use super::throttling;
+use super::watchman::Watchman;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
@@ -19,6 +20,7 @@ use crate::plan::{Plan, StepKind};
 use crate::ports::{Result, Spools};
 use crate::progress::{StepProgress, StepState};
 use crate::report::Cutover;
+use crate::reserve::Reserve;
 use crate::rows::Schema;
 
 /// The first wait before a step is tried again; doubles up to [`LONGEST_WAIT`].
@@ -78,19 +80,25 @@ pub struct Runner {
     pub spools: Arc<dyn Spools>,
     /// The cut-over at hand, or the last one.
     pub cutover: Cutover,
+    /// What is kept free of the disks.
+    pub reserve: Reserve,
 }
 
 impl Runner {
     /// Works until the task is done; what that leads to.
     pub async fn run(self, task: Task) -> Result<Trigger> {
+        if task == Task::CutOver || self.work.throttle.shown().rate.is_some() {
+            throttling::tell(&self.work).await;
+        }
         if !throttling::is_throttled(task) {
             return self.work_on(task).await;
         }
-        let work = self.work.clone();
+        let (work, watchman) = (self.work.clone(), Watchman::of(&self).await?);
         tokio::select! {
             biased;
             result = self.work_on(task) => result,
             failure = throttling::attend(&work) => Err(failure),
+            failure = watchman.look() => Err(failure),
         }
     }
 

@@ -77,12 +77,21 @@ pub(super) async fn attend(work: &Work) -> Failure {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let told = timeout(PATIENCE, work.source.host.signals()).await;
-        let told = told.unwrap_or_else(|_| Err(Failure::transient("source", "it did not tell its load in time")));
+        let told = timeout(PATIENCE, work.source.host.signals(work.throttle.shown().rate)).await;
+        let told =
+            told.unwrap_or_else(|_| Err(Failure::transient("source", "it did not tell its load in time")));
         if let Err(failure) = &told {
             tracing::debug!(%failure, "the source's load is not known");
         }
         work.throttle.step(told.ok());
+    }
+}
+
+/// Tells the source the rate of a task before it begins: none for a cut-over, whatever was kept to before.
+pub(super) async fn tell(work: &Work) {
+    let told = timeout(PATIENCE, work.source.host.signals(work.throttle.shown().rate)).await;
+    if let Ok(Err(failure)) = told {
+        tracing::debug!(%failure, "the source does not know how it is throttled");
     }
 }
 

@@ -10,8 +10,8 @@ use crate::name::DatasetName;
 use crate::pass::Work;
 use crate::pass::database::CHUNK_BYTES;
 use crate::ports::{DatabaseTarget, KeysRequest, Result, Window};
-use crate::throttle::gate::Kind;
 use crate::rows::{Key, KeyedRows, RowsChunk, TableName};
+use crate::throttle::gate::Kind;
 
 /// Keys that are read and applied at once.
 const BATCH: usize = 4_000;

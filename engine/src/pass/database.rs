@@ -18,8 +18,8 @@ use crate::name::{DatasetName, LeaseId};
 use crate::plan::StepKind;
 use crate::ports::{DatabaseTarget, Opened, Result};
 use crate::progress::Amount;
-use crate::throttle::gate::Kind;
 use crate::rows::{HeldChunk, Key, RowsChunk, RowsRequest, RowsWanted, SnapshotId, TableName};
+use crate::throttle::gate::Kind;
 
 /// Text bytes of a chunk.
 pub const CHUNK_BYTES: u64 = 2 << 20;

@@ -5,6 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::Result;
+use crate::change::LogPosition;
+use crate::name::CaptureId;
+use crate::reserve::LogKept;
 
 /// The load of a database and its server.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -26,6 +29,12 @@ pub struct DatabaseLoad {
 pub trait Gauge: Send + Sync {
     /// The load now.
     async fn load(&self) -> Result<DatabaseLoad>;
+
+    /// What the server keeps of its log behind a position, because `capture` has not taken it yet, as far as it tells.
+    async fn log(&self, capture: &CaptureId, after: &LogPosition) -> Result<LogKept> {
+        let _ = (capture, after);
+        Ok(LogKept::default())
+    }
 
     /// Nobody will ask for a while: what was kept open for it is closed.
     async fn rest(&self);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Result;
 use crate::change::{Change, Changes, LogPosition};
 use crate::name::{DatasetName, MigrationId};
+use crate::reserve::Disk;
 use crate::rows::TableName;
 use crate::time::Timestamp;
 
@@ -65,6 +66,11 @@ pub trait Spool: Send + Sync {
     /// What waits.
     fn backlog(&self) -> Backlog;
 
+    /// How many bytes may wait.
+    fn limit(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Removes it with all it holds. Idempotent.
     async fn remove(&self) -> Result<()>;
 }
@@ -74,4 +80,9 @@ pub trait Spool: Send + Sync {
 pub trait Spools: Send + Sync {
     /// The spool of one database of a migration. The same one as long as the target lives.
     async fn spool(&self, migration: &MigrationId, dataset: &DatasetName) -> Result<Arc<dyn Spool>>;
+
+    /// The disks of this host that fill while a migration runs.
+    async fn disks(&self) -> Vec<Disk> {
+        Vec::new()
+    }
 }

@@ -136,7 +136,9 @@ impl Gate {
             stepped: Instant::now(),
         };
         state.settle(&*clock);
-        Self { inner: Some(Arc::new(Inner { state: Mutex::new(state), changed: watch::Sender::new(()), clock })) }
+        Self {
+            inner: Some(Arc::new(Inner { state: Mutex::new(state), changed: watch::Sender::new(()), clock })),
+        }
     }
 
     /// Changes what is kept to; at once, also for those who wait.
@@ -165,13 +167,13 @@ impl Gate {
 
     /// What watchers see.
     pub fn shown(&self) -> Throttled {
-        let Some(inner) = &self.inner else { return Throttled { settings: Throttle::off(), ..Throttled::default() } };
+        let Some(inner) = &self.inner else {
+            return Throttled { settings: Throttle::off(), ..Throttled::default() };
+        };
         let state = inner.lock();
         let by_pace = state.bulk.rate.is_some_and(|bulk| state.all.rate.is_none_or(|all| bulk < all));
         let reason = match (&state.closed_until, state.throttle.max_rate) {
-            (Some(until), _) => {
-                Some(format!("hours {}: copying waits until {until}", state.throttle.hours))
-            }
+            (Some(until), _) => Some(format!("hours {}: copying waits until {until}", state.throttle.hours)),
             (None, _) if by_pace => state.pace.reason(),
             (None, rate) => rate.map(|rate| format!("max-rate: reading at {} at most", Rate(Some(rate)))),
         };

@@ -22,7 +22,8 @@ impl Span {
     fn parse(text: &str) -> Option<Self> {
         let time = |text: &str| {
             let (hours, minutes) = text.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2)?;
-            let plain = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<i64>().ok());
+            let plain =
+                |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<i64>().ok());
             Some((plain(hours)??, plain(minutes)??)).filter(|(_, minutes)| *minutes < 60)
         };
         let minutes = |text: &str| time(text).map(|(hours, minutes)| hours * 60 + minutes);
@@ -154,7 +155,19 @@ mod tests {
         for text in ["always", "22:00-06:00", "00:00-24:00", "22:00-06:00+01:00,12:15-13:00-05:30"] {
             assert_eq!(text.parse::<Hours>().unwrap().to_string(), text);
         }
-        for text in ["", "22-06", "22:00", "22:00-25:00", "24:00-01:00", "06:00-06:00", "22:00-06:60", "22:00-06:00Z", "22:00 06:00", "ü2:00-06:00", "22:00-06:00+1"] {
+        for text in [
+            "",
+            "22-06",
+            "22:00",
+            "22:00-25:00",
+            "24:00-01:00",
+            "06:00-06:00",
+            "22:00-06:60",
+            "22:00-06:00Z",
+            "22:00 06:00",
+            "ü2:00-06:00",
+            "22:00-06:00+1",
+        ] {
             assert_eq!(text.parse::<Hours>(), Err(BadSetting::Hours(text.to_owned())));
         }
     }
@@ -177,7 +190,11 @@ mod tests {
             ("00:00-24:00", "23:59", true, "00:00 UTC"),
         ] {
             let hours: Hours = hours.parse().unwrap();
-            assert_eq!((hours.has(at(moment)), hours.next(at(moment)).as_str()), (is_in, next), "{hours} {moment}");
+            assert_eq!(
+                (hours.has(at(moment)), hours.next(at(moment)).as_str()),
+                (is_in, next),
+                "{hours} {moment}"
+            );
         }
     }
 }

@@ -129,7 +129,12 @@ mod tests {
         check(&[(5.0, 500.0 * MB, false), (80.0, 500.0 * MB, false)], &[None, None]);
         // Over the limit: by a factor, every other step, from what was read.
         check(
-            &[(95.0, 100.0 * MB, false), (95.0, 60.0 * MB, true), (95.0, 60.0 * MB, true), (85.0, 36.0 * MB, true)],
+            &[
+                (95.0, 100.0 * MB, false),
+                (95.0, 60.0 * MB, true),
+                (95.0, 60.0 * MB, true),
+                (85.0, 36.0 * MB, true),
+            ],
             &[Some(60.0 * MB), Some(60.0 * MB), Some(36.0 * MB), Some(36.0 * MB)],
         );
         // Well below: it rises, until nobody is held back any more.
@@ -171,10 +176,7 @@ mod tests {
         pace.step(&limits, &cpu(93.0), done);
         assert_eq!(pace.reason().unwrap(), "cpu at 93 %, limit 90 %: reading at 12.0 MB/s");
         pace.step(&limits, &readings, done);
-        assert_eq!(
-            pace.reason().unwrap(),
-            "threads running of shop at 40, limit 25: reading at 12.0 MB/s"
-        );
+        assert_eq!(pace.reason().unwrap(), "threads running of shop at 40, limit 25: reading at 12.0 MB/s");
         pace.step(&limits, &cpu(85.0), done);
         assert!(pace.reason().unwrap().contains("a while ago"));
         // One that is off is not looked at; a source that tells nothing changes nothing.

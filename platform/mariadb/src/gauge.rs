@@ -5,18 +5,26 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use handover_engine::name::DatasetName;
-use handover_engine::ports::gauge::{DatabaseLoad, Gauge};
+use handover_engine::change::LogPosition;
+use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::Result;
+use handover_engine::ports::gauge::{DatabaseLoad, Gauge};
+use handover_engine::reserve::LogKept;
 use mysql_async::Row;
 use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::live::position::{Gtids, Place};
 use crate::own;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
+use crate::sql;
 
+/// Where a file of the binary log begins, behind its magic number.
+const START: u64 = 4;
+/// No more files are looked at: what is that far behind is not told to the byte.
+const MOST_FILES: usize = 100;
 const WHAT: &str = "its load cannot be looked at";
 
 /// Looks at the load of a database's server.
@@ -77,6 +85,35 @@ async fn lag(session: &mut Session) -> Option<f64> {
     Some(worst as f64)
 }
 
+/// How long the server keeps its log, in milliseconds; none where it keeps it until it is told otherwise.
+async fn keeps(session: &mut Session) -> Option<u64> {
+    let mut seconds = 0;
+    // The second is the first one's unit before 10.6.
+    for (variable, unit) in [("@@binlog_expire_logs_seconds", 1.0), ("@@expire_logs_days", 86_400.0)] {
+        if seconds == 0
+            && let Ok(Some(row)) = session.try_record(&format!("SELECT {variable}")).await
+        {
+            seconds = (row.text(0).parse::<f64>().unwrap_or(0.0) * unit) as u64;
+        }
+    }
+    (seconds > 0).then(|| seconds * 1000)
+}
+
+/// About how many bytes of the log are behind a position: the files from the one that it is in to the newest.
+async fn behind(session: &mut Session, position: &Gtids) -> Option<u64> {
+    let files = session.try_records("SHOW BINARY LOGS").await.ok()?;
+    let mut sum = 0;
+    for (name, size) in files.iter().rev().take(MOST_FILES).map(|row| (row.text(0), row.number(1))) {
+        sum += size;
+        let start = format!("SELECT BINLOG_GTID_POS({}, {START})", sql::text(&name));
+        let start = session.try_record(&start).await.ok()??.maybe(0);
+        if start.and_then(|start| start.parse().ok()).is_some_and(|start| position.reaches(&start)) {
+            break;
+        }
+    }
+    Some(sum)
+}
+
 #[async_trait]
 impl Gauge for MariaGauge {
     async fn load(&self) -> Result<DatabaseLoad> {
@@ -99,6 +136,17 @@ impl Gauge for MariaGauge {
             own::ended(&server, own::of(&server).into_iter());
         }
         load
+    }
+
+    async fn log(&self, _capture: &CaptureId, after: &LogPosition) -> Result<LogKept> {
+        let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
+        let keeps_ms = keeps(&mut session).await;
+        let place: Option<Place> = after.0.parse().ok();
+        let bytes = match place {
+            Some(place) => behind(&mut session, &place.state).await,
+            None => None,
+        };
+        Ok(LogKept { bytes, keeps_ms, ..LogKept::default() })
     }
 
     async fn rest(&self) {

@@ -48,7 +48,9 @@ async fn statements_of_others_are_counted() {
     let kill = "SELECT GROUP_CONCAT('KILL QUERY ', ID SEPARATOR '; ') FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP%'";
     let kill = server.sql("", kill);
     server.sql("", kill.lines().last().unwrap());
-    sleepers.into_iter().for_each(|sleeper| drop(sleeper.join().unwrap()));
+    for sleeper in sleepers {
+        sleeper.join().unwrap();
+    }
     until(&gauge, "nobody at work", |load| load.threads == Some(0)).await;
     // A server that comes back is looked at again.
     server.crash();

@@ -1,15 +1,19 @@
 //! A server's load, as it tells it itself. A role that is no `pg_monitor` sees what its own sessions do alone, and no lag.
 
 use async_trait::async_trait;
-use handover_engine::name::DatasetName;
+use handover_engine::change::LogPosition;
+use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::Result;
 use handover_engine::ports::gauge::{DatabaseLoad, Gauge};
+use handover_engine::reserve::LogKept;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::Settings;
 use crate::connect::Conn;
 use crate::error::failed;
+use crate::live::slot;
+use crate::sql::literal;
 
 /// Statements of others, our processes, and how far the slowest replica is behind with what it shows.
 const LOOK: &str = "SELECT count(*) FILTER (WHERE state = 'active' AND application_name <> 'handover' \
@@ -71,6 +75,22 @@ impl Gauge for PostgresGauge {
         let load = self.look(&looking).await?;
         *open = Some(looking);
         Ok(load)
+    }
+
+    async fn log(&self, capture: &CaptureId, _after: &LogPosition) -> Result<LogKept> {
+        let conn = Conn::open(&self.dataset, &self.settings).await?;
+        let sql = format!(
+            "SELECT wal_status, safe_wal_size FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+            literal(&slot::name(capture, &self.settings.database))
+        );
+        // Versions before 13 do not tell.
+        let row = conn.rows(&sql).await.ok().and_then(|mut rows| rows.pop()).unwrap_or_default();
+        let text = |column: usize| row.get(column).and_then(Option::as_deref);
+        // Behind the limit, it is below 0.
+        let room = text(1)
+            .and_then(|bytes| bytes.parse::<i64>().ok())
+            .map(|bytes| u64::try_from(bytes).unwrap_or(0));
+        Ok(LogKept { room, endangered: text(0) == Some("unreserved"), ..LogKept::default() })
     }
 
     async fn rest(&self) {

@@ -1,20 +1,22 @@
 //! The load of this host and its databases.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
-use handover_engine::ports::Result;
 use handover_engine::ports::gauge::DatabaseLoad;
+use handover_engine::ports::{Followed, Result};
+use handover_engine::reserve::{Disk, LogKept};
 use handover_engine::throttle::{Reading, Signal};
 use tokio::time::timeout;
 
 use super::{Known, LocalSource, Readable};
+use crate::database::Place;
 use crate::load::HostLoad;
 
 /// A database that has not told its load by then takes at least so long to answer.
@@ -27,6 +29,8 @@ const REST_AFTER: Duration = Duration::from_secs(15);
 pub(super) struct Signals {
     host: Arc<HostLoad>,
     asked: AtomicBool,
+    /// Where local servers keep their data, as they have told.
+    places: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl LocalSource {
@@ -60,10 +64,38 @@ impl LocalSource {
                 places.extend(load.place.map(PathBuf::from));
             }
         }
+        self.signals.places.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&places);
         let host = self.signals.host.clone();
         let of_host = tokio::task::spawn_blocking(move || host.look(&ours, &places)).await;
         readings.extend(of_host.map_err(|e| Failure::transient("host", "its load is not known").because(e))?);
         Ok(readings)
+    }
+
+    /// Disks that fill while databases are followed, and what their servers keep of their logs.
+    pub(super) async fn look_at_room(
+        &self,
+        followed: Vec<Followed>,
+    ) -> Result<(Vec<Disk>, BTreeMap<DatasetName, LogKept>)> {
+        let mut places = vec![self.scratch.clone()];
+        places.extend(self.signals.places.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
+        let mut logs = BTreeMap::new();
+        for Followed { dataset, capture, after, known_at } in followed {
+            let Some((_, known)) = self.databases().find(|(name, _)| **name == dataset) else { continue };
+            let mut log = known.gauge.log(&capture, &after).await?;
+            if log.bytes.is_none() {
+                log.bytes = known.live.kept(&capture).await?;
+            }
+            // Nothing was taken yet where nothing is known.
+            let age = (known_at.seconds > 0).then(|| self.clock.now().millis() - known_at.millis());
+            log.age_ms = age.map(|age| u64::try_from(age).unwrap_or(0));
+            if let Place::Sqlite(path) = &known.place {
+                places.push(path.clone());
+            }
+            logs.insert(dataset, log);
+        }
+        let disks = tokio::task::spawn_blocking(move || crate::disk::disks(places)).await;
+        let unknown = |e| Failure::transient("host", "its disks are not known").because(e);
+        Ok((disks.map_err(unknown)?, logs))
     }
 
     /// Closes what is open for looking at databases while nobody asks, until dropped. Run it as long as the source serves.
@@ -71,6 +103,8 @@ impl LocalSource {
         loop {
             tokio::time::sleep(REST_AFTER).await;
             if !self.signals.asked.swap(false, Ordering::Relaxed) {
+                // Whoever told the rate is gone.
+                self.ahead.set(None);
                 for (_, known) in self.databases() {
                     known.gauge.rest().await;
                 }
@@ -86,7 +120,8 @@ fn of_database(name: &DatasetName, load: &DatabaseLoad) -> Vec<Reading> {
         (Signal::Threads, load.threads.map(f64::from)),
         (Signal::ReplicaLagSeconds, load.replica_lag),
     ];
-    let reading =
-        |(signal, value): (_, Option<f64>)| Some(Reading { signal, dataset: Some(name.clone()), value: value? });
+    let reading = |(signal, value): (_, Option<f64>)| {
+        Some(Reading { signal, dataset: Some(name.clone()), value: value? })
+    };
     all.into_iter().filter_map(reading).collect()
 }

@@ -68,7 +68,8 @@ const OFF: &str = "cpu_percent = \"off\"\ndisk_percent = \"off\"\nreplica_lag_se
 /// Writes `target.toml` for a source that listens at `address`.
 pub fn write_target(root: &Path, address: &str) -> Result<()> {
     // Both agents, all servers and whoever else is at work share this machine: its load is no sign of users.
-    let text = agent(root, "target")? + "\n[throttle]\n" + OFF + &format!("\n[source]\naddress = \"{address}\"\n");
+    let text =
+        agent(root, "target")? + "\n[throttle]\n" + OFF + &format!("\n[source]\naddress = \"{address}\"\n");
     Ok(fs::write(root.join("target/target.toml"), text)?)
 }
 

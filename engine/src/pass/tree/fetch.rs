@@ -12,8 +12,8 @@ use crate::ports::tree::is_no_help;
 use crate::report::Difference;
 use crate::throttle::gate::Kind;
 use crate::tree::{
-    Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, Piece, RelPath, Segment,
-    SegmentEnd, Stamp, digest_of_blocks,
+    Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, Piece, RelPath,
+    Segment, SegmentEnd, Stamp, digest_of_blocks,
 };
 
 /// How often a file that changes while it is read is read again.

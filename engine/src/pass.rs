@@ -117,6 +117,11 @@ impl Desk {
         if self.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }
     }
 
+    /// Asks the workers to finish the chunk at hand and end.
+    pub fn end(&self) {
+        self.stop.cancel();
+    }
+
     /// Completes when the workers are asked to end.
     pub fn stopping(&self) -> impl Future<Output = ()> + '_ {
         self.stop.cancelled()

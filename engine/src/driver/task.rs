@@ -93,13 +93,18 @@ impl Runner {
         if !throttling::is_throttled(task) {
             return self.work_on(task).await;
         }
-        let (work, watchman) = (self.work.clone(), Watchman::of(&self).await?);
-        tokio::select! {
+        let (desk, watchman) = (self.work.desk.clone(), Watchman::of(&self).await?);
+        let work = self.work.clone();
+        let mut working = std::pin::pin!(self.work_on(task));
+        let failure = tokio::select! {
             biased;
-            result = self.work_on(task) => result,
-            failure = throttling::attend(&work) => Err(failure),
-            failure = watchman.look() => Err(failure),
-        }
+            result = &mut working => return result,
+            failure = throttling::attend(&work) => failure,
+            failure = watchman.look() => failure,
+        };
+        // The chunks at hand are finished: what is begun anew must not meet what still goes on.
+        desk.end();
+        working.await.map_err(|_| failure)
     }
 
     async fn work_on(self, task: Task) -> Result<Trigger> {

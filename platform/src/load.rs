@@ -54,7 +54,7 @@ struct Disk {
 impl Default for HostLoad {
     fn default() -> Self {
         let mut system = System::new().ok();
-        system.as_mut().map(refresh);
+        system.iter_mut().for_each(refresh);
         let look = Look {
             system,
             at: Instant::now(),
@@ -76,7 +76,7 @@ impl HostLoad {
         if passed < APART.start && !last.readings.is_empty() {
             return last.readings.clone();
         }
-        last.system.as_mut().map(refresh);
+        last.system.iter_mut().for_each(refresh);
         let ours: BTreeMap<u32, Task> = ours.iter().filter_map(|id| Some((*id, task(*id)?))).collect();
         let known = |(id, now): (&u32, &Task)| Some((*now, *last.ours.get(id)?));
         let used: Vec<(Task, Task)> = ours.iter().filter_map(known).collect();

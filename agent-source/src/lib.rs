@@ -130,6 +130,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         served = listen::serve(listener, credentials, service, stop) => served?,
         () = source.end_stale_leases() => {}
         () = source.end_stale_captures() => {}
+        () = source.rest_gauges() => {}
         () = reload => {}
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! What the target's manifest declares: where datasets land, and what stands there.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +13,10 @@ use handover_engine::ports::{Result, TreeReader};
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::access::{self, Side};
+use handover_platform::database::Place;
 use handover_platform::manifest::{FilesSection, Manifest};
 use handover_platform::source::{CaptureLimits, LocalSource, inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
-
-use crate::Limits;
 
 /// How long a snapshot of this host's databases is held open that nobody reads any more.
 const LEASE: Duration = Duration::from_secs(120);
@@ -25,6 +24,8 @@ const LEASE: Duration = Duration::from_secs(120);
 /// The target's datasets.
 pub struct LocalDatasets {
     manifest: Manifest,
+    /// How much its databases keep for a source that follows them.
+    capture_bytes: u64,
 }
 
 fn filter(section: &FilesSection) -> Result<Filter> {
@@ -33,9 +34,9 @@ fn filter(section: &FilesSection) -> Result<Filter> {
 
 impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
-    pub fn new(manifest: Manifest) -> Result<Self> {
+    pub fn new(manifest: Manifest, capture_bytes: u64) -> Result<Self> {
         manifest.files.iter().try_for_each(|section| filter(section).map(drop))?;
-        Ok(Self { manifest })
+        Ok(Self { manifest, capture_bytes })
     }
 
     /// The places where `migration` lands.
@@ -54,15 +55,26 @@ impl LocalDatasets {
     }
 
     /// This host's databases, to be followed once they have taken over. Its files are kept in `state`.
-    pub fn here(&self, state: &Path, limits: Limits) -> Result<Arc<LocalSource>> {
+    pub fn here(&self, state: &Path) -> Result<Arc<LocalSource>> {
         let failed = |error| {
             Failure::operator(state.display().to_string(), "cannot be made")
                 .because(error)
                 .hint("is the state directory writable?")
         };
         std::fs::create_dir_all(state).map_err(failed)?;
-        let limits = CaptureLimits { bytes: limits.capture_bytes, ..CaptureLimits::default() };
+        let limits = CaptureLimits { bytes: self.capture_bytes, ..CaptureLimits::default() };
         LocalSource::new(&self.manifest, state, LEASE, limits, Arc::new(SystemClock))
+    }
+
+    /// Where files and databases in files land.
+    pub fn places(&self) -> Result<Vec<PathBuf>> {
+        let mut out: Vec<PathBuf> = self.manifest.files.iter().map(|section| section.root.clone()).collect();
+        for section in &self.manifest.database {
+            if let Place::Sqlite(path) = place(section)? {
+                out.push(path);
+            }
+        }
+        Ok(out)
     }
 
     /// What stands on this host now. A dataset that is not there yet is an empty one.

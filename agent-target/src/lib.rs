@@ -2,15 +2,19 @@
 
 mod datasets;
 mod supervisor;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use handover_certs::identity::Role;
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
+use handover_engine::driver::Settings;
+use handover_engine::reserve::Reserve;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
@@ -25,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::datasets::LocalDatasets;
 use self::supervisor::Supervisor;
+use self::throttle::ThrottleSection;
 
 /// Brings an appliance's data to this host, from a Handover source agent.
 #[derive(Debug, clap::Parser)]
@@ -52,6 +57,9 @@ pub struct Config {
     /// How much it takes on.
     #[serde(default)]
     pub limits: Limits,
+    /// How the source is throttled.
+    #[serde(default)]
+    pub throttle: ThrottleSection,
 }
 
 /// `[source]`
@@ -74,11 +82,19 @@ pub struct Limits {
     pub spool_bytes: u64,
     /// Bytes of changes that this host's databases may keep for a source that follows them and does not come for them, about.
     pub capture_bytes: u64,
+    /// Bytes that are kept free of each disk; 512 MiB where nothing is said, or two percent of a small one.
+    pub reserve_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lanes: 4, patience_seconds: 300, spool_bytes: 10 << 30, capture_bytes: 10 << 30 }
+        Self {
+            lanes: 4,
+            patience_seconds: 300,
+            spool_bytes: 10 << 30,
+            capture_bytes: 10 << 30,
+            reserve_bytes: None,
+        }
     }
 }
 
@@ -134,12 +150,18 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let credentials = Credentials::load(config.tls, Some(Role::Source))?;
     let store = Store::open(&state.path().join("journal.db")).await?;
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
-    let datasets = LocalDatasets::new(manifest)?;
+    let datasets = LocalDatasets::new(manifest, config.limits.capture_bytes)?;
     let identity = credentials.identity().to_string();
-    let spools = SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes);
+    let spools =
+        SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
+    let settings = Settings {
+        lanes: config.limits.lanes.max(1),
+        patience: Duration::from_secs(config.limits.patience_seconds),
+        throttle: config.throttle.throttle(),
+        reserve: Reserve { bytes: config.limits.reserve_bytes },
+    };
     let own = state.path().to_owned();
-    let supervisor =
-        Supervisor::new(identity, source, datasets, store, spools, config.limits, own, stop.clone());
+    let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, own, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

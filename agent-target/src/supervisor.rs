@@ -18,6 +18,7 @@ use handover_engine::phase::{Operation, State};
 use handover_engine::plan::{ApprovedPlan, Options, Plan, Rates};
 use handover_engine::ports::{Answers, Result, Source, SourceHost};
 use handover_engine::report::{Outcome, Report, Terms};
+use handover_engine::throttle::Change;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::spool::SpoolDirectory;
@@ -28,7 +29,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::Limits;
 use crate::datasets::LocalDatasets;
 
 /// Bytes that are sent to measure the way to the source before a plan is made.
@@ -53,7 +53,7 @@ pub struct Supervisor {
     datasets: LocalDatasets,
     store: Store,
     spools: Arc<SpoolDirectory>,
-    limits: Limits,
+    settings: Settings,
     /// Where this agent keeps its own files.
     state: PathBuf,
     stop: CancellationToken,
@@ -70,7 +70,7 @@ impl Supervisor {
         datasets: LocalDatasets,
         store: Store,
         spools: SpoolDirectory,
-        limits: Limits,
+        settings: Settings,
         state: PathBuf,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -83,7 +83,7 @@ impl Supervisor {
             datasets,
             store,
             spools,
-            limits,
+            settings,
             state,
             stop,
             running,
@@ -144,7 +144,7 @@ impl Supervisor {
     async fn drive(&self, migration: Migration) -> Result<()> {
         let id = migration.id.clone();
         let own = self.state.join(HERE).join(id.as_str());
-        let here = self.datasets.here(&own, self.limits)?;
+        let here = self.datasets.here(&own)?;
         let ports = Ports {
             source: Source::of(self.source.clone()),
             here: Source::of(here.clone()),
@@ -155,9 +155,8 @@ impl Supervisor {
             clock: Arc::new(SystemClock),
         };
         show_hidden(&ports.datasets).await;
-        let patience = Duration::from_secs(self.limits.patience_seconds);
-        let settings = Settings { lanes: self.limits.lanes.max(1), patience };
         let last = self.store.last_event(&id).await?;
+        let settings = self.settings.clone();
         let (driver, handle) = Driver::new(ports, settings, migration, last, self.stop.child_token());
         self.table().insert(id.clone(), handle);
         let (me, stop) = (self.me.clone(), self.stop.clone());
@@ -387,6 +386,19 @@ impl Control for Supervisor {
         };
         handle.ask(operation, terms, by).await?;
         tracing::info!(migration = %id, %operation, by, "an operation was asked for");
+        let status = handle.status().borrow().clone();
+        Ok(status)
+    }
+
+    async fn throttle(&self, id: &MigrationId, change: Change, by: &str) -> Result<Status> {
+        let migration = self.migration(id).await?;
+        let Some(handle) = self.handle(id).filter(|_| !migration.state.phase.is_final()) else {
+            let what = format!("nothing is read for it any more: it is {}", migration.state);
+            return Err(Failure::operator(format!("migration {id}"), what)
+                .hint("[throttle] in the target's configuration is for the next one"));
+        };
+        handle.throttle(change, by).await?;
+        tracing::info!(migration = %id, by, "throttling was changed");
         let status = handle.status().borrow().clone();
         Ok(status)
     }

@@ -7,6 +7,8 @@ use handover_certs::identity::Role;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::time::Timestamp;
 
+use crate::throttle::ThrottleArguments;
+
 /// Moves a running appliance from one host to another.
 #[derive(Debug, Parser)]
 #[command(name = "handover", version, after_help = crate::exit::HELP)]
@@ -95,6 +97,8 @@ pub enum Verb {
     },
     /// Keep everything; undo is no longer possible.
     Finalize(Act),
+    /// Show or change how fast the source is read, and when.
+    Throttle(ThrottleArguments),
     /// Show what was moved and how it was verified.
     Report(Which),
     /// Measure the way between the agents.

@@ -37,6 +37,8 @@ pub fn status(status: &Status) -> Value {
         "allowed": status.allowed,
         "last_event": status.last_event,
         "following": status.following,
+        "throttle": status.throttle,
+        "room": status.room,
         "planned_at": status.planned.map(|planned| planned.at.to_string()),
         "cutover": status.cutover.map(|cutover| json!({
             "predicted_ms": cutover.predicted_ms,
@@ -68,6 +70,8 @@ mod tests {
             following: Default::default(),
             cutover: None,
             planned: None,
+            throttle: None,
+            room: None,
         });
         assert_eq!(document["phase"], "copying");
         assert_eq!(document["condition"], "failed");

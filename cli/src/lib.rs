@@ -6,6 +6,7 @@ mod documents;
 pub mod exit;
 mod render;
 mod run;
+mod throttle;
 mod watch;
 
 use std::process::ExitCode;

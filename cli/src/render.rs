@@ -12,6 +12,7 @@ use handover_engine::phase::{Condition, Task};
 use handover_engine::plan::Plan;
 use handover_engine::progress::StepProgress;
 use handover_engine::report::Report;
+use handover_engine::reserve::Room;
 
 /// A failure's text without its item and hint.
 pub fn with_causes(failure: &Failure) -> String {
@@ -167,7 +168,13 @@ pub fn status(status: &Status) -> String {
             let _ = write!(out, "\n  {dataset}: {whose}{}", following(figures));
         }
     } else if status.state.task.is_some() {
-        let _ = write!(out, ", {}", share(status));
+        let _ = write!(out, ", {}", progress(status));
+    }
+    if let Some(reason) = throttled(status) {
+        let _ = write!(out, "\n  {reason}");
+    }
+    if let Some(room) = status.room.as_ref().filter(|_| status.state.task.is_some()) {
+        out.push_str(&self::room(room));
     }
     if let Some(planned) = status.planned {
         let _ = write!(out, "\n  the cut-over is planned for {}", planned.at);
@@ -187,6 +194,41 @@ pub fn status(status: &Status) -> String {
     out
 }
 
+/// What may run out.
+fn room(room: &Room) -> String {
+    let mut out = String::new();
+    for (dataset, waiting) in &room.waiting {
+        let _ = write!(out, "\n  {dataset}: {} of {} wait", bytes(waiting.bytes), bytes(waiting.limit));
+        let log = room.logs.get(dataset).copied().unwrap_or_default();
+        if let Some(kept) = log.bytes {
+            let _ = write!(out, ", the source keeps {}", bytes(kept));
+        }
+        if let Some(more) = log.room {
+            let _ = write!(out, " and may keep {} more", bytes(more));
+        }
+        if let Some(left) = log.left_ms() {
+            let _ = write!(out, ", for {}", time(left));
+        }
+    }
+    for (side, disks) in [("source", &room.source), ("target", &room.target)] {
+        for disk in disks {
+            let _ = write!(
+                out,
+                "\n  free at the {side}: {} of {} ({})",
+                bytes(disk.free),
+                bytes(disk.total),
+                disk.place
+            );
+        }
+    }
+    out
+}
+
+/// Why the source is not read as fast as it could be, where it is not.
+pub fn throttled(status: &Status) -> Option<&str> {
+    status.throttle.as_ref()?.reason.as_deref()
+}
+
 /// How following a database gets on.
 fn following(figures: &Figures) -> String {
     let behind = if figures.waiting == 0 {
@@ -202,8 +244,14 @@ fn following(figures: &Figures) -> String {
     )
 }
 
-/// How much is done, how fast, and when it should end.
+/// How much is done, how fast, and when it should end; why it is not faster.
 pub fn share(status: &Status) -> String {
+    let progress = progress(status);
+    throttled(status).map_or_else(|| progress.clone(), |reason| format!("{progress}; {reason}"))
+}
+
+/// How much is done, how fast, and when it should end.
+fn progress(status: &Status) -> String {
     let progress = &status.progress;
     let mut out = format!("{:.1} %", (progress.share * 100.0).min(100.0));
     let _ = write!(out, ", {}", bytes(progress.bytes_done));

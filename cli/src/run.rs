@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Act, Arguments, PlanArguments, Verb, Which};
 use crate::exit::Code;
-use crate::{certs, documents, render, watch};
+use crate::throttle::ThrottleArguments;
+use crate::{certs, documents, render, throttle, watch};
 
 /// Prints text, or the document.
 fn print(json: bool, text: &str, document: &Value) {
@@ -75,6 +76,7 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
             session.ask(Operation::Abort, terms, act).await.map(|(_, code)| code)
         }
         Verb::Finalize(act) => session.act(Operation::Finalize, act).await,
+        Verb::Throttle(asked) => session.throttle(asked).await,
         Verb::Report(which) => session.report(which).await,
         Verb::Probe { bytes } => session.probe(bytes).await,
     }
@@ -219,6 +221,17 @@ impl Session {
             json!({ "acts": acts, "predicted_ms": predicted, "max_downtime_ms": terms.max_downtime_ms });
         self.print(&render::cutover(&acts, predicted, terms.max_downtime_ms), &document);
         Ok(if predicted <= terms.max_downtime_ms { Code::Done } else { Code::Refused })
+    }
+
+    /// Shows what the source is held to, or changes it.
+    async fn throttle(&self, asked: ThrottleArguments) -> Result<Code> {
+        let change = asked.change();
+        let mut status = self.pick(asked.which).await?;
+        if !change.is_empty() {
+            status = self.control.throttle(&status.migration, change, "").await?;
+        }
+        self.print(&throttle::text(status.throttle.as_ref()), &documents::status(&status));
+        Ok(Code::Done)
     }
 
     async fn report(&self, which: Which) -> Result<Code> {

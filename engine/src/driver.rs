@@ -7,6 +7,8 @@ mod live;
 mod planned;
 mod tally;
 mod task;
+mod throttling;
+mod watchman;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,6 +29,9 @@ use crate::plan::StepKind;
 use crate::ports::{Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
 use crate::report::{Back, When};
+use crate::reserve::{Reserve, Room};
+use crate::throttle::Throttle;
+use crate::throttle::gate::Gate;
 use crate::time::Clock;
 
 /// What a driver works with.
@@ -49,17 +54,22 @@ pub struct Ports {
 }
 
 /// How a driver behaves.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Streams side by side.
     pub lanes: usize,
     /// How long a step is tried again by itself without getting on, before it fails.
     pub patience: Duration,
+    /// How the source is throttled, until an operator says something else.
+    pub throttle: Throttle,
+    /// What is kept free of the disks.
+    pub reserve: Reserve,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lanes: 4, patience: Duration::from_secs(300) }
+        let (throttle, reserve) = (Throttle::default(), Reserve::default());
+        Self { lanes: 4, patience: Duration::from_secs(300), throttle, reserve }
     }
 }
 
@@ -76,8 +86,11 @@ pub struct Driver {
     meter: Meter,
     last_event: u64,
     following: BTreeMap<DatasetName, Figures>,
+    room: Option<Room>,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
+    throttles: mpsc::Receiver<throttling::Ask>,
+    gate: Gate,
     stop: CancellationToken,
     task_began: Instant,
 }
@@ -100,6 +113,9 @@ impl Driver {
     ) -> (Self, Handle) {
         let meter = Meter::new(task::steps(&migration), migration.shown);
         let (commands, inbox) = mpsc::channel(8);
+        let (throttles, asked) = mpsc::channel(8);
+        let throttle = migration.outcome.throttle.clone().unwrap_or_else(|| settings.throttle.clone());
+        let gate = Gate::new(throttle, ports.clock.clone());
         let mut driver_status = Status {
             migration: migration.id.clone(),
             state: migration.state.clone(),
@@ -109,6 +125,8 @@ impl Driver {
             following: BTreeMap::new(),
             cutover: migration.outcome.cutover,
             planned: migration.outcome.planned,
+            throttle: None,
+            room: None,
         };
         let now = Instant::now();
         let (status, watch) = watch::channel(driver_status.clone());
@@ -119,16 +137,20 @@ impl Driver {
             meter,
             last_event,
             following: BTreeMap::new(),
+            room: None,
             status,
             commands: inbox,
+            throttles: asked,
+            gate,
             stop,
             task_began: now,
         };
         driver_status.progress = driver.meter.read();
         // No more than is journaled: else the next status could show less.
         driver_status.progress.share = driver.migration.shown;
+        driver_status.throttle = Some(driver.throttled());
         driver.status.send_replace(driver_status);
-        (driver, Handle { commands, status: watch })
+        (driver, Handle { commands, throttles, status: watch })
     }
 
     /// Runs until the migration has ended or `stop`. An error means that the journal cannot be written: nothing is
@@ -146,6 +168,7 @@ impl Driver {
                     return Ok(());
                 }
                 Some(command) = self.commands.recv() => busy = self.command(command, busy).await?,
+                Some(ask) = self.throttles.recv() => self.set_throttle(ask).await?,
                 () = sleep(due.unwrap_or_default()), if due.is_some() => busy = self.begin_planned(busy).await?,
                 messages = next_messages(&mut busy) => match messages {
                     Some(messages) => self.take(messages).await?,
@@ -171,6 +194,7 @@ impl Driver {
             desk: Desk::new(to, stop.clone()),
             lanes: Arc::new(Semaphore::new(self.settings.lanes)),
             clock: self.ports.clock.clone(),
+            throttle: throttling::gate_of(task, &self.gate),
         };
         self.meter = Meter::new(task::steps(&self.migration), self.migration.shown);
         self.recall_progress(task).await?;
@@ -189,6 +213,7 @@ impl Driver {
             spools: self.ports.spools.clone(),
             here: self.ports.here.clone(),
             cutover: self.migration.outcome.cutover.unwrap_or_default(),
+            reserve: self.settings.reserve,
         };
         Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
     }
@@ -309,6 +334,7 @@ impl Driver {
             self.migration.steps_done.clear();
             self.migration.shown = 0.0;
             self.following.clear();
+            self.room = None;
             if matches!(state.task, Some(Task::Pass | Task::Verify)) {
                 self.migration.outcome.forget_verification();
             }
@@ -350,6 +376,8 @@ impl Driver {
             following: self.following.clone(),
             cutover: self.migration.outcome.cutover,
             planned: self.migration.outcome.planned,
+            throttle: Some(self.throttled()),
+            room: self.room.clone(),
         });
         Ok(())
     }
@@ -369,6 +397,7 @@ impl Driver {
                 Message::Records(more) => records.extend(more),
                 Message::Flush(done) => flushed.push(done),
                 Message::Following(dataset, figures) => drop(self.following.insert(dataset, figures)),
+                Message::Room(room) => self.room = Some(room),
                 other => records.extend(tally::count(other, &mut self.migration.outcome, &mut self.meter)),
             }
         }

@@ -20,6 +20,8 @@ pub mod plan;
 pub mod ports;
 pub mod progress;
 pub mod report;
+pub mod reserve;
 pub mod rows;
+pub mod throttle;
 pub mod time;
 pub mod tree;

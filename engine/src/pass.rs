@@ -18,6 +18,8 @@ use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
 use crate::progress::Amount;
 use crate::report::{Cutover, Difference, Verified};
+use crate::reserve::Room;
+use crate::throttle::gate::Gate;
 
 /// What workers tell the driver. The driver journals, counts and shows it, in the order in which it comes.
 #[derive(Debug)]
@@ -60,6 +62,8 @@ pub enum Message {
     Verified(DatasetName, u32, Verified, Vec<Difference>),
     /// How following a database gets on.
     Following(DatasetName, Figures),
+    /// What may run out.
+    Room(Room),
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.
@@ -113,6 +117,11 @@ impl Desk {
         if self.stop.is_cancelled() { Err(stopped()) } else { Ok(()) }
     }
 
+    /// Asks the workers to finish the chunk at hand and end.
+    pub fn end(&self) {
+        self.stop.cancel();
+    }
+
     /// Completes when the workers are asked to end.
     pub fn stopping(&self) -> impl Future<Output = ()> + '_ {
         self.stop.cancelled()
@@ -150,4 +159,6 @@ pub struct Work {
     pub lanes: Arc<Semaphore>,
     /// The wall clock.
     pub clock: Arc<dyn crate::time::Clock>,
+    /// Every read of the source passes it.
+    pub throttle: Gate,
 }

@@ -4,6 +4,7 @@
 //! implement [`SourceHost`], [`RowSource`] and [`TreeSource`], and the driver cannot tell them apart.
 
 pub mod changes;
+pub mod gauge;
 pub mod rows;
 pub mod source;
 pub mod spool;
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};
-pub use source::{Opened, Parts, RowSource, Source, SourceHost, TreeSource};
+pub use source::{Followed, Opened, Parts, RowSource, Source, SourceHost, TreeSource};
 pub use spool::{Backlog, Direction, Spool, SpoolMark, Spools, Window};
 pub use tree::{TreeOp, TreeReader, TreeTarget};
 

@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::journal::{Migration, Sums};
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
+use crate::throttle::Throttle;
 use crate::time::Timestamp;
 
 /// Differences named in a report; further ones are only counted.
@@ -67,6 +68,9 @@ pub struct Outcome {
     /// The cut-over that is planned for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Planned>,
+    /// How the source is throttled, where an operator has said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Throttle>,
 }
 
 /// When a cut-over is to begin.

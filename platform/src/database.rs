@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
-use handover_mariadb::{MariaDatabase, MariaFenced, MariaLive, MariaTarget};
-use handover_postgres::{PostgresDatabase, PostgresFenced, PostgresLive, PostgresTarget};
+use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaTarget};
+use handover_postgres::{PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresTarget};
 
-use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteLive, SqliteTarget};
+use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteTarget};
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -86,6 +87,27 @@ impl Place {
             Self::Sqlite(path) => Arc::new(SqliteFenced::new(name, path)),
             Self::Mariadb(settings) => Arc::new(MariaFenced::new(name, settings)),
             Self::Postgres(settings) => Arc::new(PostgresFenced::new(name, &settings)),
+        }
+    }
+
+    /// Looks at the database's load.
+    pub fn gauge(&self, name: DatasetName) -> Arc<dyn Gauge> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteGauge::new(name, path)),
+            Self::Mariadb(settings) => Arc::new(MariaGauge::new(name, settings)),
+            Self::Postgres(settings) => Arc::new(PostgresGauge::new(name, &settings)),
+        }
+    }
+
+    /// Whether the database is on this host, as far as its URL tells.
+    pub fn is_local(&self) -> bool {
+        let is_here = |host: &str| {
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        };
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Mariadb(settings) => settings.socket.is_some() || is_here(&settings.host),
+            Self::Postgres(settings) => settings.socket.is_some() || is_here(&settings.host),
         }
     }
 

@@ -1,11 +1,13 @@
 //! The source's side of the ports on this host: what its manifest declares, and the snapshots held open under leases.
 
+mod ahead;
 mod captures;
 mod fenced;
 mod follow;
 mod leases;
+mod signals;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +17,23 @@ use futures::StreamExt;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
 use handover_engine::name::{DatasetName, LeaseId};
+use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{
-    Answers, Database, DatabaseSnapshot, FencedDatabase, LiveDatabase, Opened, Parts, Result, RowSource,
+    Answers, Database, DatabaseSnapshot, FencedDatabase, Followed, LiveDatabase, Opened, Parts, Result, RowSource,
     SourceHost, TreeReader, TreeSource,
 };
+use handover_engine::reserve::{Disk, LogKept};
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
+use handover_engine::throttle;
 use handover_engine::time::Clock;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
 use tokio::sync::mpsc;
 
+use self::ahead::Ahead;
 pub use self::captures::CaptureLimits;
 use self::captures::Captures;
 use self::leases::Leases;
+use self::signals::Signals;
 use crate::access::{self, Side};
 use crate::database::Place;
 use crate::manifest::{DatabaseSection, Manifest};
@@ -53,6 +60,7 @@ struct Known {
     database: Arc<dyn Database>,
     live: Arc<dyn LiveDatabase>,
     fenced: Arc<dyn FencedDatabase>,
+    gauge: Arc<dyn Gauge>,
     /// Held by whoever puts its fence up or takes it away.
     fencing: Arc<tokio::sync::Mutex<()>>,
 }
@@ -66,6 +74,10 @@ pub struct LocalSource {
     leases: Leases,
     captures: Captures,
     clock: Arc<dyn Clock>,
+    signals: Signals,
+    ahead: Ahead,
+    /// Where its trees are.
+    roots: Vec<PathBuf>,
 }
 
 impl LocalSource {
@@ -86,6 +98,7 @@ impl LocalSource {
             let place = place(section)?;
             let database = place.database(name.clone(), exclude.clone(), scratch.clone());
             let live = place.live(name.clone(), exclude);
+            let gauge = place.gauge(name.clone());
             let fenced = place.fenced(name.clone());
             datasets.push((
                 name,
@@ -94,6 +107,7 @@ impl LocalSource {
                     database,
                     live,
                     fenced,
+                    gauge,
                     fencing: Arc::default(),
                 })),
             ));
@@ -107,7 +121,20 @@ impl LocalSource {
         let leases = Leases::new(lease);
         let captures = Captures::open(state, limits, clock.clone())?;
         let appliance = manifest.facts();
-        Ok(Arc::new(Self { appliance, datasets, scratch, by_name, leases, captures, clock }))
+        let roots = manifest.files.iter().map(|section| section.root.clone()).collect();
+        let (signals, ahead) = (Signals::default(), Ahead::new(clock.clone()));
+        Ok(Arc::new(Self {
+            appliance,
+            datasets,
+            scratch,
+            by_name,
+            leases,
+            captures,
+            clock,
+            signals,
+            ahead,
+            roots,
+        }))
     }
 
     /// Ends leases that are not renewed, until dropped. Run it as long as the source serves.
@@ -211,6 +238,15 @@ impl SourceHost for LocalSource {
         self.leases.close(lease);
         Ok(())
     }
+
+    async fn room(&self, followed: Vec<Followed>) -> Result<(Vec<Disk>, BTreeMap<DatasetName, LogKept>)> {
+        self.look_at_room(followed).await
+    }
+
+    async fn signals(&self, rate: Option<u64>) -> Result<Vec<throttle::Reading>> {
+        self.ahead.set(rate);
+        self.load().await
+    }
 }
 
 /// An inventory of this host.
@@ -258,7 +294,8 @@ impl RowSource for LocalSource {
                 let _ = reading.to.send(Err(failure)).await;
             }
         });
-        Ok(tokio_stream::wrappers::ReceiverStream::new(chunks).boxed())
+        let chunks = tokio_stream::wrappers::ReceiverStream::new(chunks).boxed();
+        Ok(self.ahead.held(chunks, |chunk| chunk.header.bytes))
     }
 }
 
@@ -348,6 +385,7 @@ impl TreeSource for LocalSource {
     async fn file(&self, request: FileRequest) -> Result<Answers<Segment>> {
         let (dataset, path) = (request.dataset.clone(), request.path.clone());
         let segments = self.tree(&dataset)?.file(request);
+        let segments = self.ahead.held(segments, |segment| segment.data.len() as u64);
         let logged = segments.inspect(move |segment| {
             if let Ok(segment) = segment
                 && !segment.data.is_empty()

@@ -20,6 +20,7 @@ use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{Backlog, Direction, Result, Spool, SpoolMark, Spools, Window};
+use handover_engine::reserve::Disk;
 use handover_engine::time::Timestamp;
 
 use crate::tree::blocking;
@@ -35,13 +36,22 @@ const LARGEST: u32 = 1 << 30;
 pub struct SpoolDirectory {
     root: PathBuf,
     limit: u64,
+    /// Where datasets land.
+    beside: Vec<PathBuf>,
     open: Mutex<HashMap<PathBuf, Arc<FileSpool>>>,
 }
 
 impl SpoolDirectory {
     /// Spools in directories below `root`, each of at most `limit` bytes.
     pub fn new(root: PathBuf, limit: u64) -> Self {
-        Self { root, limit, open: Mutex::default() }
+        Self { root, limit, beside: Vec::new(), open: Mutex::default() }
+    }
+
+    /// The same, with the places that fill besides.
+    #[must_use]
+    pub fn beside(mut self, places: Vec<PathBuf>) -> Self {
+        self.beside = places;
+        self
     }
 
     /// Removes the spools of all migrations but these: what is left of others that ended.
@@ -89,6 +99,11 @@ impl Spools for SpoolDirectory {
         let spool = blocking(dataset, move || FileSpool::open(name, place, limit)).await?;
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(open.entry(dir).or_insert_with(|| Arc::new(spool)).clone())
+    }
+
+    async fn disks(&self) -> Vec<Disk> {
+        let places: Vec<PathBuf> = [&self.root].into_iter().chain(&self.beside).cloned().collect();
+        tokio::task::spawn_blocking(move || crate::disk::disks(places)).await.unwrap_or_default()
     }
 }
 
@@ -438,6 +453,10 @@ impl Spool for FileSpool {
 
     fn backlog(&self) -> Backlog {
         self.shared.backlog()
+    }
+
+    fn limit(&self) -> u64 {
+        self.shared.limit
     }
 
     async fn remove(&self) -> Result<()> {

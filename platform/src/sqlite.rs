@@ -10,6 +10,7 @@ mod database;
 mod error;
 mod estimate;
 mod fenced;
+mod gauge;
 mod live;
 mod read;
 mod shape;
@@ -20,6 +21,7 @@ mod write;
 
 pub use database::{SqliteDatabase, remove_stale_copies};
 pub use fenced::SqliteFenced;
+pub use gauge::SqliteGauge;
 pub use live::SqliteLive;
 pub use target::SqliteTarget;
 pub use value::{BadValue, Value, check_block, parse_row};

@@ -16,6 +16,10 @@ mod places;
 mod preflight;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/room.rs"]
+mod room;
+#[path = "e2e/throttle.rs"]
+mod throttle;
 #[path = "e2e/trouble.rs"]
 mod trouble;
 

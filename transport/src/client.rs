@@ -15,8 +15,9 @@ use handover_engine::chunk::room::{LARGE_BYTES, Room, Taken};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::name::{DatasetName, LeaseId};
-use handover_engine::ports::{Answers, Opened, Parts, Result, RowSource, SourceHost, TreeSource};
+use handover_engine::ports::{Answers, Followed, Opened, Parts, Result, RowSource, SourceHost, TreeSource};
 use handover_engine::rows::{RowsChunk, RowsRequest, SnapshotId};
+use handover_engine::throttle::Reading;
 use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
 use handover_proto::v1;
 use tokio::sync::mpsc;
@@ -28,7 +29,7 @@ use v1::source_client::SourceClient;
 
 use crate::failure::from_status;
 use crate::frames::Receiver;
-use crate::wire::{FromWire, IntoWire};
+use crate::wire::{FromWire, IntoWire, Told};
 use crate::{MAX_MESSAGE_BYTES, connect, version};
 
 pub(crate) use self::follow::batches;
@@ -205,6 +206,18 @@ impl SourceHost for RemoteSource {
         let request = v1::CloseRequest { lease: lease.to_string() };
         self.client().close(quick(request)).await.map_err(|s| self.failed(s))?;
         Ok(())
+    }
+
+    async fn room(&self, followed: Vec<Followed>) -> Result<Told> {
+        let request = quick(followed.into_wire());
+        let reply = self.client().room(request).await.map_err(|s| self.failed(s))?;
+        Ok(FromWire::from_wire(reply.into_inner())?)
+    }
+
+    async fn signals(&self, rate: Option<u64>) -> Result<Vec<Reading>> {
+        let reply =
+            self.client().signals(quick(v1::SignalsRequest { rate })).await.map_err(|s| self.failed(s))?;
+        Ok(FromWire::from_wire(reply.into_inner())?)
     }
 }
 

@@ -15,6 +15,7 @@ use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::report::{Report, Terms};
+use handover_engine::throttle::Change;
 
 /// What a watcher receives.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,8 @@ pub trait Control: Send + Sync {
     /// Asks for an operation; returns the status once it is journaled.
     /// `terms` are those of a cut-over.
     async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status>;
+    /// Changes how the source is throttled; returns the status once that is journaled.
+    async fn throttle(&self, id: &MigrationId, change: Change, by: &str) -> Result<Status>;
     /// What was moved and how it was verified.
     async fn report(&self, id: &MigrationId) -> Result<Report>;
     /// Measures the way to the source: bytes and the time they took.

@@ -243,6 +243,21 @@ impl Service for SourceService {
         Ok(Response::new(v1::WriteReply {}))
     }
 
+    async fn room(&self, request: Request<v1::RoomRequest>) -> Result<Response<v1::RoomReply>, Status> {
+        let followed = FromWire::from_wire(from_target(request)?)?;
+        let told = self.source.host.room(followed).await.map_err(to_status)?;
+        Ok(Response::new(told.into_wire()))
+    }
+
+    async fn signals(
+        &self,
+        request: Request<v1::SignalsRequest>,
+    ) -> Result<Response<v1::SignalsReply>, Status> {
+        let rate = from_target(request)?.rate;
+        let readings = self.source.host.signals(rate).await.map_err(to_status)?;
+        Ok(Response::new(readings.into_wire()))
+    }
+
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Result<Response<Frames>, Status> {
         Ok(Response::new(crate::probe::frames(from_target(request)?.bytes)))
     }

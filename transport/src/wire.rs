@@ -3,9 +3,12 @@
 //! Outgoing: [`IntoWire`]. Incoming: [`FromWire`], whose error names the field that was refused.
 
 mod changes;
+mod room;
 mod rows;
+mod throttle;
 mod tree;
 
+pub(crate) use room::Told;
 pub(crate) use rows::table;
 pub(crate) use tree::path;
 

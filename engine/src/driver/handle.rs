@@ -14,6 +14,8 @@ use crate::phase::{Operation, State};
 use crate::ports::Result;
 use crate::progress::{Meter, Progress};
 use crate::report::{Cutover, Planned, Terms};
+use crate::reserve::Room;
+use crate::throttle::Throttled;
 
 /// What watchers see of a migration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,12 @@ pub struct Status {
     /// The cut-over that is planned for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Planned>,
+    /// How fast the source may be read, and why; none once nobody drives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Throttled>,
+    /// What may run out, as it was seen last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
 }
 
 /// An operator's request.
@@ -56,6 +64,7 @@ pub struct Command {
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(super) commands: mpsc::Sender<Command>,
+    pub(super) throttles: mpsc::Sender<super::throttling::Ask>,
     pub(super) status: watch::Receiver<Status>,
 }
 
@@ -83,6 +92,8 @@ pub fn at_rest(migration: Migration, last_event: u64) -> Status {
         following: BTreeMap::new(),
         cutover: migration.outcome.cutover,
         planned: migration.outcome.planned,
+        throttle: None,
+        room: None,
         progress: Meter::new(task::steps(&migration), migration.shown).read(),
         state: migration.state,
         last_event,

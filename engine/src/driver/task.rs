@@ -9,6 +9,8 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
 use tokio::time::Instant;
 
+use super::throttling;
+use super::watchman::Watchman;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
@@ -18,6 +20,7 @@ use crate::plan::{Plan, StepKind};
 use crate::ports::{Parts, Result, Source, Spools};
 use crate::progress::{StepProgress, StepState};
 use crate::report::Cutover;
+use crate::reserve::Reserve;
 use crate::rows::Schema;
 
 /// The first wait before a step is tried again; doubles up to [`LONGEST_WAIT`].
@@ -80,11 +83,34 @@ pub struct Runner {
     pub here: Source,
     /// The cut-over at hand, or the last one.
     pub cutover: Cutover,
+    /// What is kept free of the disks.
+    pub reserve: Reserve,
 }
 
 impl Runner {
     /// Works until the task is done; what that leads to.
     pub async fn run(self, task: Task) -> Result<Trigger> {
+        if task == Task::CutOver || self.work.throttle.shown().rate.is_some() {
+            throttling::tell(&self.work).await;
+        }
+        if !throttling::is_throttled(task) {
+            return self.work_on(task).await;
+        }
+        let (desk, watchman) = (self.work.desk.clone(), Watchman::of(&self).await?);
+        let work = self.work.clone();
+        let mut working = std::pin::pin!(self.work_on(task));
+        let failure = tokio::select! {
+            biased;
+            result = &mut working => return result,
+            failure = throttling::attend(&work) => failure,
+            failure = watchman.look() => failure,
+        };
+        // The chunks at hand are finished: what is begun anew must not meet what still goes on.
+        desk.end();
+        working.await.map_err(|_| failure)
+    }
+
+    async fn work_on(self, task: Task) -> Result<Trigger> {
         match task {
             Task::Pass if self.plan.options.follow => return self.live_pass().await,
             Task::Pass => self.pass().await?,

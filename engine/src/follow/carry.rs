@@ -11,6 +11,7 @@ use crate::pass::Work;
 use crate::pass::database::CHUNK_BYTES;
 use crate::ports::{KeyedTarget, KeysRequest, Result, Window};
 use crate::rows::{Key, KeyedRows, RowsChunk, TableName};
+use crate::throttle::gate::Kind;
 
 /// Keys that are read and applied at once.
 const BATCH: usize = 4_000;
@@ -83,7 +84,8 @@ async fn batch(
         keys: keys.clone(),
         budget: CHUNK_BYTES,
     };
-    let mut chunks = work.source.changes.keys(request).await?;
+    let chunks = work.source.changes.keys(request).await?;
+    let mut chunks = work.throttle.held(chunks, Kind::Keys, &work.desk, |chunk| chunk.header.bytes);
     let mut rest = keys;
     while let Some(chunk) = chunks.try_next().await? {
         let keys = looked_up(&mut rest, &chunk).filter(|_| chunk.header.table == table && chunk.is_whole());

@@ -19,6 +19,7 @@ use crate::plan::StepKind;
 use crate::ports::{DatabaseTarget, Opened, Parts, Result};
 use crate::progress::Amount;
 use crate::rows::{HeldChunk, Key, RowsChunk, RowsRequest, RowsWanted, SnapshotId, TableName};
+use crate::throttle::gate::Kind;
 
 /// Text bytes of a chunk.
 pub const CHUNK_BYTES: u64 = 2 << 20;
@@ -40,6 +41,7 @@ pub fn lease(work: &Work, dataset: &DatasetName) -> Result<LeaseId> {
 /// Copies what has changed since the last pass, or everything.
 pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
     let lease = lease(&work, &dataset)?;
+    work.throttle.begin(&work.desk).await?;
     let mut opened = work.source.host.open(&lease, &dataset, Parts::Cut).await?;
     let held = work.holdings.schema(&work.migration, &dataset).await?;
     let (same, other): (Vec<_>, Vec<_>) =
@@ -164,9 +166,12 @@ impl Copier {
             snapshot: self.opened.snapshot.clone(),
             table: table.clone(),
             wanted,
-            budget: CHUNK_BYTES,
+            budget: self.work.throttle.portion(CHUNK_BYTES),
         };
-        let chunks = self.work.source.rows.rows(request).await?;
+        let Work { source, throttle, desk, .. } = &self.work;
+        let chunks = source.rows.rows(request).await?;
+        // What is found unchanged was read too.
+        let chunks = throttle.held(chunks, Kind::Bulk, desk, |chunk| chunk.header.bytes);
         let mut batches = chunks.ready_chunks(TOGETHER);
         while let Some(batch) = batches.next().await {
             let batch = batch.into_iter().collect::<Result<Vec<RowsChunk>>>()?;

@@ -31,6 +31,7 @@ const BATCH: usize = 4096;
 
 /// Makes the target tree equal to the source's.
 pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<()> {
+    work.throttle.begin(&work.desk).await?;
     target.prepare().await?;
     let partials = work.holdings.partials(&work.migration, &dataset).await?;
     let paths: Vec<RelPath> = partials.iter().map(|p| p.entry.path.clone()).collect();

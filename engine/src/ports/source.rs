@@ -1,13 +1,18 @@
 //! The source as the target sees it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::{Answers, ChangeSource, FencedSource, Result};
+use crate::change::LogPosition;
 use crate::inventory::Inventory;
-use crate::name::{DatasetName, LeaseId};
+use crate::name::{CaptureId, DatasetName, LeaseId};
+use crate::reserve::{Disk, LogKept};
 use crate::rows::{RowsChunk, RowsRequest, Schema, SnapshotId};
+use crate::throttle::Reading;
+use crate::time::Timestamp;
 use crate::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
 
 /// An open snapshot of a database.
@@ -28,6 +33,19 @@ pub enum Parts {
     Whole,
 }
 
+/// A database that is followed, and how far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// The database.
+    pub dataset: DatasetName,
+    /// For whom its changes are kept.
+    pub capture: CaptureId,
+    /// What was taken ends here.
+    pub after: LogPosition,
+    /// Up to when changes are known, by the source's clock.
+    pub known_at: Timestamp,
+}
+
 /// The source host: what it has, and what is held open at it.
 #[async_trait]
 pub trait SourceHost: Send + Sync {
@@ -43,6 +61,19 @@ pub trait SourceHost: Send + Sync {
 
     /// Ends a lease. Idempotent: an unknown lease is no error, since it may have ended by itself.
     async fn close(&self, lease: &LeaseId) -> Result<()>;
+
+    /// The load of the host and its databases now, without what they do for us, as far as it can be told. Cheap: it is asked for
+    /// once a second. From now on it need not read ahead of `rate`, in bytes per second, for those who copy.
+    async fn signals(&self, rate: Option<u64>) -> Result<Vec<Reading>> {
+        let _ = rate;
+        Ok(Vec::new())
+    }
+
+    /// The disks that fill while it is followed, and what its servers keep of their logs for these, as far as that is known.
+    async fn room(&self, followed: Vec<Followed>) -> Result<(Vec<Disk>, BTreeMap<DatasetName, LogKept>)> {
+        let _ = followed;
+        Ok((Vec::new(), BTreeMap::new()))
+    }
 }
 
 /// Rows of open snapshots.

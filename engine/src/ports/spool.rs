@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Result;
 use crate::change::{Change, Changes, LogPosition};
 use crate::name::{DatasetName, MigrationId};
+use crate::reserve::Disk;
 use crate::rows::TableName;
 use crate::time::Timestamp;
 
@@ -65,6 +66,11 @@ pub trait Spool: Send + Sync {
     /// What waits.
     fn backlog(&self) -> Backlog;
 
+    /// How many bytes may wait.
+    fn limit(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Removes it with all it holds. Idempotent.
     async fn remove(&self) -> Result<()>;
 }
@@ -88,4 +94,9 @@ pub trait Spools: Send + Sync {
         dataset: &DatasetName,
         direction: Direction,
     ) -> Result<Arc<dyn Spool>>;
+
+    /// The disks of this host that fill while a migration runs.
+    async fn disks(&self) -> Vec<Disk> {
+        Vec::new()
+    }
 }

@@ -102,7 +102,7 @@ async fn lives(world: &Arc<Mutex<World>>, operator: &mut Operator) {
         });
         let (migration, last) =
             port.with(|world| (world.books.migration.clone(), world.books.events.len() as u64));
-        let settings = Settings { lanes: 3, patience: Duration::from_secs(300) };
+        let settings = Settings { lanes: 3, ..Settings::default() };
         let stop = CancellationToken::new();
         let migration = migration.expect("a migration");
         let (driver, handle) = Driver::new(ports(&port), settings, migration, last, stop);
@@ -175,7 +175,7 @@ async fn a_step_that_never_gets_on_fails() {
     let mut world = World::new(1);
     (world.quiet, world.mute) = (true, true);
     let port = Port { world: Arc::new(Mutex::new(world)), crashed: Arc::default(), life: 0 };
-    let settings = Settings { lanes: 3, patience: Duration::from_secs(60) };
+    let settings = Settings { lanes: 3, patience: Duration::from_secs(60), ..Settings::default() };
     let (driver, handle) = Driver::new(ports(&port), settings, migration(), 0, CancellationToken::new());
     port.create(&migration()).await.expect("a migration");
     let mut status = handle.status();

@@ -15,7 +15,7 @@ mod follow;
 mod lookup;
 mod moment;
 mod part;
-mod position;
+pub mod position;
 mod statement;
 mod tables;
 mod value;

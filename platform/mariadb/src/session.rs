@@ -110,6 +110,7 @@ impl Session {
         let item = item(dataset, settings);
         let options = options(dataset, settings)?;
         let conn = Conn::new(options).await.map_err(|e| failed(&item, "cannot be connected to", e))?;
+        super::own::opened(&settings.server(), conn.id());
         let mut session = Self { conn, item, marked: false };
         session.refuse_others().await?;
         session.reset(role).await?;

@@ -10,7 +10,7 @@ mod part;
 mod pgoutput;
 mod position;
 mod reading;
-mod slot;
+pub mod slot;
 mod visible;
 
 use std::collections::HashMap;

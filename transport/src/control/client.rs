@@ -15,6 +15,7 @@ use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::report::{Report, Terms, When};
+use handover_engine::throttle::Change;
 use handover_proto::v1;
 use tonic::Request;
 use tonic::service::interceptor::InterceptedService;
@@ -24,6 +25,7 @@ use v1::control_client::ControlClient;
 use super::{Control, Seen};
 use crate::client::read_document;
 use crate::failure::from_status;
+use crate::wire::IntoWire;
 use crate::{MAX_MESSAGE_BYTES, connect, version, wire};
 
 type Announce = fn(Request<()>) -> Result<Request<()>, tonic::Status>;
@@ -137,6 +139,12 @@ impl Control for RemoteControl {
             discard: terms.discard,
         };
         let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();
+        read_document("status_json", &reply.status_json)
+    }
+
+    async fn throttle(&self, id: &MigrationId, change: Change, _by: &str) -> Result<Status> {
+        let request = v1::ThrottleRequest { migration: id.to_string(), ..change.into_wire() };
+        let reply = self.client.clone().throttle(request).await.map_err(|s| self.failed(s))?.into_inner();
         read_document("status_json", &reply.status_json)
     }
 

@@ -8,6 +8,7 @@ use handover_certs::identity::Role;
 use handover_engine::phase::Operation;
 use handover_engine::plan::Options;
 use handover_engine::report::{Terms, When};
+use handover_engine::throttle::Change;
 use handover_engine::time::{Clock, Timestamp};
 use handover_proto::v1;
 use tonic::{Request, Response, Status};
@@ -18,7 +19,7 @@ use crate::MAX_MESSAGE_BYTES;
 use crate::failure::to_status;
 use crate::listen::caller;
 use crate::source::{document, hello};
-use crate::wire::{self, BadField};
+use crate::wire::{self, BadField, FromWire};
 
 const READ: &[Role] = &[Role::Operator, Role::Watcher];
 const WRITE: &[Role] = &[Role::Operator];
@@ -129,6 +130,15 @@ impl Service for ControlService {
         };
         let status = self.control.act(&id, operation, terms, &by).await.map_err(to_status)?;
         Ok(Response::new(v1::ActReply { status_json: document(&status)? }))
+    }
+
+    async fn throttle(&self, request: Request<v1::ThrottleRequest>) -> Answer<v1::ThrottleReply> {
+        let by = caller(&request, WRITE)?.to_string();
+        let request = request.into_inner();
+        let id = wire::name("migration", &request.migration)?;
+        let change = Change::from_wire(request)?;
+        let status = self.control.throttle(&id, change, &by).await.map_err(to_status)?;
+        Ok(Response::new(v1::ThrottleReply { status_json: document(&status)? }))
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Answer<v1::ReportReply> {

@@ -10,9 +10,10 @@ use crate::pass::Message;
 use crate::ports::Result;
 use crate::ports::tree::is_no_help;
 use crate::report::Difference;
+use crate::throttle::gate::Kind;
 use crate::tree::{
-    Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, RelPath, Segment,
-    SegmentEnd, Stamp, digest_of_blocks,
+    Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, Piece, RelPath,
+    Segment, SegmentEnd, Stamp, digest_of_blocks,
 };
 
 /// How often a file that changes while it is read is read again.
@@ -68,7 +69,7 @@ enum Read {
 impl Fetcher<'_> {
     pub async fn run(&self, job: Job) -> Result<Vec<Ready>> {
         match job {
-            Job::Pack { items, .. } => self.pack(items).await,
+            Job::Pack { items, bytes } => self.pack(items, bytes).await,
             Job::Large { entry, held } => {
                 let is_held = held.is_some();
                 Ok(self.large(&entry.path, held, is_held).await?.into_iter().collect())
@@ -76,10 +77,13 @@ impl Fetcher<'_> {
         }
     }
 
-    async fn pack(&self, items: Vec<PackItem>) -> Result<Vec<Ready>> {
+    async fn pack(&self, items: Vec<PackItem>, bytes: u64) -> Result<Vec<Ready>> {
         let pass = self.pass;
         let request = PackRequest { dataset: pass.dataset.clone(), files: items.clone() };
+        // Files that are found to be as they are held are read too.
+        pass.work.throttle.take(Kind::Bulk, bytes, &pass.work.desk).await?;
         let pack = pass.work.source.trees.pack(request).await?;
+        pass.work.throttle.settle(Kind::Bulk, bytes, bytes);
         let answers_request = pack.files.len() == items.len()
             && pack.files.iter().zip(&items).all(|(file, item)| *path_of(file) == item.path);
         if !answers_request || !pack.is_whole() {
@@ -206,7 +210,8 @@ impl Fetcher<'_> {
         let helped = !basis.is_empty() || request.offset > 0;
         let mut arrived = Arrived { at: request.offset, ..Arrived::default() };
         arrived.blocks = partial.map(|p| p.blocks).unwrap_or_default();
-        let mut segments = pass.work.source.trees.file(request).await?;
+        let segments = pass.work.source.trees.file(request).await?;
+        let mut segments = pass.work.throttle.held(segments, Kind::Bulk, &pass.work.desk, bytes_read(basis));
         while let Some(segment) = segments.try_next().await? {
             self.check(path, &segment, arrived.at)?;
             let (end, entry) = (segment.end.clone(), segment.entry.clone());
@@ -272,6 +277,20 @@ impl Fetcher<'_> {
             format!("{}, {path} at {at}", self.pass.dataset),
             "a segment arrived damaged: its digests are not those of its blocks",
         ))
+    }
+}
+
+/// How much the source has read for a segment: blocks that are held already are read too.
+fn bytes_read(basis: &[Block]) -> impl Fn(&Segment) -> u64 + use<> {
+    let lens: Vec<u64> = basis.iter().map(|block| u64::from(block.len)).collect();
+    move |segment| {
+        let held = segment.pieces.iter().map(|piece| match piece {
+            Piece::Basis { first, count } => {
+                lens.iter().skip(*first as usize).take(*count as usize).sum::<u64>()
+            }
+            Piece::Data(_) | Piece::Hole { .. } => 0,
+        });
+        segment.data.len() as u64 + held.sum::<u64>()
     }
 }
 

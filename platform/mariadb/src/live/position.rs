@@ -31,6 +31,14 @@ impl Gtids {
         Self(self.0.iter().filter(is_new).map(|(domain, last)| (*domain, *last)).collect())
     }
 
+    /// Whether all of `other` is in it.
+    pub fn reaches(&self, other: &Self) -> bool {
+        other
+            .0
+            .iter()
+            .all(|(domain, (_, sequence))| self.0.get(domain).is_some_and(|(_, own)| own >= sequence))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -145,6 +153,17 @@ mod tests {
         }
         for text in ["0-1", "a-1-2", "0-1-2+", "0-1-2~x", "0-1-2-3"] {
             assert_eq!(text.parse::<Place>(), Err(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_position_reaches_what_is_before() {
+        let at = |text: &str| text.parse::<Gtids>().unwrap();
+        let here = at("0-1-9,1-2-3");
+        for (other, reaches) in
+            [("", true), ("0-1-9", true), ("0-7-8,1-2-3", true), ("0-1-10", false), ("2-1-1", false)]
+        {
+            assert_eq!(here.reaches(&at(other)), reaches, "{other}");
         }
     }
 

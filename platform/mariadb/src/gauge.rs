@@ -1,0 +1,155 @@
+//! A server's load, as it tells it itself.
+//!
+//! What its replicas lag behind it does not know; where it is a replica itself, it tells how far it is behind.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use handover_engine::change::LogPosition;
+use handover_engine::name::{CaptureId, DatasetName};
+use handover_engine::ports::Result;
+use handover_engine::ports::gauge::{DatabaseLoad, Gauge};
+use handover_engine::reserve::LogKept;
+use mysql_async::Row;
+use mysql_async::prelude::Queryable;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::live::position::{Gtids, Place};
+use crate::own;
+use crate::session::{Role, Session};
+use crate::settings::Settings;
+use crate::sql;
+
+/// Where a file of the binary log begins, behind its magic number.
+const START: u64 = 4;
+/// No more files are looked at: what is that far behind is not told to the byte.
+const MOST_FILES: usize = 100;
+const WHAT: &str = "its load cannot be looked at";
+
+/// Looks at the load of a database's server.
+pub struct MariaGauge {
+    dataset: DatasetName,
+    settings: Settings,
+    open: Mutex<Option<Looking>>,
+}
+
+struct Looking {
+    session: Session,
+    place: Option<String>,
+}
+
+impl MariaGauge {
+    /// The server of the database that the settings name.
+    pub fn new(dataset: DatasetName, settings: Settings) -> Self {
+        Self { dataset, settings, open: Mutex::default() }
+    }
+
+    async fn look(&self, looking: &mut Looking) -> Result<DatabaseLoad> {
+        let session = &mut looking.session;
+        let asked = Instant::now();
+        session.run(WHAT, "DO 1").await?;
+        let latency = asked.elapsed();
+        let running = session.record(WHAT, "SHOW GLOBAL STATUS LIKE 'Threads_running'").await?.number(1);
+        let (ours, busy) = self.ours(session).await?;
+        // Taken one after the other: it may have become less in between.
+        let threads = u32::try_from(running.saturating_sub(busy)).unwrap_or(u32::MAX);
+        let replica_lag = lag(session).await;
+        let place = looking.place.clone();
+        Ok(DatabaseLoad { latency, threads: Some(threads), replica_lag, ours, place })
+    }
+
+    /// The kernel's numbers of the threads of our connections, and how many of them are at work. Every account may see its own.
+    async fn ours(&self, session: &mut Session) -> Result<(Vec<u32>, u64)> {
+        let server = self.settings.server();
+        let known = own::of(&server);
+        let ids: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let query = format!(
+            "SELECT ID, TID, COMMAND <> 'Sleep' FROM information_schema.PROCESSLIST WHERE ID IN (0,{})",
+            ids.join(",")
+        );
+        let rows = session.records(WHAT, &query).await?;
+        let alive: BTreeMap<u64, u32> =
+            rows.iter().map(|row| (row.number(0), u32::try_from(row.number(1)).unwrap_or(0))).collect();
+        own::ended(&server, known.into_iter().filter(|id| !alive.contains_key(&u64::from(*id))));
+        let busy = rows.iter().map(|row| row.number(2)).sum();
+        Ok((alive.into_values().filter(|tid| *tid > 0).collect(), busy))
+    }
+}
+
+/// How far the server is behind its own primaries, in seconds; none where it has none, or the account may not ask (REPLICA MONITOR).
+async fn lag(session: &mut Session) -> Option<f64> {
+    let rows: Vec<Row> = session.conn().query("SHOW ALL SLAVES STATUS").await.ok()?;
+    let behind = |row: &Row| row.get_opt::<Option<u64>, _>("Seconds_Behind_Master")?.ok()?;
+    let worst = rows.iter().filter_map(behind).max()?;
+    Some(worst as f64)
+}
+
+/// How long the server keeps its log, in milliseconds; none where it keeps it until it is told otherwise.
+async fn keeps(session: &mut Session) -> Option<u64> {
+    let mut seconds = 0;
+    // The second is the first one's unit before 10.6.
+    for (variable, unit) in [("@@binlog_expire_logs_seconds", 1.0), ("@@expire_logs_days", 86_400.0)] {
+        if seconds == 0
+            && let Ok(Some(row)) = session.try_record(&format!("SELECT {variable}")).await
+        {
+            seconds = (row.text(0).parse::<f64>().unwrap_or(0.0) * unit) as u64;
+        }
+    }
+    (seconds > 0).then(|| seconds * 1000)
+}
+
+/// About how many bytes of the log are behind a position: the files from the one that it is in to the newest.
+async fn behind(session: &mut Session, position: &Gtids) -> Option<u64> {
+    let files = session.try_records("SHOW BINARY LOGS").await.ok()?;
+    let mut sum = 0;
+    for (name, size) in files.iter().rev().take(MOST_FILES).map(|row| (row.text(0), row.number(1))) {
+        sum += size;
+        let start = format!("SELECT BINLOG_GTID_POS({}, {START})", sql::text(&name));
+        let start = session.try_record(&start).await.ok()??.maybe(0);
+        if start.and_then(|start| start.parse().ok()).is_some_and(|start| position.reaches(&start)) {
+            break;
+        }
+    }
+    Some(sum)
+}
+
+#[async_trait]
+impl Gauge for MariaGauge {
+    async fn load(&self) -> Result<DatabaseLoad> {
+        let mut open = self.open.lock().await;
+        // One that fails, or is not waited for to the end, is not used again.
+        let mut looking = match open.take() {
+            Some(looking) => looking,
+            None => {
+                let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
+                let place = session.record(WHAT, "SELECT @@datadir").await?.maybe(0);
+                Looking { session, place }
+            }
+        };
+        let load = self.look(&mut looking).await;
+        if load.is_ok() {
+            *open = Some(looking);
+        } else {
+            // A server that was restarted numbers its connections anew.
+            let server = self.settings.server();
+            own::ended(&server, own::of(&server).into_iter());
+        }
+        load
+    }
+
+    async fn log(&self, _capture: &CaptureId, after: &LogPosition) -> Result<LogKept> {
+        let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
+        let keeps_ms = keeps(&mut session).await;
+        let place: Option<Place> = after.0.parse().ok();
+        let bytes = match place {
+            Some(place) => behind(&mut session, &place.state).await,
+            None => None,
+        };
+        Ok(LogKept { bytes, keeps_ms, ..LogKept::default() })
+    }
+
+    async fn rest(&self) {
+        *self.open.lock().await = None;
+    }
+}

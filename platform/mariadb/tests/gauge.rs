@@ -1,0 +1,84 @@
+//! A server tells its load, and what it keeps of its log.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use handover_engine::ports::LiveDatabase;
+use handover_engine::ports::gauge::{DatabaseLoad, Gauge};
+use handover_mariadb::MariaGauge;
+use support::Server;
+use support::pair::{capture, live_at};
+
+fn gauge(server: &Server, database: &str) -> MariaGauge {
+    MariaGauge::new("shop".parse().unwrap(), server.settings(database))
+}
+
+/// Looks until the load is as it should be.
+async fn until(gauge: &MariaGauge, what: &str, is_it: impl Fn(&DatabaseLoad) -> bool) -> DatabaseLoad {
+    let begun = Instant::now();
+    loop {
+        let load = gauge.load().await.unwrap();
+        if is_it(&load) {
+            return load;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "in vain: {what}: {load:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_of_others_are_counted() {
+    let server = Arc::new(Server::start(&["--local-infile=1"]));
+    let database = server.database("gauge", "CREATE TABLE t (id INT PRIMARY KEY)");
+    let gauge = gauge(&server, &database);
+    let idle = until(&gauge, "nobody at work", |load| load.threads == Some(0)).await;
+    assert!(idle.latency < Duration::from_secs(1), "{idle:?}");
+    assert_eq!(idle.replica_lag, None, "{idle:?}");
+    assert_eq!(idle.ours.len(), 1, "the connection that looks: {idle:?}");
+    let place = idle.place.clone().unwrap_or_default();
+    assert_eq!(std::fs::canonicalize(place).unwrap(), std::fs::canonicalize(server.data()).unwrap());
+    let sleepers: Vec<_> = (0..3)
+        .map(|_| {
+            let (server, database) = (server.clone(), database.clone());
+            std::thread::spawn(move || server.allows(&database, "SELECT SLEEP(60)"))
+        })
+        .collect();
+    until(&gauge, "three at work", |load| load.threads == Some(3)).await;
+    let kill = "SELECT GROUP_CONCAT('KILL QUERY ', ID SEPARATOR '; ') FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP%'";
+    let kill = server.sql("", kill);
+    server.sql("", kill.lines().last().unwrap());
+    for sleeper in sleepers {
+        sleeper.join().unwrap();
+    }
+    until(&gauge, "nobody at work", |load| load.threads == Some(0)).await;
+    // A server that comes back is looked at again.
+    server.crash();
+    while gauge.load().await.is_err() {}
+    until(&gauge, "nobody at work", |load| load.threads == Some(0)).await;
+    gauge.rest().await;
+    assert_eq!(gauge.load().await.unwrap().ours.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_behind_a_position_is_told() {
+    let server = Server::start(&["--local-infile=1"]);
+    let database = server.database("kept", "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v TEXT)");
+    let (gauge, live) = (gauge(&server, &database), live_at(&server, &database));
+    let after = live.begin(&capture()).await.unwrap();
+    let before = gauge.log(&capture(), &after).await.unwrap();
+    assert!(before.bytes.is_some_and(|bytes| bytes < 1 << 20), "{before:?}");
+    server.sql(&database, "INSERT INTO t (v) SELECT REPEAT('x', 1000) FROM seq_1_to_3000; FLUSH BINARY LOGS; INSERT INTO t (v) SELECT REPEAT('x', 1000) FROM seq_1_to_3000; FLUSH BINARY LOGS");
+    let behind = gauge.log(&capture(), &after).await.unwrap();
+    assert!(behind.bytes.is_some_and(|bytes| bytes > 6_000_000), "{behind:?}");
+    // What was taken is no more counted than the file it is in.
+    let caught_up = live.begin(&capture()).await.unwrap();
+    let now = gauge.log(&capture(), &caught_up).await.unwrap();
+    assert!(now.bytes.is_some_and(|bytes| bytes < 1 << 20), "{now:?}");
+    server.sql("", "SET GLOBAL expire_logs_days = 2");
+    let told = gauge.log(&capture(), &caught_up).await.unwrap();
+    assert_eq!(told.keeps_ms, Some(2 * 86_400_000), "{told:?}");
+    server.sql("", "SET GLOBAL expire_logs_days = 0");
+    assert_eq!(gauge.log(&capture(), &caught_up).await.unwrap().keeps_ms, None);
+    live.end(&capture(), false).await.unwrap();
+}

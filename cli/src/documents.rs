@@ -12,7 +12,7 @@ fn activity(status: &Status) -> &'static str {
         Some(Task::Pass) => "syncing",
         Some(Task::Follow) => "following",
         Some(Task::CutOver) => "cutting_over",
-        Some(Task::Verify) => "verifying",
+        Some(Task::Verify | Task::VerifyLive) => "verifying",
         Some(Task::Undo) => "undoing",
         Some(Task::Finalize) => "finalizing",
     }

@@ -64,6 +64,8 @@ pub enum Task {
     CutOver,
     /// Reading the target's data again.
     Verify,
+    /// Reading the target's data again while it is kept up to date with a source that is in use.
+    VerifyLive,
     /// Carrying out the undo records.
     Undo,
     /// Dropping the undo records.
@@ -213,7 +215,10 @@ impl State {
             (Trigger::Asked(Verify), Following, None, Condition::Good) => {
                 to(Following, Some(Task::Verify), Condition::Good)
             }
-            (Trigger::Asked(Cutover), Following, Some(Task::Follow), Condition::Good) => {
+            (Trigger::Asked(Verify), Following, Some(Task::Follow), Condition::Good) => {
+                to(Following, Some(Task::VerifyLive), Condition::Good)
+            }
+            (Trigger::Asked(Cutover), Following, Some(Task::Follow | Task::VerifyLive), Condition::Good) => {
                 to(CuttingOver, Some(Task::CutOver), Condition::Good)
             }
             (Trigger::Asked(Accept), Trial, None, Condition::Good) => to(Accepted, None, Condition::Good),
@@ -232,6 +237,7 @@ impl State {
                 to(Following, None, Condition::Good)
             }
             (Trigger::Copied, Copying, Some(Task::Pass), Condition::Good)
+            | (Trigger::Done, Following, Some(Task::VerifyLive), Condition::Good)
             | (Trigger::CalledOff, CuttingOver, Some(Task::CutOver), Condition::Good) => {
                 to(Following, Some(Task::Follow), Condition::Good)
             }
@@ -288,6 +294,7 @@ impl fmt::Display for State {
             }
             (Condition::Good, Some(Task::Verify)) => f.write_str(" (verifying)"),
             (Condition::Good, Some(Task::Follow)) => f.write_str(" (live)"),
+            (Condition::Good, Some(Task::VerifyLive)) => f.write_str(" (live, verifying)"),
             (Condition::Good, Some(Task::Finalize)) => f.write_str(" (finalizing)"),
             _ => Ok(()),
         }
@@ -322,7 +329,10 @@ mod tests {
             (state(Following, Some(Task::Verify)), &[Pause, Abort]),
             (with(Condition::Paused, state(Following, Some(Task::Verify))), &[Resume, Abort]),
             (with(failed.clone(), state(Following, Some(Task::Finalize))), &[Resume]),
-            (state(Following, Some(Task::Follow)), &[Pause, Cutover, Abort]),
+            (state(Following, Some(Task::Follow)), &[Pause, Verify, Cutover, Abort]),
+            (state(Following, Some(Task::VerifyLive)), &[Pause, Cutover, Abort]),
+            (with(Condition::Paused, state(Following, Some(Task::VerifyLive))), &[Resume, Abort]),
+            (with(failed.clone(), state(Following, Some(Task::VerifyLive))), &[Resume, Abort]),
             (with(Condition::Paused, state(Following, Some(Task::Follow))), &[Resume, Abort]),
             (state(CuttingOver, Some(Task::CutOver)), &[Abort]),
             (with(failed.clone(), state(CuttingOver, Some(Task::CutOver))), &[Resume, Abort]),
@@ -345,6 +355,7 @@ mod tests {
             (State::started(), state(Following, None)),
             (state(Following, Some(Task::Pass)), state(Following, None)),
             (state(Following, Some(Task::Verify)), state(Following, None)),
+            (state(Following, Some(Task::VerifyLive)), state(Following, Some(Task::Follow))),
             (state(Following, Some(Task::Finalize)), state(Finalized, None)),
             (state(Accepted, Some(Task::Finalize)), state(Finalized, None)),
             (state(CuttingOver, Some(Task::CutOver)), state(Trial, None)),

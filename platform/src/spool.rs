@@ -94,6 +94,8 @@ struct Shared {
     dir: PathBuf,
     limit: u64,
     state: Mutex<State>,
+    /// Held by whoever writes a record: one that a caller no longer waits for is written to its end all the same.
+    writing: Mutex<()>,
 }
 
 /// What is known without reading the files.
@@ -117,7 +119,7 @@ struct Waiting {
 impl FileSpool {
     /// Opens the spool in a directory, or begins an empty one when there is none.
     pub fn open(dataset: DatasetName, dir: PathBuf, limit: u64) -> Result<Self> {
-        let shared = Shared { dataset, dir, limit, state: Mutex::default() };
+        let shared = Shared { dataset, dir, limit, state: Mutex::default(), writing: Mutex::default() };
         shared.recover()?;
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -257,6 +259,7 @@ impl Shared {
     /// Writes a record, durably; where it lies.
     fn write(&self, part: &Changes) -> Result<(SpoolMark, SpoolMark)> {
         let contents = record::print(part);
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut start = self.lock().tail;
         let is_new = start.segment == 0 || start.offset > SEGMENT;
         if is_new {
@@ -429,6 +432,10 @@ impl Spool for FileSpool {
 
     fn backlog(&self) -> Backlog {
         self.shared.backlog()
+    }
+
+    fn end(&self) -> SpoolMark {
+        self.shared.lock().tail
     }
 
     async fn remove(&self) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::phase::{Phase, Task, Trigger};
 use crate::plan::{Plan, StepKind};
 use crate::ports::{Result, Spools};
 use crate::progress::{StepProgress, StepState};
-use crate::report::Cutover;
+use crate::report::{Cutover, Verifying};
 use crate::rows::Schema;
 
 /// The first wait before a step is tried again; doubles up to [`LONGEST_WAIT`].
@@ -30,7 +30,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 pub fn steps(migration: &Migration) -> Vec<StepProgress> {
     let done = |step: &str| migration.steps_done.iter().any(|done| done == step);
     let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
-        Some(Task::Verify) => matches!(step.step, StepKind::Verify(_)),
+        Some(Task::Verify | Task::VerifyLive) => matches!(step.step, StepKind::Verify(_)),
         Some(Task::Undo | Task::Finalize | Task::Follow) => false,
         // What was undone is no longer there.
         None if migration.state.phase == Phase::Aborted => false,
@@ -77,6 +77,8 @@ pub struct Runner {
     pub spools: Arc<dyn Spools>,
     /// The cut-over at hand, or the last one.
     pub cutover: Cutover,
+    /// The verification at hand of a copy that is followed.
+    pub verifying: Option<Verifying>,
 }
 
 impl Runner {
@@ -86,6 +88,7 @@ impl Runner {
             Task::Pass if self.plan.options.follow => return self.live_pass().await,
             Task::Pass => self.pass().await?,
             Task::Follow => return self.follow().await,
+            Task::VerifyLive => return self.verify_live().await,
             Task::CutOver => return self.cut_over().await,
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
             Task::Undo => self.undo().await?,

@@ -9,7 +9,7 @@ mod settle;
 mod verdict;
 mod view;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -135,11 +135,15 @@ impl<'a> Check<'a> {
         let suspects = self.compare(view, table, ranges).await?;
         let mut settled = self.settle(table, suspects).await?;
         if self.repair && !settled.differ.is_empty() {
-            let repaired = self.put_right(table, &mut settled).await?;
-            repaired.into_iter().for_each(|difference| checked.repaired.add(difference));
+            // Journaled first: once they are put right, nobody finds them any more.
+            let mut so_far = self.checked();
+            self.differences(table, &settled).for_each(|difference| so_far.repaired.add(difference));
+            self.keep(so_far.clone()).await?;
+            self.put_right(table, &mut settled).await?;
+            checked.repaired = so_far.repaired;
+            self.differences(table, &settled).for_each(|still| checked.repaired.remove(&still));
         }
-        let differ = std::mem::take(&mut settled.differ);
-        differ.iter().for_each(|(key, what)| checked.differ.add(self.difference(table, key, what)));
+        self.differences(table, &settled).for_each(|difference| checked.differ.add(difference));
         checked.unsettled += settled.unsettled;
         checked.read.rows += amount.rows;
         checked.read.bytes += amount.bytes;
@@ -148,12 +152,18 @@ impl<'a> Check<'a> {
             checked.read.tables += 1;
         }
         checked.after = end;
+        self.progress(amount).await?;
+        self.keep(checked).await?;
+        self.got_on.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Journals how far it has got.
+    async fn keep(&self, checked: Checked) -> Result<()> {
         let desk = &self.follower.work.desk;
         desk.send(Message::Checked(self.follower.dataset.clone(), checked.clone())).await?;
-        self.progress(amount).await?;
         desk.flush().await?;
         *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = checked;
-        self.got_on.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -208,8 +218,8 @@ impl<'a> Check<'a> {
         if course.is_over() { Ok(out) } else { Err(broken("its stream ended before all chunks had arrived")) }
     }
 
-    /// Has the rows that differ read and put in place again, and looks at them once more; what no longer differs.
-    async fn put_right(&self, table: &TableSpec, settled: &mut Settled) -> Result<Vec<Difference>> {
+    /// Has the rows that differ read and put in place again, and looks at them once more: what still differs remains.
+    async fn put_right(&self, table: &TableSpec, settled: &mut Settled) -> Result<()> {
         let keys: HashSet<Key> = settled.differ.iter().map(|(key, _)| key.clone()).collect();
         self.follower.again(&table.name, keys.iter().cloned()).await?;
         self.follower.caught_up().await;
@@ -218,16 +228,21 @@ impl<'a> Check<'a> {
             Some(Suspects { keys, ..suspects }).filter(|suspects| !suspects.keys.is_empty())
         });
         let left = self.settle(table, suspects.collect()).await?;
-        let left: HashSet<&Key> = left.differ.iter().map(|(key, _)| key).collect();
-        let (still, gone): (Vec<_>, Vec<_>) =
-            settled.differ.drain(..).partition(|(key, _)| left.contains(key));
-        settled.differ = still;
-        Ok(gone.iter().map(|(key, what)| self.difference(table, key, what)).collect())
+        // One that changes all the time now is put in place anew with each change.
+        let left: HashMap<Key, &str> = left.differ.into_iter().collect();
+        settled.differ.retain(|(key, _)| left.contains_key(key));
+        Ok(())
     }
 
-    fn difference(&self, table: &TableSpec, key: &Key, what: &str) -> Difference {
-        let item = format!("table {}, {}", table.name, table.show_key(key, &self.schema.engine));
-        Difference { dataset: self.follower.dataset.clone(), item, what: what.to_owned() }
+    fn differences<'s>(
+        &'s self,
+        table: &'s TableSpec,
+        settled: &'s Settled,
+    ) -> impl Iterator<Item = Difference> + 's {
+        settled.differ.iter().map(move |(key, what)| {
+            let item = format!("table {}, {}", table.name, table.show_key(key, &self.schema.engine));
+            Difference { dataset: self.follower.dataset.clone(), item, what: (*what).to_owned() }
+        })
     }
 
     async fn progress(&self, amount: Amount) -> Result<()> {

@@ -47,11 +47,20 @@ pub struct Found {
 }
 
 impl Found {
-    /// Adds one.
+    /// Adds one, unless it is named already: an agent that was started again may find it once more.
     pub fn add(&mut self, difference: Difference) {
+        if self.named.contains(&difference) {
+            return;
+        }
         self.count += 1;
         if self.named.len() < NAMED {
             self.named.push(difference);
         }
+    }
+
+    /// Takes one back.
+    pub fn remove(&mut self, difference: &Difference) {
+        self.count = self.count.saturating_sub(1);
+        self.named.retain(|known| known != difference);
     }
 }

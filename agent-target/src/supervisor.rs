@@ -273,6 +273,15 @@ impl Supervisor {
         self.table().get(id).cloned()
     }
 
+    /// The way to a migration that has not ended.
+    async fn driven(&self, id: &MigrationId, operation: Operation) -> Result<Handle> {
+        let migration = self.migration(id).await?;
+        self.handle(id).filter(|_| !migration.state.phase.is_final()).ok_or_else(|| {
+            let what = format!("{operation} is not possible: it is {}", migration.state);
+            Failure::operator(format!("migration {id}"), what).hint("possible now: nothing")
+        })
+    }
+
     async fn migration(&self, id: &MigrationId) -> Result<Migration> {
         let all = self.store.migrations().await?;
         all.into_iter().find(|m| m.id == *id).ok_or_else(|| {
@@ -379,11 +388,7 @@ impl Control for Supervisor {
     }
 
     async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status> {
-        let migration = self.migration(id).await?;
-        let Some(handle) = self.handle(id).filter(|_| !migration.state.phase.is_final()) else {
-            let what = format!("{operation} is not possible: it is {}", migration.state);
-            return Err(Failure::operator(format!("migration {id}"), what).hint("possible now: nothing"));
-        };
+        let handle = self.driven(id, operation).await?;
         handle.ask(operation, terms, by).await?;
         tracing::info!(migration = %id, %operation, by, "an operation was asked for");
         let status = handle.status().borrow().clone();
@@ -399,6 +404,14 @@ impl Control for Supervisor {
         };
         handle.throttle(change, by).await?;
         tracing::info!(migration = %id, by, "throttling was changed");
+        let status = handle.status().borrow().clone();
+        Ok(status)
+    }
+
+    async fn verify(&self, id: &MigrationId, repair: bool, by: &str) -> Result<Status> {
+        let handle = self.driven(id, Operation::Verify).await?;
+        handle.verify(repair, by).await?;
+        tracing::info!(migration = %id, repair, by, "a verification was asked for");
         let status = handle.status().borrow().clone();
         Ok(status)
     }

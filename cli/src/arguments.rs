@@ -59,8 +59,15 @@ pub enum Verb {
     Resume(Act),
     /// Bring the target up to date with what has changed.
     Sync(Act),
-    /// Read the target's data again and compare it.
-    Verify(Act),
+    /// Read the target's data again and compare it; also while the source is followed.
+    Verify {
+        /// Which migration, and whether to watch it.
+        #[command(flatten)]
+        act: Act,
+        /// Put right what differs, and look at it again. While the source is followed.
+        #[arg(long)]
+        repair: bool,
+    },
     /// Fence the source off and let the target take over.
     Cutover {
         /// Which migration, and whether to watch it.

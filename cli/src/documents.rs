@@ -14,7 +14,7 @@ fn activity(status: &Status) -> &'static str {
         Some(Task::FollowBack) => "following_back",
         Some(Task::Part) => "parting",
         Some(Task::CutOver) => "cutting_over",
-        Some(Task::Verify) => "verifying",
+        Some(Task::Verify | Task::VerifyLive) => "verifying",
         Some(Task::Undo) => "undoing",
         Some(Task::Finalize) => "finalizing",
     }

@@ -53,8 +53,8 @@ pub fn settled(state: &State, totals: &Totals) -> Code {
         (Condition::Paused, _) => Code::Paused,
         // What was found no longer stands there.
         (Condition::Good, None) if state.phase == Phase::Aborted => Code::Done,
-        // A pass that was not taken over because of them.
-        (_, None | Some(Task::Pass)) if totals.differences > 0 => Code::Differences,
+        // A pass that was not taken over because of them, or a copy that is followed all the same.
+        (_, None | Some(Task::Pass | Task::Follow)) if totals.differences > 0 => Code::Differences,
         (Condition::Failed(_), _) => Code::Failed,
         _ if totals.left_out > 0 => Code::LeftOut,
         _ => Code::Done,
@@ -77,6 +77,8 @@ mod tests {
             (state(Some(Task::Pass), failed.clone()), 0, 1, Code::Failed),
             (state(Some(Task::Pass), failed.clone()), 2, 0, Code::Differences),
             (state(Some(Task::Finalize), failed), 2, 0, Code::Failed),
+            (state(Some(Task::Follow), Condition::Good), 0, 0, Code::Done),
+            (state(Some(Task::Follow), Condition::Good), 2, 0, Code::Differences),
         ];
         for (state, differences, left_out, expected) in table {
             assert!(is_settled(&state), "{state}");
@@ -85,7 +87,9 @@ mod tests {
         }
         let undone = State { phase: Phase::Aborted, task: None, condition: Condition::Good };
         assert_eq!(settled(&undone, &Totals { differences: 1, ..Totals::default() }), Code::Done);
-        assert!(!is_settled(&state(Some(Task::Pass), Condition::Good)));
+        for task in [Task::Pass, Task::VerifyLive] {
+            assert!(!is_settled(&state(Some(task), Condition::Good)));
+        }
         assert_eq!(of(&Failure::transient("a", "b")), Code::Unreachable);
         assert_eq!(of(&Failure::permanent("a", "b")), Code::Refused);
     }

@@ -162,13 +162,15 @@ pub fn plan(plan: &Plan) -> String {
 /// Where a migration stands.
 pub fn status(status: &Status) -> String {
     let mut out = format!("{}: {}", status.migration, status.state);
-    if let Some(task @ (Task::Follow | Task::FollowBack)) = status.state.task {
-        let whose = if task == Task::Follow { "" } else { "the source is " };
+    let is_followed = matches!(status.state.task, Some(Task::Follow | Task::VerifyLive | Task::FollowBack));
+    if status.state.task.is_some_and(|task| !matches!(task, Task::Follow | Task::FollowBack)) {
+        let _ = write!(out, ", {}", progress(status));
+    }
+    if is_followed {
+        let whose = if status.state.task == Some(Task::FollowBack) { "the source is " } else { "" };
         for (dataset, figures) in &status.following {
             let _ = write!(out, "\n  {dataset}: {whose}{}", following(figures));
         }
-    } else if status.state.task.is_some() {
-        let _ = write!(out, ", {}", progress(status));
     }
     if let Some(reason) = throttled(status) {
         let _ = write!(out, "\n  {reason}");
@@ -300,6 +302,11 @@ pub fn report(report: &Report) -> String {
         let verified = report.outcome.verified.get(name).map_or("not verified yet".to_owned(), |v| {
             format!("verified {} rows, {} files, {}", v.read.rows, v.read.files, bytes(v.read.bytes))
         });
+        let unsettled = report.outcome.verified.get(name).map_or(0, |verified| verified.unsettled);
+        let verified = match unsettled {
+            0 => verified,
+            rows => format!("{verified}; {rows} rows changed each time they were looked at"),
+        };
         let _ = writeln!(
             out,
             "  {name}: {} rows in {} tables, {} files, {}; {verified}",
@@ -312,6 +319,7 @@ pub fn report(report: &Report) -> String {
     let outcome = &report.outcome;
     for (title, list, found) in [
         ("differs", &outcome.differences, totals.differences),
+        ("repaired", &outcome.repaired, totals.repaired),
         ("left out", &outcome.left_out, totals.left_out),
     ] {
         for item in list {
@@ -322,14 +330,18 @@ pub fn report(report: &Report) -> String {
             let _ = writeln!(out, "  {title}: {more} more");
         }
     }
+    if let Some(why) = &outcome.verifying_ended {
+        let _ = writeln!(out, "  {why}");
+    }
     let _ = write!(
         out,
-        "in all {} rows in {} tables, {} files, {}; {} differences{}",
+        "in all {} rows in {} tables, {} files, {}; {} differences{}{}",
         totals.rows,
         totals.tables,
         totals.files,
         bytes(totals.bytes),
         totals.differences,
+        if totals.repaired > 0 { format!(", {} repaired", totals.repaired) } else { String::new() },
         if totals.left_out > 0 { format!(", {} left out", totals.left_out) } else { String::new() }
     );
     out

@@ -50,7 +50,7 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         Verb::Pause(act) => session.act(Operation::Pause, act).await,
         Verb::Resume(act) => session.act(Operation::Resume, act).await,
         Verb::Sync(act) => session.act(Operation::Sync, act).await,
-        Verb::Verify(act) => session.act(Operation::Verify, act).await,
+        Verb::Verify { act, repair } => session.verify(repair, act).await,
         Verb::Cutover { act, max_downtime, max_lag, at, dry_run, never } => {
             let ms = |seconds: u32| u64::from(seconds) * 1000;
             let when = match at {
@@ -181,6 +181,22 @@ impl Session {
         self.print(&render::status(&status), &documents::status(&status));
         let code = self.settle(&id, act.watch).await?;
         Ok((id, code))
+    }
+
+    /// A watched verification that was called off has failed, although the migration goes on.
+    async fn verify(&self, repair: bool, act: Act) -> Result<Code> {
+        let id = match act.which.id {
+            Some(id) => id,
+            None => self.pick(act.which).await?.migration,
+        };
+        let status = self.control.verify(&id, repair, "").await?;
+        self.print(&render::status(&status), &documents::status(&status));
+        let code = self.settle(&id, act.watch).await?;
+        if !act.watch || code != Code::Done {
+            return Ok(code);
+        }
+        let ended = self.control.report(&id).await?.outcome.verifying_ended;
+        Ok(if ended.is_some() { Code::Failed } else { Code::Done })
     }
 
     /// A watched cut-over that was called off has failed, although the migration goes on.

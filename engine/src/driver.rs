@@ -8,6 +8,7 @@ mod planned;
 mod tally;
 mod task;
 mod throttling;
+mod verifying;
 mod watchman;
 
 use std::collections::{BTreeMap, HashMap};
@@ -214,6 +215,7 @@ impl Driver {
             here: self.ports.here.clone(),
             cutover: self.migration.outcome.cutover.unwrap_or_default(),
             reserve: self.settings.reserve,
+            verifying: self.migration.outcome.verifying.clone(),
         };
         Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
     }
@@ -250,7 +252,7 @@ impl Driver {
     }
 
     async fn command(&mut self, command: Command, busy: Option<Busy>) -> Result<Option<Busy>> {
-        let Command { operation, terms, by, answer } = command;
+        let Command { operation, terms, repair, by, answer } = command;
         let asked = Trigger::Asked(operation);
         if self.migration.state.next(asked.clone()).is_err() {
             let refused = self.transition(asked, Some(by)).await?;
@@ -259,6 +261,12 @@ impl Driver {
         }
         if operation == Operation::Cutover && matches!(terms.when, When::At(_) | When::Never) {
             self.set_time(terms, &by, answer).await?;
+            return Ok(busy);
+        }
+        if operation == Operation::Verify
+            && let Err(refused) = self.begin_verifying(repair)
+        {
+            let _ = answer.send(Err(refused));
             return Ok(busy);
         }
         if let Some(busy) = busy {
@@ -324,6 +332,9 @@ impl Driver {
         };
         if state.phase == Phase::Aborting {
             self.migration.outcome.planned = None;
+        }
+        if state.task != Some(Task::VerifyLive) {
+            self.migration.outcome.verifying = None;
         }
         let mut records = vec![Record::State(state.clone())];
         let new_task = state.task.is_some() && (state.task != self.migration.state.task || is_mending);
@@ -391,7 +402,13 @@ impl Driver {
             // What is told at the end: a crash must not forget it once the step that found it is done.
             is_told |= matches!(
                 message,
-                Message::LeftOut(_) | Message::CopyBegins(_) | Message::Verified(..) | Message::Cutover(_)
+                Message::LeftOut(_)
+                    | Message::CopyBegins(_)
+                    | Message::Verified(..)
+                    | Message::Cutover(_)
+                    | Message::Checked(..)
+                    | Message::RepairBegins(_)
+                    | Message::VerifyingEnds(_)
             );
             match message {
                 Message::Records(more) => records.extend(more),

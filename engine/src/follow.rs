@@ -8,6 +8,8 @@
 
 mod back;
 mod carry;
+mod course;
+pub mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,14 +18,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::change::Changes;
-use crate::change::LogPosition;
+pub use self::back::BehindFence;
+use self::course::Course;
+use crate::change::{Change, Changes, LogPosition};
 use crate::failure::Failure;
 use crate::name::{CaptureId, DatasetName, MigrationId};
 use crate::pass::{Message, Work};
 use crate::ports::{ChangesRequest, Direction, Fence, KeyedTarget, Parts, Result, Spool};
-
-pub use self::back::BehindFence;
+use crate::rows::{Key, TableName};
 
 /// How long the source waits for changes before it answers that there are none.
 const WAIT: Duration = Duration::from_millis(250);
@@ -68,6 +70,7 @@ pub struct Follower {
     spool: Arc<dyn Spool>,
     applied: AtomicU64,
     got_on: AtomicU64,
+    course: Course,
 }
 
 impl Follower {
@@ -80,7 +83,17 @@ impl Follower {
         spool: Arc<dyn Spool>,
     ) -> Result<Self> {
         let capture = capture_id(&work.migration, &dataset, direction)?;
-        Ok(Self { work, dataset, direction, capture, target, spool, applied: 0.into(), got_on: 0.into() })
+        Ok(Self {
+            work,
+            dataset,
+            direction,
+            capture,
+            target,
+            spool,
+            applied: 0.into(),
+            got_on: 0.into(),
+            course: Course::default(),
+        })
     }
 
     /// Has the source keep its changes from now on. Idempotent.
@@ -125,10 +138,7 @@ impl Follower {
     }
 
     async fn part(&self, wait: Duration, confirmed: &mut Instant) -> Result<Changes> {
-        let after = self.spool.position().await?.ok_or_else(|| {
-            Failure::permanent(self.dataset.to_string(), "its changes are not kept")
-                .hint("abort, and plan again")
-        })?;
+        let after = self.spool.position().await?.ok_or_else(|| self.not_kept())?;
         let changes = &self.work.source.changes;
         let request = ChangesRequest {
             dataset: self.dataset.clone(),
@@ -136,8 +146,15 @@ impl Follower {
             after: after.clone(),
             wait,
         };
+        let number = self.course.asks();
         let part = changes.changes(request).await?;
-        self.spool.append(&part).await?;
+        {
+            let _one = self.course.appending.lock().await;
+            self.spool.append(&part).await?;
+        }
+        if part.is_end {
+            self.course.is_told(number);
+        }
         self.got_on.fetch_add(1, Ordering::Relaxed);
         if part.until != after && confirmed.elapsed() > CONFIRM_EVERY {
             changes.confirm(&self.dataset, &self.capture, &part.until).await?;
@@ -170,6 +187,24 @@ impl Follower {
         Ok(())
     }
 
+    /// Waits until everything that was committed at the source before the call is carried out, by whoever follows meanwhile.
+    async fn caught_up(&self) {
+        self.course.caught_up(&*self.spool).await;
+    }
+
+    /// Has the rows of these keys read and put in place again, as if they had changed. Durable when it returns.
+    async fn again(&self, table: &TableName, keys: impl IntoIterator<Item = Key>) -> Result<()> {
+        let _one = self.course.appending.lock().await;
+        let until = self.spool.position().await?.ok_or_else(|| self.not_kept())?;
+        let changes = keys.into_iter().map(|key| Change::Row { table: 0, key }).collect();
+        let (tables, at) = (vec![table.clone()], self.spool.backlog().known_at);
+        self.spool.append(&Changes { tables, changes, until, at, is_end: false }).await
+    }
+
+    fn not_kept(&self) -> Failure {
+        Failure::permanent(self.dataset.to_string(), "its changes are not kept").hint("abort, and plan again")
+    }
+
     /// Opens a snapshot of the source and lets it go, to learn how long that takes.
     pub async fn try_open(&self) -> Result<()> {
         let digest = crate::digest::Digest::of(format!("{} tried", self.capture).as_bytes());
@@ -184,8 +219,9 @@ impl Follower {
     async fn carry_window(&self) -> Result<bool> {
         let Some(window) = self.spool.oldest(WINDOW).await? else { return Ok(false) };
         let end = window.end;
-        let rows = carry::carry(&self.work, &self.dataset, &*self.target, window).await?;
+        let rows = carry::carry(&self.work, &self.dataset, &*self.target, window, &self.course).await?;
         self.spool.done(end).await?;
+        self.course.is_done(end);
         self.applied.fetch_add(rows, Ordering::Relaxed);
         self.got_on.fetch_add(1, Ordering::Relaxed);
         Ok(true)

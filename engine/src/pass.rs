@@ -17,7 +17,7 @@ use crate::journal::{Holdings, Record};
 use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
 use crate::progress::Amount;
-use crate::report::{Cutover, Difference, Verified};
+use crate::report::{Checked, Cutover, Difference, Verified};
 use crate::reserve::Room;
 use crate::throttle::gate::Gate;
 
@@ -64,6 +64,12 @@ pub enum Message {
     Following(DatasetName, Figures),
     /// What may run out.
     Room(Room),
+    /// How far the verification of a database that is followed has got.
+    Checked(DatasetName, Checked),
+    /// What was just found to differ in a tree is put right.
+    RepairBegins(DatasetName),
+    /// The verification of what is followed ends before its end, and why.
+    VerifyingEnds(String),
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.
@@ -87,6 +93,12 @@ impl Desk {
     /// The same desk, with a count of its own of what is recorded over it.
     pub fn counting(&self) -> Self {
         Self { recorded: Arc::default(), ..self.clone() }
+    }
+
+    /// The same desk, for workers that can also be asked to end by themselves.
+    pub fn child(&self) -> (Self, CancellationToken) {
+        let stop = self.stop.child_token();
+        (Self { stop: stop.clone(), ..self.counting() }, stop)
     }
 
     /// How many times something was recorded over this desk.

@@ -70,6 +70,8 @@ pub enum Task {
     Part,
     /// Reading the target's data again.
     Verify,
+    /// Reading the target's data again while it is kept up to date with a source that is in use.
+    VerifyLive,
     /// Carrying out the undo records.
     Undo,
     /// Dropping the undo records.
@@ -221,7 +223,10 @@ impl State {
             (Trigger::Asked(Verify), Following, None, Condition::Good) => {
                 to(Following, Some(Task::Verify), Condition::Good)
             }
-            (Trigger::Asked(Cutover), Following, Some(Task::Follow), Condition::Good) => {
+            (Trigger::Asked(Verify), Following, Some(Task::Follow), Condition::Good) => {
+                to(Following, Some(Task::VerifyLive), Condition::Good)
+            }
+            (Trigger::Asked(Cutover), Following, Some(Task::Follow | Task::VerifyLive), Condition::Good) => {
                 to(CuttingOver, Some(Task::CutOver), Condition::Good)
             }
             // Whatever became of following back: the source is not needed any more.
@@ -249,6 +254,7 @@ impl State {
                 to(Following, None, Condition::Good)
             }
             (Trigger::Copied, Copying, Some(Task::Pass), Condition::Good)
+            | (Trigger::Done, Following, Some(Task::VerifyLive), Condition::Good)
             | (Trigger::CalledOff, CuttingOver, Some(Task::CutOver), Condition::Good) => {
                 to(Following, Some(Task::Follow), Condition::Good)
             }
@@ -312,6 +318,7 @@ impl fmt::Display for State {
             (Condition::Good, Some(Task::Verify)) => f.write_str(" (verifying)"),
             (Condition::Good, Some(Task::Follow)) => f.write_str(" (live)"),
             (Condition::Good, Some(Task::FollowBack)) => f.write_str(" (followed)"),
+            (Condition::Good, Some(Task::VerifyLive)) => f.write_str(" (live, verifying)"),
             (Condition::Good, Some(Task::Finalize)) => f.write_str(" (finalizing)"),
             _ => Ok(()),
         }
@@ -346,7 +353,10 @@ mod tests {
             (state(Following, Some(Task::Verify)), &[Pause, Abort]),
             (with(Condition::Paused, state(Following, Some(Task::Verify))), &[Resume, Abort]),
             (with(failed.clone(), state(Following, Some(Task::Finalize))), &[Resume]),
-            (state(Following, Some(Task::Follow)), &[Pause, Cutover, Abort]),
+            (state(Following, Some(Task::Follow)), &[Pause, Verify, Cutover, Abort]),
+            (state(Following, Some(Task::VerifyLive)), &[Pause, Cutover, Abort]),
+            (with(Condition::Paused, state(Following, Some(Task::VerifyLive))), &[Resume, Abort]),
+            (with(failed.clone(), state(Following, Some(Task::VerifyLive))), &[Resume, Abort]),
             (with(Condition::Paused, state(Following, Some(Task::Follow))), &[Resume, Abort]),
             (state(CuttingOver, Some(Task::CutOver)), &[Abort]),
             (with(failed.clone(), state(CuttingOver, Some(Task::CutOver))), &[Resume, Abort]),
@@ -373,6 +383,7 @@ mod tests {
             (State::started(), state(Following, None)),
             (state(Following, Some(Task::Pass)), state(Following, None)),
             (state(Following, Some(Task::Verify)), state(Following, None)),
+            (state(Following, Some(Task::VerifyLive)), state(Following, Some(Task::Follow))),
             (state(Following, Some(Task::Finalize)), state(Finalized, None)),
             (state(Accepted, Some(Task::Finalize)), state(Finalized, None)),
             (state(CuttingOver, Some(Task::CutOver)), state(Trial, None)),

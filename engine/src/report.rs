@@ -1,5 +1,7 @@
 //! What a migration has brought, in numbers and by name.
 
+mod verifying;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
 use crate::throttle::Throttle;
 use crate::time::Timestamp;
+
+pub use self::verifying::{Checked, Found, Verifying};
 
 /// Differences named in a report; further ones are only counted.
 pub const NAMED: usize = 1000;
@@ -35,6 +39,9 @@ pub struct Verified {
     /// Differences that were found.
     #[serde(default)]
     pub differences: u64,
+    /// Rows that changed each time they were looked at, so that nothing can be said of them.
+    #[serde(default)]
+    pub unsettled: u64,
 }
 
 /// What the passes of a migration have brought so far.
@@ -55,6 +62,18 @@ pub struct Outcome {
     pub differences: Vec<Difference>,
     /// How many it found.
     pub differences_found: u64,
+    /// The first of those that the last verification put right.
+    #[serde(default)]
+    pub repaired: Vec<Difference>,
+    /// How many it put right, by dataset.
+    #[serde(default)]
+    pub repaired_found: BTreeMap<DatasetName, u64>,
+    /// The verification of a copy that is followed, while it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifying: Option<Verifying>,
+    /// Why the last one ended before its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifying_ended: Option<String>,
     /// The first items left out of the last pass, with the reason (a file that kept changing).
     pub left_out: Vec<Difference>,
     /// How many were left out, by dataset.
@@ -177,11 +196,44 @@ impl Outcome {
         differences: Vec<Difference>,
     ) {
         self.verified_passes.insert(dataset.clone(), pass);
+        let checked = self.verifying.as_ref().and_then(|verifying| verifying.checked.get(&dataset).cloned());
+        if let Some(checked) = checked {
+            self.repaired(&dataset, &checked.repaired);
+        }
+        // A repair that did not help is none.
+        let before = self.repaired.len();
+        self.repaired.retain(|known| !differences.contains(known));
+        if let Some(found) = self.repaired_found.get_mut(&dataset) {
+            *found = found.saturating_sub((before - self.repaired.len()) as u64);
+        }
         self.differences.retain(|known| known.dataset != dataset);
         self.differences.extend(differences);
         self.differences.truncate(NAMED);
         self.verified.insert(dataset, verified);
         self.differences_found = self.verified.values().map(|verified| verified.differences).sum();
+    }
+
+    /// The verification of a copy that is followed begins. What an earlier one found stays until this one has read it again.
+    pub fn begin_verifying(&mut self, repair: bool) {
+        self.verifying = Some(Verifying { repair, ..Verifying::default() });
+        self.verifying_ended = None;
+        self.repaired.clear();
+        self.repaired_found.clear();
+    }
+
+    /// What differs in a tree is put right: what still differs afterwards is found again.
+    pub fn begin_repair(&mut self, dataset: &DatasetName) {
+        let named =
+            self.differences.iter().filter(|difference| difference.dataset == *dataset).cloned().collect();
+        let count = self.verified.get(dataset).map_or(0, |verified| verified.differences);
+        self.repaired(dataset, &Found { count, named });
+    }
+
+    fn repaired(&mut self, dataset: &DatasetName, repaired: &Found) {
+        self.repaired.retain(|known| known.dataset != *dataset);
+        self.repaired.extend(repaired.named.iter().cloned());
+        self.repaired.truncate(NAMED);
+        self.repaired_found.insert(dataset.clone(), repaired.count);
     }
 
     /// Forgets what verifications found: another one begins.
@@ -219,6 +271,9 @@ pub struct Totals {
     pub bytes: u64,
     /// Differences that verification found.
     pub differences: u64,
+    /// Differences that the last verification put right.
+    #[serde(default)]
+    pub repaired: u64,
     /// Items left out of the last pass.
     #[serde(default)]
     pub left_out: u64,
@@ -263,6 +318,7 @@ impl Report {
         let outcome = migration.outcome.clone();
         let mut totals = Totals {
             differences: outcome.differences_found,
+            repaired: outcome.repaired_found.values().sum(),
             left_out: outcome.left_out_found.values().sum(),
             chunks_applied: outcome.chunks_applied,
             chunks_resent: outcome.chunks_resent,

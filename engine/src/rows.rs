@@ -6,6 +6,7 @@
 //! MariaDB's `LOAD DATA` reads too. What stands inside a value is the database engine's own affair.
 
 mod fresh;
+mod named;
 pub mod schema;
 pub mod text;
 

@@ -4,6 +4,9 @@
 //!
 //! What is modelled is what the code promises (`follow.rs`, `follow/carry.rs`, the ports); broken variants of it must be found out.
 
+#[path = "following/verifying.rs"]
+mod verifying;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 /// A row of the parent table: its value is unique.

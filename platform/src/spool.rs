@@ -118,6 +118,8 @@ struct Shared {
     dir: PathBuf,
     limit: u64,
     state: Mutex<State>,
+    /// Held by whoever writes a record: one that a caller no longer waits for is written to its end all the same.
+    writing: Mutex<()>,
 }
 
 /// What is known without reading the files.
@@ -141,7 +143,7 @@ struct Waiting {
 impl FileSpool {
     /// Opens the spool in a directory, or begins an empty one when there is none.
     pub fn open(dataset: DatasetName, dir: PathBuf, limit: u64) -> Result<Self> {
-        let shared = Shared { dataset, dir, limit, state: Mutex::default() };
+        let shared = Shared { dataset, dir, limit, state: Mutex::default(), writing: Mutex::default() };
         shared.recover()?;
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -281,6 +283,7 @@ impl Shared {
     /// Writes a record, durably; where it lies.
     fn write(&self, part: &Changes) -> Result<(SpoolMark, SpoolMark)> {
         let contents = record::print(part);
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut start = self.lock().tail;
         let is_new = start.segment == 0 || start.offset > SEGMENT;
         if is_new {
@@ -457,6 +460,10 @@ impl Spool for FileSpool {
 
     fn limit(&self) -> u64 {
         self.shared.limit
+    }
+
+    fn end(&self) -> SpoolMark {
+        self.shared.lock().tail
     }
 
     async fn remove(&self) -> Result<()> {

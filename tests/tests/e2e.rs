@@ -12,6 +12,8 @@ mod live;
 mod migrations;
 #[path = "e2e/places.rs"]
 mod places;
+#[path = "e2e/positions.rs"]
+mod positions;
 #[path = "e2e/preflight.rs"]
 mod preflight;
 #[path = "e2e/refusals.rs"]
@@ -22,6 +24,8 @@ mod room;
 mod throttle;
 #[path = "e2e/trouble.rs"]
 mod trouble;
+#[path = "e2e/verifying.rs"]
+mod verifying;
 
 use std::time::Duration;
 

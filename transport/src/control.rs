@@ -46,6 +46,8 @@ pub trait Control: Send + Sync {
     async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status>;
     /// Changes how the source is throttled; returns the status once that is journaled.
     async fn throttle(&self, id: &MigrationId, change: Change, by: &str) -> Result<Status>;
+    /// Asks for a verification, as [`Self::act`]. `repair`: what differs is put right.
+    async fn verify(&self, id: &MigrationId, repair: bool, by: &str) -> Result<Status>;
     /// What was moved and how it was verified.
     async fn report(&self, id: &MigrationId) -> Result<Report>;
     /// Measures the way to the source: bytes and the time they took.

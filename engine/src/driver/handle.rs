@@ -54,6 +54,8 @@ pub struct Command {
     pub operation: Operation,
     /// What is asked of a cut-over.
     pub terms: Terms,
+    /// What a verification finds to differ is put right.
+    pub repair: bool,
     /// Who asks: the SPIFFE id.
     pub by: String,
     /// Answered when the new state is journaled, or refused.
@@ -72,7 +74,17 @@ impl Handle {
     /// Asks for an operation; returns once it is journaled.
     pub async fn ask(&self, operation: Operation, terms: Terms, by: &str) -> Result<State> {
         let (answer, wait) = oneshot::channel();
-        let command = Command { operation, terms, by: by.to_owned(), answer };
+        self.send(Command { operation, terms, repair: false, by: by.to_owned(), answer }, wait).await
+    }
+
+    /// Asks for a verification, as [`Self::ask`]; whether what differs is put right.
+    pub async fn verify(&self, repair: bool, by: &str) -> Result<State> {
+        let (answer, wait) = oneshot::channel();
+        let (operation, terms) = (Operation::Verify, Terms::default());
+        self.send(Command { operation, terms, repair, by: by.to_owned(), answer }, wait).await
+    }
+
+    async fn send(&self, command: Command, wait: oneshot::Receiver<Result<State>>) -> Result<State> {
         let gone = |()| Failure::transient("migration", "the agent is stopping");
         self.commands.send(command).await.map_err(|_| gone(()))?;
         wait.await.map_err(|_| gone(()))?

@@ -56,22 +56,34 @@ impl Runner {
             self.take_back_finish().await?;
         }
         let followers = self.followers().await?;
+        self.keep_up(&followers, async { Ok(()) }).await.map(|()| Trigger::Done)
+    }
+
+    /// Keeps everything up to date until the work is stopped; the trees once `first` is done.
+    pub(super) async fn keep_up(
+        &self,
+        followers: &[Follower],
+        first: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
         let databases = try_join_all(followers.iter().map(|follower| {
             self.persist("follow", || follower.got_on(), || follower.follow().boxed()).boxed()
         }));
         let trees = self.chosen().into_iter().filter(|(_, target)| matches!(target, TargetDataset::Tree(_)));
         let trees: Vec<DatasetName> = trees.map(|(dataset, _)| dataset).collect();
-        let trees = try_join_all(trees.iter().map(|dataset| self.follow_tree(dataset).boxed()));
+        let trees = async {
+            first.await?;
+            try_join_all(trees.iter().map(|dataset| self.follow_tree(dataset).boxed())).await
+        };
         // Where there is nothing to follow: until somebody asks for something else.
         let stopped = async {
             self.work.desk.stopping().await;
             Err::<(), Failure>(pass::stopped())
         };
-        tokio::try_join!(databases, trees, stopped).map(|_| Trigger::Done)
+        tokio::try_join!(databases, trees, stopped).map(drop)
     }
 
     /// A cut-over that was called off may have left triggers and foreign keys, which must not see what is applied.
-    async fn take_back_finish(&self) -> Result<()> {
+    pub(super) async fn take_back_finish(&self) -> Result<()> {
         self.keep_none().await?;
         for (dataset, target) in self.chosen() {
             if let TargetDataset::Database(database) = target {

@@ -59,7 +59,8 @@ impl Driver {
 
     /// How long it is until the planned cut-over can begin; none while there is none, or something else goes on.
     pub(super) fn until_due(&self) -> Option<Duration> {
-        let is_following = self.migration.state.task == Some(Task::Follow) && self.migration.state.is_busy();
+        let is_following = matches!(self.migration.state.task, Some(Task::Follow | Task::VerifyLive))
+            && self.migration.state.is_busy();
         let planned = self.migration.outcome.planned.filter(|_| is_following)?;
         let left = planned.at.millis() - self.ports.clock.now().millis();
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))

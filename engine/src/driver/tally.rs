@@ -32,6 +32,13 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
         Message::Verified(dataset, pass, verified, differences) => {
             outcome.verify(dataset, pass, verified, differences);
         }
+        Message::Checked(dataset, checked) => {
+            if let Some(verifying) = &mut outcome.verifying {
+                verifying.checked.insert(dataset, checked);
+            }
+        }
+        Message::RepairBegins(dataset) => outcome.begin_repair(&dataset),
+        Message::VerifyingEnds(why) => outcome.verifying_ended = Some(why),
         Message::Cutover(cutover) => outcome.cutover = Some(cutover),
         Message::Following(..) | Message::Room(_) | Message::Records(_) | Message::Flush(_) => {}
     }

@@ -19,7 +19,7 @@ use crate::phase::{Phase, Task, Trigger};
 use crate::plan::{Plan, StepKind};
 use crate::ports::{Parts, Result, Source, Spools};
 use crate::progress::{StepProgress, StepState};
-use crate::report::Cutover;
+use crate::report::{Cutover, Verifying};
 use crate::reserve::Reserve;
 use crate::rows::Schema;
 
@@ -33,7 +33,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 pub fn steps(migration: &Migration) -> Vec<StepProgress> {
     let done = |step: &str| migration.steps_done.iter().any(|done| done == step);
     let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
-        Some(Task::Verify) => matches!(step.step, StepKind::Verify(_)),
+        Some(Task::Verify | Task::VerifyLive) => matches!(step.step, StepKind::Verify(_)),
         Some(Task::Undo | Task::Finalize | Task::Follow | Task::FollowBack | Task::Part) => false,
         // What was undone is no longer there.
         None if migration.state.phase == Phase::Aborted => false,
@@ -85,6 +85,8 @@ pub struct Runner {
     pub cutover: Cutover,
     /// What is kept free of the disks.
     pub reserve: Reserve,
+    /// The verification at hand of a copy that is followed.
+    pub verifying: Option<Verifying>,
 }
 
 impl Runner {
@@ -115,6 +117,7 @@ impl Runner {
             Task::Pass if self.plan.options.follow => return self.live_pass().await,
             Task::Pass => self.pass().await?,
             Task::Follow => return self.follow().await,
+            Task::VerifyLive => return self.verify_live().await,
             Task::CutOver => return self.cut_over().await,
             Task::FollowBack => return self.follow_back().await,
             Task::Part => self.part().await?,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt};
 
+use super::course::Course;
 use crate::change::Change;
 use crate::failure::Failure;
 use crate::name::DatasetName;
@@ -26,6 +27,7 @@ pub async fn carry(
     dataset: &DatasetName,
     target: &dyn KeyedTarget,
     window: Window,
+    course: &Course,
 ) -> Result<u64> {
     let mut keys: Vec<HashSet<Key>> = vec![HashSet::new(); window.tables.len()];
     let mut children: BTreeMap<(usize, Vec<u32>), HashSet<Key>> = BTreeMap::new();
@@ -45,6 +47,7 @@ pub async fn carry(
     }
     // Rows that were there before a table was cleared are gone; those made since are told of by their keys.
     for at in cleared {
+        course.clears(&window.tables[at]);
         target.clear(&window.tables[at]).await?;
     }
     // Looked up before the parents are touched: afterwards nothing leads to them any more.
@@ -56,6 +59,7 @@ pub async fn carry(
     }
     let mut batches = Vec::new();
     for (table, keys) in window.tables.iter().zip(keys) {
+        course.carries(table, &keys);
         let keys: Vec<Key> = keys.into_iter().collect();
         batches.extend(keys.chunks(BATCH).map(|keys| (table.clone(), keys.to_vec())));
     }

@@ -4,7 +4,7 @@
 //! died with the source agent) asks the source to check each held chunk against its new snapshot: those that are
 //! still true are not sent. Either way the target holds, at the end, exactly the rows of one moment.
 
-pub(super) mod cover;
+pub(crate) mod cover;
 
 use std::sync::Arc;
 

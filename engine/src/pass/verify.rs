@@ -245,7 +245,8 @@ impl Verifier {
     async fn done(self, read: crate::journal::Sums) -> Result<u64> {
         let Found { count: differences, named } =
             self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let verified = Verified { read, at_ms: self.work.clock.now().millis(), differences };
+        let at_ms = self.work.clock.now().millis();
+        let verified = Verified { read, at_ms, differences, unsettled: 0 };
         self.work.desk.send(Message::Verified(self.dataset, self.work.pass, verified, named)).await?;
         Ok(differences)
     }

@@ -118,6 +118,10 @@ pub trait DatabaseTarget: KeyedTarget {
     /// and order as the source's [`DatabaseSnapshot::read`], the whole range in one chunk.
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk>;
 
+    /// As [`Self::reread`], of a table that is found by a key, and no further than until about `budget` text bytes are together:
+    /// the chunk's own range is as [`DatabaseSnapshot::read`] tells it. It may end earlier.
+    async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk>;
+
     /// The schema as the target's engine now tells it, to be compared with the source's.
     async fn reread_schema(&self) -> Result<Schema>;
 

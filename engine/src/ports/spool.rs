@@ -71,6 +71,10 @@ pub trait Spool: Send + Sync {
         u64::MAX
     }
 
+    /// The end of what was added last: everything before it has been carried out once [`Self::done`] was told of it, or of a later
+    /// mark.
+    fn end(&self) -> SpoolMark;
+
     /// Removes it with all it holds. Idempotent.
     async fn remove(&self) -> Result<()>;
 }

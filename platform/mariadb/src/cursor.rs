@@ -69,6 +69,12 @@ impl Plan {
         Self { table, range, shape: Arc::new(shape), database, query, aside }
     }
 
+    /// No more rows than these, of a table with a key.
+    pub fn at_most(mut self, rows: u64) -> Self {
+        self.query.push_str(&format!(" LIMIT {rows}"));
+        self
+    }
+
     /// How many rows of a table without a key lie before the range.
     fn position(&self) -> Result<u64> {
         match &self.range.after {
@@ -337,6 +343,27 @@ impl<'a> Reading<'a> {
 /// Reads a whole range on a connection, in one chunk.
 pub async fn read_whole(session: &mut Session, plan: &Plan) -> Result<RowsChunk> {
     read_at_once(session, plan, &ROOM_AGAIN).await
+}
+
+/// Reads a range on a connection, no further than a budget and `rows` rows, which its plan is bound to.
+pub async fn read_part(session: &mut Session, plan: &Plan, budget: u64, rows: u64) -> Result<RowsChunk> {
+    let done = match session.conn().query_iter(plan.query.as_str()).await {
+        Ok(result) => {
+            let mut reading = Reading::new(result, plan, 0, None, &ROOM_AGAIN);
+            let chunk = reading.chunk(budget).await;
+            let _ = reading.result.drop_result().await;
+            chunk
+        }
+        Err(error) => Err(error),
+    };
+    let mut chunk = done.map_err(|error| session.failed(Some(&plan.table.name), WHAT, error))?;
+    if chunk.header.rows == rows {
+        // There may be more.
+        let text = chunk.block.strip_suffix(b"\n").unwrap_or(&chunk.block);
+        let last = text.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        chunk.header.range.until = Some(Key(plan.shape.key_of(last).into()));
+    }
+    Ok(chunk)
 }
 
 /// Reads the rows of a list of keys on a connection, to be sent.

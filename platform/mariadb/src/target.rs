@@ -32,6 +32,8 @@ use crate::{accounts, database, live, sql};
 
 /// How often a transaction that others stood in the way of is tried at once.
 const ATTEMPTS: usize = 5;
+/// Rows that are read again at once, where only a part of a range is asked for: what is not wanted is read all the same.
+const PART_ROWS: u64 = 20_000;
 
 /// A database to be built.
 pub struct MariaTarget {
@@ -257,6 +259,30 @@ impl DatabaseTarget for MariaTarget {
             self.rows.keep(aside.into_inner()).await;
         }
         self.rows.keep(session).await;
+        Ok(chunk)
+    }
+
+    async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
+        let mut session = self.session().await?;
+        let current = self.current(&mut session).await?;
+        let shape = current.catalog.shape(table)?;
+        let rows = current.catalog.schema.table(table).map_or(1, |spec| {
+            let average = spec.estimated_bytes / spec.estimated_rows.max(1);
+            (budget / average.max(1)).clamp(1, PART_ROWS)
+        });
+        let aside = if shape.in_pieces().is_empty() {
+            None
+        } else {
+            Some(Arc::new(Mutex::new(self.session().await?)))
+        };
+        let place = Place { database: &current.database, positioned: false, aside: aside.clone() };
+        let plan = Plan::new(table, range, shape, place)?.at_most(rows);
+        let chunk = cursor::read_part(&mut session, &plan, budget, rows).await?;
+        drop(plan);
+        if let Some(aside) = aside.and_then(Arc::into_inner) {
+            self.keep(aside.into_inner()).await;
+        }
+        self.keep(session).await;
         Ok(chunk)
     }
 

@@ -206,6 +206,17 @@ impl Shape {
         ))
     }
 
+    /// As [`Self::read`], of a table with a key, and no more rows than these.
+    pub fn read_first(&self, range: &KeyRange, rows: u64) -> Result<String, BadShape> {
+        Ok(format!(
+            "COPY (SELECT {} FROM ONLY {}{} ORDER BY {} LIMIT {rows}) TO STDOUT",
+            self.select_list(),
+            self.table,
+            self.condition(range)?,
+            self.order()
+        ))
+    }
+
     /// The key of a row, both in text form.
     pub fn key_of(&self, row: &[u8]) -> Vec<u8> {
         let values: Vec<&[u8]> = text::values(row).collect();

@@ -33,6 +33,8 @@ use crate::{fenced, live};
 
 /// Connections that are kept for the next chunk.
 const KEPT: usize = 8;
+/// Rows that are read again at once, where only a part of a range is asked for.
+const PART_ROWS: u64 = 20_000;
 /// Sessions that load and build. Triggers and foreign keys are not there while rows are loaded, but a former pass's
 /// functions may be.
 const LOADING: &str = "SET lock_timeout = 0; SET maintenance_work_mem = '256MB'; SET synchronous_commit = on";
@@ -373,6 +375,29 @@ impl DatabaseTarget for PostgresTarget {
         let mut cursor = Cursor::open(conn, table, shape, range, &sql).await.map_err(refused)?;
         let chunk = cursor.chunk(u64::MAX).await.map_err(refused)?;
         self.keep_conn(cursor.into_conn());
+        Ok(chunk)
+    }
+
+    async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
+        let (settings, schema) = self.at().await?;
+        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
+        let shape = Shape::of(&schema, table).map_err(bad)?;
+        // Bounded, so that the rows are found by their index, and not all sorted for the first of them.
+        let sql = shape.read_first(range, PART_ROWS).map_err(bad)?;
+        let conn = self.rows_conn(&settings, &schema).await?;
+        let refused = |e| failed(self.item(Some(table)), "its rows cannot be read again", &e);
+        let key_of = shape.clone();
+        let mut cursor = Cursor::open(conn, table, shape, range, &sql).await.map_err(refused)?;
+        let mut chunk = cursor.chunk(budget).await.map_err(refused)?;
+        if cursor.is_done() {
+            // What is left of any other is not waited for.
+            self.keep(cursor.into_conn());
+            if chunk.header.rows == PART_ROWS {
+                let rows = chunk.block.strip_suffix(b"\n").unwrap_or(&chunk.block);
+                let last = rows.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+                chunk.header.range.until = Some(Key(key_of.key_of(last).into()));
+            }
+        }
         Ok(chunk)
     }
 

@@ -127,8 +127,28 @@ async fn assert_followed(view: &dyn DatabaseSnapshot, target: &dyn DatabaseTarge
             here.block.escape_ascii(),
             there.block.escape_ascii()
         );
+        let parts = in_parts(target, &table.name).await?;
+        assert!(parts == there.block, "{when}: table {} has other rows when it is read in parts", table.name);
     }
     Ok(())
+}
+
+/// The rows of a table that is read again part by part.
+async fn in_parts(target: &dyn DatabaseTarget, table: &TableName) -> Result<Vec<u8>> {
+    let (mut out, mut range) = (Vec::new(), KeyRange::default());
+    loop {
+        let chunk = target.reread_part(table, &range, BUDGET).await?;
+        assert!(chunk.is_whole() && chunk.header.range.after == range.after, "table {table}: another part");
+        assert!(
+            chunk.header.rows > 0 || chunk.header.range.until.is_none(),
+            "table {table}: it gets nowhere"
+        );
+        out.extend_from_slice(&chunk.block);
+        range.after = chunk.header.range.until;
+        if range.after.is_none() {
+            return Ok(out);
+        }
+    }
 }
 
 /// A target with all of a view's rows, ready for changes.

@@ -145,3 +145,22 @@ async fn it_grows_to_its_limit() {
     assert_eq!(all(&spool).await.len() as u64, (n - 1) * 102);
     spool.append(&part(n, 100)).await.unwrap();
 }
+
+#[tokio::test]
+async fn parts_that_are_added_side_by_side_are_all_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    spool.begin(&LogPosition("0".into())).await.unwrap();
+    let parts: Vec<Changes> = (1..=20).map(|n| part(n, 30)).collect();
+    futures::future::try_join_all(parts.iter().map(|part| spool.append(part))).await.unwrap();
+    let end = spool.end();
+    drop(spool);
+    let spool = open(dir.path());
+    assert_eq!(spool.end(), end);
+    let (mut changes, mut last) = (0, SpoolMark::default());
+    while let Some(window) = spool.oldest(50).await.unwrap() {
+        (changes, last) = (changes + window.changes.len(), window.end);
+        spool.done(window.end).await.unwrap();
+    }
+    assert_eq!((changes, last), (20 * 32, end));
+}

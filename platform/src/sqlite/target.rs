@@ -257,10 +257,14 @@ impl DatabaseTarget for SqliteTarget {
     }
 
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
+        self.reread_part(table, range, u64::MAX).await
+    }
+
+    async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
         let (table, range) = (table.clone(), range.clone());
         self.run(move |shared| {
             let what = format!("table {table} cannot be read again");
-            shared.with(&what, |db, schema| read::chunk(db, schema, &table, &range, u64::MAX))
+            shared.with(&what, |db, schema| read::chunk(db, schema, &table, &range, budget))
         })
         .await
     }

@@ -137,6 +137,18 @@ impl Control for RemoteControl {
                 When::Never => Some(v1::act_request::When::Never(true)),
             },
             discard: terms.discard,
+            repair: false,
+        };
+        let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();
+        read_document("status_json", &reply.status_json)
+    }
+
+    async fn verify(&self, id: &MigrationId, repair: bool, _by: &str) -> Result<Status> {
+        let request = v1::ActRequest {
+            migration: id.to_string(),
+            operation: Operation::Verify.to_string(),
+            repair,
+            ..v1::ActRequest::default()
         };
         let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();
         read_document("status_json", &reply.status_json)

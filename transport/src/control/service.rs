@@ -115,6 +115,10 @@ impl Service for ControlService {
             problem: format!("`{}` is unknown to this release", request.operation),
         })?;
         let id = wire::name("migration", &request.migration)?;
+        if operation == Operation::Verify {
+            let status = self.control.verify(&id, request.repair, &by).await.map_err(to_status)?;
+            return Ok(Response::new(v1::ActReply { status_json: document(&status)? }));
+        }
         let own = Terms::default();
         let when = match request.when {
             None => When::Now,

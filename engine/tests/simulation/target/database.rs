@@ -108,11 +108,15 @@ impl DatabaseTarget for BasePort {
     }
 
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
+        self.reread_part(table, range, u64::MAX).await
+    }
+
+    async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
         self.port.step(Site::Read, "reread").await?;
         let base = self.at(|place| place.building.clone().or(place.published.clone()));
         let base = base.ok_or_else(nothing_to_work_on)?;
         let rows = base.rows.get(table).cloned().unwrap_or_default();
-        Ok(model::read(table, &rows, range, u64::MAX))
+        Ok(model::read(table, &rows, range, budget))
     }
 
     async fn reread_schema(&self) -> Result<Schema> {

@@ -68,7 +68,7 @@ impl Driver {
 
 /// Whether a task is throttled. A cut-over is not: writers wait for it.
 pub(super) fn is_throttled(task: Task) -> bool {
-    matches!(task, Task::Pass | Task::Follow)
+    matches!(task, Task::Pass | Task::Follow | Task::VerifyLive)
 }
 
 /// Keeps the gate to the source's signals, until dropped.

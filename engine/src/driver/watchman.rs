@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::follow::capture_id;
 use crate::name::DatasetName;
 use crate::pass::{Message, TargetDataset, Work};
-use crate::ports::{Followed, Result, Spool, Spools};
+use crate::ports::{Direction, Followed, Result, Spool, Spools};
 use crate::reserve::{Reserve, Room, Waiting};
 
 /// How often it looks.
@@ -33,7 +33,7 @@ impl Watchman {
         if runner.plan.options.follow {
             for (dataset, target) in runner.chosen() {
                 if let TargetDataset::Database(_) = target {
-                    let spool = runner.spools.spool(&runner.work.migration, &dataset).await?;
+                    let spool = runner.spools.spool(&runner.work.migration, &dataset, Direction::Forth).await?;
                     followed.push((dataset, spool));
                 }
             }
@@ -70,7 +70,7 @@ impl Watchman {
             let waiting = Waiting { changes: backlog.changes, bytes: backlog.bytes, limit: spool.limit() };
             room.waiting.insert(dataset.clone(), waiting);
             if let Some(after) = spool.position().await? {
-                let capture = capture_id(&self.work.migration, dataset)?;
+                let capture = capture_id(&self.work.migration, dataset, Direction::Forth)?;
                 asked.push(Followed { dataset: dataset.clone(), capture, after, known_at: backlog.known_at });
             }
         }

@@ -263,8 +263,8 @@ impl DatabaseTarget for MariaTarget {
     }
 
     async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
-        let mut session = self.session().await?;
-        let current = self.current(&mut session).await?;
+        let mut session = self.rows.session().await?;
+        let current = self.rows.current(&mut session).await?;
         let shape = current.catalog.shape(table)?;
         let rows = current.catalog.schema.table(table).map_or(1, |spec| {
             let average = spec.estimated_bytes / spec.estimated_rows.max(1);
@@ -273,16 +273,16 @@ impl DatabaseTarget for MariaTarget {
         let aside = if shape.in_pieces().is_empty() {
             None
         } else {
-            Some(Arc::new(Mutex::new(self.session().await?)))
+            Some(Arc::new(Mutex::new(self.rows.session().await?)))
         };
         let place = Place { database: &current.database, positioned: false, aside: aside.clone() };
         let plan = Plan::new(table, range, shape, place)?.at_most(rows);
         let chunk = cursor::read_part(&mut session, &plan, budget, rows).await?;
         drop(plan);
         if let Some(aside) = aside.and_then(Arc::into_inner) {
-            self.keep(aside.into_inner()).await;
+            self.rows.keep(aside.into_inner()).await;
         }
-        self.keep(session).await;
+        self.rows.keep(session).await;
         Ok(chunk)
     }
 

@@ -391,7 +391,7 @@ impl DatabaseTarget for PostgresTarget {
         let mut chunk = cursor.chunk(budget).await.map_err(refused)?;
         if cursor.is_done() {
             // What is left of any other is not waited for.
-            self.keep(cursor.into_conn());
+            self.keep_conn(cursor.into_conn());
             if chunk.header.rows == PART_ROWS {
                 let rows = chunk.block.strip_suffix(b"\n").unwrap_or(&chunk.block);
                 let last = rows.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();

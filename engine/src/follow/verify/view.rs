@@ -10,7 +10,7 @@ use super::Check;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::name::LeaseId;
-use crate::ports::Result;
+use crate::ports::{Parts, Result};
 use crate::rows::SnapshotId;
 
 /// A snapshot is replaced when it is older…
@@ -47,7 +47,7 @@ impl Check<'_> {
             .parse()
             .map_err(|e| Failure::permanent("lease", "cannot be named").because(e))?;
         let began = Instant::now();
-        let opened = work.source.host.open(&lease, dataset).await?;
+        let opened = work.source.host.open(&lease, dataset, Parts::Whole).await?;
         if opened.schema.structure() != self.schema.structure() {
             return Err(Failure::operator(dataset.to_string(), "its schema has changed since it was copied")
                 .hint("`handover abort`, then start again; change no schema while a migration runs"));

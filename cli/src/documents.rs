@@ -35,6 +35,7 @@ pub fn status(status: &Status) -> Value {
         "allowed": status.allowed,
         "last_event": status.last_event,
         "following": status.following,
+        "following_trees": status.following_trees,
         "planned_at": status.planned.map(|planned| planned.at.to_string()),
         "cutover": status.cutover.map(|cutover| json!({
             "predicted_ms": cutover.predicted_ms,
@@ -63,6 +64,7 @@ mod tests {
             progress: Progress::default(),
             last_event: 7,
             following: Default::default(),
+            following_trees: Default::default(),
             cutover: None,
             planned: None,
         });

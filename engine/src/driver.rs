@@ -6,6 +6,7 @@ mod live;
 mod planned;
 mod tally;
 mod task;
+mod trees;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::handle::{Command, Handle, Status, at_rest};
 use crate::failure::Failure;
-use crate::follow::Figures;
+use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
 use crate::name::DatasetName;
 use crate::pass::{Desk, Message, TargetDataset, Work};
@@ -73,6 +74,7 @@ pub struct Driver {
     meter: Meter,
     last_event: u64,
     following: BTreeMap<DatasetName, Figures>,
+    following_trees: BTreeMap<DatasetName, TreeFigures>,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
     stop: CancellationToken,
@@ -104,6 +106,7 @@ impl Driver {
             progress: Progress::default(),
             last_event,
             following: BTreeMap::new(),
+            following_trees: BTreeMap::new(),
             cutover: migration.outcome.cutover,
             planned: migration.outcome.planned,
         };
@@ -116,6 +119,7 @@ impl Driver {
             meter,
             last_event,
             following: BTreeMap::new(),
+            following_trees: BTreeMap::new(),
             status,
             commands: inbox,
             stop,
@@ -300,6 +304,7 @@ impl Driver {
             self.migration.steps_done.clear();
             self.migration.shown = 0.0;
             self.following.clear();
+            self.following_trees.clear();
             if matches!(state.task, Some(Task::Pass | Task::Verify)) {
                 self.migration.outcome.forget_verification();
             }
@@ -339,6 +344,7 @@ impl Driver {
             progress,
             last_event: self.last_event,
             following: self.following.clone(),
+            following_trees: self.following_trees.clone(),
             cutover: self.migration.outcome.cutover,
             planned: self.migration.outcome.planned,
         });
@@ -360,6 +366,9 @@ impl Driver {
                 Message::Records(more) => records.extend(more),
                 Message::Flush(done) => flushed.push(done),
                 Message::Following(dataset, figures) => drop(self.following.insert(dataset, figures)),
+                Message::FollowingTree(dataset, figures) => {
+                    self.following_trees.insert(dataset, figures);
+                }
                 other => records.extend(tally::count(other, &mut self.migration.outcome, &mut self.meter)),
             }
         }

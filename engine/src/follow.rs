@@ -7,6 +7,7 @@
 //! the key waits in the spool or in the source's log. (docs/following.md has the argument.)
 
 mod carry;
+mod tree;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,8 @@ use crate::failure::Failure;
 use crate::name::{CaptureId, DatasetName, MigrationId};
 use crate::pass::{Message, Work};
 use crate::ports::{ChangesRequest, DatabaseTarget, Result, Spool};
+
+pub use tree::{TreeFigures, TreeFollower};
 
 /// How long the source waits for changes before it answers that there are none.
 const WAIT: Duration = Duration::from_millis(250);

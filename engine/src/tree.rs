@@ -2,6 +2,7 @@
 
 pub mod entry;
 pub mod path;
+pub mod spots;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::name::DatasetName;
 
 pub use entry::{Entry, EntryKind, Meta, Stamp};
 pub use path::{BadPath, RelPath};
+pub use spots::{Changed, Cursor, MOST_SPOTS, Spots};
 
 /// Files of at least this many bytes travel alone, cut by content; smaller ones travel packed together.
 pub const LARGE_FILE: u64 = 1 << 20;

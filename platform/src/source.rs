@@ -20,7 +20,9 @@ use handover_engine::ports::{
 };
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
 use handover_engine::time::Clock;
-use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
+use handover_engine::tree::{
+    Changed, Cursor, Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment, Spots,
+};
 use tokio::sync::mpsc;
 
 pub use self::captures::CaptureLimits;
@@ -318,6 +320,14 @@ fn served(dataset: &DatasetName, chunk: &str, bytes: u64) {
 impl TreeSource for LocalSource {
     async fn scan(&self, dataset: &DatasetName) -> Result<Answers<Vec<Entry>>> {
         Ok(self.tree(dataset)?.scan())
+    }
+
+    async fn scan_at(&self, dataset: &DatasetName, spots: &Spots) -> Result<Answers<Vec<Entry>>> {
+        Ok(self.tree(dataset)?.scan_at(spots))
+    }
+
+    async fn changed(&self, dataset: &DatasetName, since: Option<Cursor>, wait: Duration) -> Result<Changed> {
+        self.tree(dataset)?.changed(since, wait).await
     }
 
     async fn pack(&self, request: PackRequest) -> Result<PackChunk> {

@@ -13,3 +13,5 @@ mod safety;
 mod support;
 #[path = "tree/undo.rs"]
 mod undo;
+#[path = "tree/watching.rs"]
+mod watching;

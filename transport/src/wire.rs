@@ -4,6 +4,7 @@
 
 mod changes;
 mod rows;
+mod spots;
 mod tree;
 
 pub(crate) use rows::table;

@@ -33,7 +33,7 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
             outcome.verify(dataset, pass, verified, differences);
         }
         Message::Cutover(cutover) => outcome.cutover = Some(cutover),
-        Message::Following(..) | Message::Records(_) | Message::Flush(_) => {}
+        Message::Following(..) | Message::FollowingTree(..) | Message::Records(_) | Message::Flush(_) => {}
     }
     None
 }

@@ -7,6 +7,7 @@
 mod fetch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt, TryStreamExt};
@@ -22,26 +23,63 @@ use crate::plan::StepKind;
 use crate::ports::{Result, TreeOp, TreeTarget};
 use crate::progress::Amount;
 use crate::report::Difference;
-use crate::tree::{Entry, EntryKind, IndexEntry, PACK_BYTES, PACK_FILES, PackItem, RelPath, Stamp};
+use crate::tree::{Entry, EntryKind, IndexEntry, PACK_BYTES, PACK_FILES, PackItem, RelPath, Spots, Stamp};
 
 /// Decisions that are carried out together.
 const WINDOW: usize = 4096;
 /// Files that land together at most.
 const BATCH: usize = 4096;
 
+/// What a pass has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delta {
+    /// Regular files that landed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// A file with other names differs: only a pass over the whole tree puts it right.
+    pub is_tangled: bool,
+}
+
 /// Makes the target tree equal to the source's.
-pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<()> {
+pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<Delta> {
+    pass(work, dataset, target, None).await
+}
+
+/// As `copy`, at these places alone. `spots` holds the directories that lead to them.
+pub async fn copy_at(
+    work: Work,
+    dataset: DatasetName,
+    target: Arc<dyn TreeTarget>,
+    spots: Spots,
+) -> Result<Delta> {
+    pass(work, dataset, target, Some(spots)).await
+}
+
+async fn pass(
+    work: Work,
+    dataset: DatasetName,
+    target: Arc<dyn TreeTarget>,
+    spots: Option<Spots>,
+) -> Result<Delta> {
     target.prepare().await?;
     let partials = work.holdings.partials(&work.migration, &dataset).await?;
     let paths: Vec<RelPath> = partials.iter().map(|p| p.entry.path.clone()).collect();
     target.discard_staged(&paths).await?;
     let step = StepKind::Copy(dataset.clone()).id();
     let partials = partials.into_iter().map(|p| (p.entry.path.clone(), p)).collect();
-    let pass = Pass { work, dataset, target, step, partials: Mutex::new(partials), gone: Mutex::default() };
+    let (partials, gone) = (Mutex::new(partials), Mutex::default());
+    let (files, bytes, tangled) = (0.into(), 0.into(), false.into());
+    let pass = Pass { work, dataset, target, step, spots, partials, gone, files, bytes, tangled };
     let (jobs, todo) = mpsc::channel(8);
     let (ready, landing) = mpsc::channel(32);
     let (late, (), ()) = tokio::try_join!(pass.walk(jobs), pass.fetch(todo, ready), pass.land(landing))?;
-    pass.finish(late).await
+    pass.finish(late).await?;
+    Ok(Delta {
+        files: pass.files.into_inner(),
+        bytes: pass.bytes.into_inner(),
+        is_tangled: pass.tangled.into_inner(),
+    })
 }
 
 struct Pass {
@@ -49,9 +87,15 @@ struct Pass {
     dataset: DatasetName,
     target: Arc<dyn TreeTarget>,
     step: String,
+    /// Where alone to look.
+    spots: Option<Spots>,
     partials: Mutex<HashMap<RelPath, crate::journal::PartialFile>>,
     /// Files that the walk has seen and that had vanished when they were asked for.
     gone: Mutex<BTreeSet<RelPath>>,
+    /// What has landed.
+    files: AtomicU64,
+    bytes: AtomicU64,
+    tangled: AtomicBool,
 }
 
 /// What must wait until all contents have landed.
@@ -107,11 +151,20 @@ impl Pass {
         let admitted = move |entry: &Entry| {
             entry.path.is_root() || target.admits(&entry.path, entry.kind == EntryKind::Directory)
         };
-        let scan = source.trees.scan(&self.dataset).await?;
+        let (scan, index, here) = match &self.spots {
+            None => {
+                let scan = source.trees.scan(&self.dataset).await?;
+                (scan, holdings.index(migration, &self.dataset), self.target.scan())
+            }
+            Some(spots) => {
+                let scan = source.trees.scan_at(&self.dataset, spots).await?;
+                (scan, holdings.index_at(migration, &self.dataset, spots), self.target.scan_at(spots))
+            }
+        };
         let scan = scan
             .map_ok(move |batch: Vec<Entry>| batch.into_iter().filter(&admitted).collect::<Vec<_>>())
             .boxed();
-        let mut merge = Merge::new(scan, holdings.index(migration, &self.dataset), self.target.scan());
+        let mut merge = Merge::new(scan, index, here);
         let mut late = Late::default();
         let mut total = Amount::default();
         loop {
@@ -126,6 +179,10 @@ impl Pass {
                 // Every tree has a root. Taken for an empty tree, this would remove all that stands here.
                 let what = "its scan at the source ended before it began";
                 return Err(Failure::transient(self.dataset.to_string(), what));
+            }
+            if self.spots.is_some() && merge.is_tangled() {
+                self.tangled.store(true, Ordering::Relaxed);
+                return Ok(late);
             }
             total.files += window.found.files;
             total.bytes += window.found.bytes;
@@ -198,6 +255,8 @@ impl Pass {
             });
             let record = Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() };
             self.work.desk.record(vec![record]).await?;
+            self.files.fetch_add(amount.files, Ordering::Relaxed);
+            self.bytes.fetch_add(amount.bytes, Ordering::Relaxed);
             self.got_on(amount).await?;
         }
         Ok(())
@@ -237,13 +296,21 @@ impl Pass {
         for link in lost {
             let what = "the file vanished under its first name; sync again".to_owned();
             let item = link.path.to_string();
-            let left_out = Difference { dataset: self.dataset.clone(), item, what };
-            self.work.desk.send(Message::LeftOut(left_out)).await?;
+            self.leave_out(item, what).await?;
             late.removals.push(link.path);
         }
         late.links = links;
         late.removals.extend(gone);
         Ok(())
+    }
+
+    /// Tells what could not be copied; not in a pass over some places: what keeps changing is told of again.
+    async fn leave_out(&self, item: String, what: String) -> Result<()> {
+        if self.spots.is_some() {
+            return Ok(());
+        }
+        let left_out = Difference { dataset: self.dataset.clone(), item, what };
+        self.work.desk.send(Message::LeftOut(left_out)).await
     }
 
     /// The record of entries without contents of their own.

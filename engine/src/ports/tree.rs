@@ -1,11 +1,16 @@
 //! What the file adapters provide: a tree to read, and a tree to make equal to it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{Answers, Result};
 use crate::failure::{Class, Failure};
 use crate::inventory::TreeFacts;
-use crate::tree::{Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, RelPath, Segment, Stamp};
+use crate::tree::{
+    Block, Changed, Cursor, Entry, FileRequest, IndexEntry, PackChunk, PackItem, RelPath, Segment, Spots,
+    Stamp,
+};
 
 /// A tree on this host, to be read. Nothing outside its root is ever opened, whatever a request says.
 #[async_trait]
@@ -16,6 +21,12 @@ pub trait TreeReader: Send + Sync {
     /// Everything in the tree that the manifest's globs let through, in tree order, root first, in batches. What
     /// vanishes during the scan is left out; mount points inside are entries, but not entered.
     fn scan(&self) -> Answers<Vec<Entry>>;
+
+    /// As `scan`, of these places alone. Every file with other names is told as one by itself.
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>>;
+
+    /// As [`TreeSource::changed`](super::TreeSource::changed).
+    async fn changed(&self, since: Option<Cursor>, wait: Duration) -> Result<Changed>;
 
     /// Reads small files whole; a file that changes while it is read is read again.
     async fn pack(&self, files: Vec<PackItem>) -> Result<PackChunk>;
@@ -79,6 +90,9 @@ pub trait TreeTarget: Send + Sync {
 
     /// Everything in the target tree, in tree order, root first, in batches (the staging area left out).
     fn scan(&self) -> Answers<Vec<Entry>>;
+
+    /// As `scan`, of these places alone. Every file with other names is told as one by itself.
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>>;
 
     /// Writes the contents of a pack's files out of sight, with their final owner, mode, attributes and times.
     /// Not durable, not visible. Idempotent.

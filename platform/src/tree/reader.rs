@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -9,13 +10,16 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::TreeFacts;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::{Answers, Result, TreeReader};
-use handover_engine::tree::{Entry, EntryKind, FileRequest, PackChunk, PackItem, Segment};
+use handover_engine::tree::{
+    Changed, Cursor, Entry, EntryKind, FileRequest, PackChunk, PackItem, Segment, Spots,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::filter::Filter;
 use super::root::Root;
 use super::scan::{self, Walk};
+use super::watch::Watcher;
 use super::{large, pack};
 
 /// A tree to be read.
@@ -24,6 +28,7 @@ pub struct Reader {
     dataset: DatasetName,
     root: PathBuf,
     filter: Arc<Filter>,
+    watcher: Arc<Watcher>,
 }
 
 /// Runs blocking work; a panic in it is a failure of the dataset.
@@ -39,7 +44,9 @@ pub async fn blocking<T: Send + 'static>(
 
 impl Reader {
     pub(super) fn new(dataset: DatasetName, root: PathBuf, filter: Filter) -> Self {
-        Self { dataset, root, filter: Arc::new(filter) }
+        let filter = Arc::new(filter);
+        let watcher = Arc::new(Watcher::new(dataset.clone(), root.clone(), filter.clone()));
+        Self { dataset, root, filter, watcher }
     }
 
     fn open(&self) -> Result<Root> {
@@ -74,6 +81,15 @@ impl TreeReader for Reader {
     fn scan(&self) -> Answers<Vec<Entry>> {
         let this = self.clone();
         scan::stream(move || this.open(), self.filter.clone())
+    }
+
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>> {
+        let this = self.clone();
+        scan::stream_at(move || this.open(), self.filter.clone(), spots)
+    }
+
+    async fn changed(&self, since: Option<Cursor>, wait: Duration) -> Result<Changed> {
+        self.watcher.changed(since, wait).await
     }
 
     async fn pack(&self, files: Vec<PackItem>) -> Result<PackChunk> {

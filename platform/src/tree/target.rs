@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use handover_engine::failure::Failure;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{Answers, Result, TreeOp, TreeTarget};
-use handover_engine::tree::{Block, Entry, IndexEntry, PackChunk, RelPath, Segment, Stamp};
+use handover_engine::tree::{Block, Entry, IndexEntry, PackChunk, RelPath, Segment, Spots, Stamp};
 use tokio::sync::RwLock;
 
 use super::assemble::Assembly;
@@ -196,6 +196,11 @@ impl TreeTarget for Target {
     fn scan(&self) -> Answers<Vec<Entry>> {
         let shared = self.shared.clone();
         scan::stream(move || shared.root(), self.shared.filter.clone())
+    }
+
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>> {
+        let shared = self.shared.clone();
+        scan::stream_at(move || shared.root(), self.shared.filter.clone(), spots)
     }
 
     async fn stage(&self, pack: PackChunk) -> Result<()> {

@@ -9,7 +9,6 @@ use crate::journal::{PartialFile, Record};
 use crate::pass::Message;
 use crate::ports::Result;
 use crate::ports::tree::is_no_help;
-use crate::report::Difference;
 use crate::tree::{
     Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, RelPath, Segment,
     SegmentEnd, Stamp, digest_of_blocks,
@@ -174,16 +173,8 @@ impl Fetcher<'_> {
             // What stands here under its name is not of the source, nor can anything be linked to it.
             self.gone(path);
         }
-        pass.work
-            .desk
-            .send(Message::LeftOut(Difference {
-                dataset: pass.dataset.clone(),
-                item: path.to_string(),
-                what: format!(
-                    "it changed each of the {TRIES} times it was read; sync again when it is quiet"
-                ),
-            }))
-            .await?;
+        let what = format!("it changed each of the {TRIES} times it was read; sync again when it is quiet");
+        pass.leave_out(path.to_string(), what).await?;
         Ok(None)
     }
 

@@ -91,9 +91,10 @@ impl LocalSource {
                 Readable::Database(Box::new(Known { place, database, live, fencing: Arc::default() })),
             ));
         }
-        for section in &manifest.files {
+        for section in manifest.trees() {
             let filter = Filter::new(&section.include, &section.exclude)?;
             let tree = FileTree::reader(section.name.clone(), section.root.clone(), filter);
+            let tree = if section.is_log { tree.of_logs() } else { tree };
             datasets.push((section.name.clone(), Readable::Tree(Arc::new(tree))));
         }
         let by_name = datasets.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
@@ -333,7 +334,7 @@ impl TreeSource for LocalSource {
     async fn pack(&self, request: PackRequest) -> Result<PackChunk> {
         let pack = self.tree(&request.dataset)?.pack(request.files.clone()).await?;
         for file in &pack.files {
-            if let PackedFile::Contents { entry, len, .. } = file {
+            if let PackedFile::Contents { entry, len, .. } | PackedFile::Tail { entry, len, .. } = file {
                 served(&request.dataset, &format!("file/{}", entry.path), *len);
             }
         }

@@ -5,6 +5,8 @@
 mod arrive;
 #[path = "tree/large.rs"]
 mod large;
+#[path = "tree/logs.rs"]
+mod logs;
 #[path = "tree/moving.rs"]
 mod moving;
 #[path = "tree/safety.rs"]

@@ -5,6 +5,7 @@
 //! directories) comes last.
 
 mod fetch;
+mod moved;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -70,7 +71,19 @@ async fn pass(
     let partials = partials.into_iter().map(|p| (p.entry.path.clone(), p)).collect();
     let (partials, gone) = (Mutex::new(partials), Mutex::default());
     let (files, bytes, tangled) = (0.into(), 0.into(), false.into());
-    let pass = Pass { work, dataset, target, step, spots, partials, gone, files, bytes, tangled };
+    let pass = Pass {
+        work,
+        dataset,
+        target,
+        step,
+        spots,
+        partials,
+        gone,
+        files,
+        bytes,
+        tangled,
+        moved: Default::default(),
+    };
     let (jobs, todo) = mpsc::channel(8);
     let (ready, landing) = mpsc::channel(32);
     let (late, (), ()) = tokio::try_join!(pass.walk(jobs), pass.fetch(todo, ready), pass.land(landing))?;
@@ -96,6 +109,8 @@ struct Pass {
     files: AtomicU64,
     bytes: AtomicU64,
     tangled: AtomicBool,
+    /// Of logs: what was found under another name.
+    moved: moved::Moved,
 }
 
 /// What must wait until all contents have landed.
@@ -186,6 +201,7 @@ impl Pass {
             }
             total.files += window.found.files;
             total.bytes += window.found.bytes;
+            self.find_moved(&mut window.jobs).await?;
             self.carry_out(window, &jobs).await?;
             self.work.desk.checkpoint()?;
             if decided < WINDOW {
@@ -388,21 +404,23 @@ fn sort(decision: Decision, window: &mut Window, late: &mut Late) {
 
 fn add_job(jobs: &mut Vec<Job>, entry: Entry, held: Option<IndexEntry>) {
     if entry.is_large() {
-        jobs.push(Job::Large { entry, held });
+        jobs.push(Job::Large { entry, held, moved: None });
         return;
     }
     // Attributes travel beside the contents, and may be larger than they are.
     let size = entry.size().unwrap_or(0) + entry.meta.xattr_bytes();
-    let item = PackItem { path: entry.path, held: held.map(|held| held.digest) };
+    let held_len = held.as_ref().and_then(|held| held.source.size()).unwrap_or(0);
+    let item = PackItem { path: entry.path, held: held.map(|held| held.digest), held_len };
     // Packs stay open over large files in between: those are jobs of their own.
-    if let Some(Job::Pack { items, bytes }) =
+    if let Some(Job::Pack { items, inodes, bytes }) =
         jobs.iter_mut().rev().find(|job| matches!(job, Job::Pack { .. }))
         && items.len() < PACK_FILES
         && *bytes + size <= PACK_BYTES
     {
+        inodes.push(entry.stamp.inode);
         items.push(item);
         *bytes += size;
         return;
     }
-    jobs.push(Job::Pack { items: vec![item], bytes: size });
+    jobs.push(Job::Pack { items: vec![item], inodes: vec![entry.stamp.inode], bytes: size });
 }

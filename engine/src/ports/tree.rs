@@ -94,8 +94,9 @@ pub trait TreeTarget: Send + Sync {
     /// As `scan`, of these places alone. Every file with other names is told as one by itself.
     fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>>;
 
-    /// Writes the contents of a pack's files out of sight, with their final owner, mode, attributes and times.
-    /// Not durable, not visible. Idempotent.
+    /// Writes the contents of a pack's files out of sight, with their final owner, mode, attributes and times. The beginning of a
+    /// `PackedFile::Tail` is copied from what was set aside for it, or else stands under its path; fails with [`no_help`] when that is not what
+    /// the journal says. Not durable, not visible. Idempotent.
     async fn stage(&self, pack: PackChunk) -> Result<()>;
 
     /// Writes a segment of a large file out of sight; pieces of the basis are copied from the file that stands under the
@@ -103,6 +104,13 @@ pub trait TreeTarget: Send + Sync {
     /// Idempotent: a segment that was written already may be written again. Fails with [`no_help`] when what is here is not what the
     /// journal says.
     async fn write(&self, segment: Segment, basis: &[Block]) -> Result<Vec<Block>>;
+
+    /// Whether its files are logs, which grow and are renamed: worth looking for under other names.
+    fn is_log(&self) -> bool;
+
+    /// Keeps a file that landed under `from`, whatever happens there, to be what `to` is compared with and copied from in this pass. False
+    /// when what stands there is not what landed, or cannot be kept.
+    async fn set_aside(&self, from: &RelPath, landed: &Stamp, to: &RelPath) -> Result<bool>;
 
     /// Makes what was written of these large files durable, still out of sight, so that the journal may hold it.
     async fn sync(&self, paths: &[RelPath]) -> Result<()>;

@@ -29,6 +29,7 @@ pub struct Reader {
     root: PathBuf,
     filter: Arc<Filter>,
     watcher: Arc<Watcher>,
+    is_log: bool,
 }
 
 /// Runs blocking work; a panic in it is a failure of the dataset.
@@ -46,7 +47,12 @@ impl Reader {
     pub(super) fn new(dataset: DatasetName, root: PathBuf, filter: Filter) -> Self {
         let filter = Arc::new(filter);
         let watcher = Arc::new(Watcher::new(dataset.clone(), root.clone(), filter.clone()));
-        Self { dataset, root, filter, watcher }
+        Self { dataset, root, filter, watcher, is_log: false }
+    }
+
+    /// The same tree, of logs: a file may grow while it is read.
+    pub fn of_logs(self) -> Self {
+        Self { is_log: true, ..self }
     }
 
     fn open(&self) -> Result<Root> {
@@ -94,7 +100,7 @@ impl TreeReader for Reader {
 
     async fn pack(&self, files: Vec<PackItem>) -> Result<PackChunk> {
         let this = self.clone();
-        blocking(&self.dataset, move || pack::read(&this.open()?, &this.filter, &files)).await
+        blocking(&self.dataset, move || pack::read(&this.open()?, &this.filter, &files, this.is_log)).await
     }
 
     fn file(&self, request: FileRequest) -> Answers<Segment> {
@@ -103,7 +109,7 @@ impl TreeReader for Reader {
         tokio::task::spawn_blocking(move || {
             let read = |root: Root| {
                 if this.filter.admits(&request.path, false) {
-                    large::read(&root, &request, &to)
+                    large::read(&root, &request, &to, this.is_log)
                 } else {
                     large::say_gone(&request, &to);
                     Ok(())

@@ -48,8 +48,14 @@ impl TreeSource for RemoteSource {
         // No time limit: every directory of a large tree is looked at when it is first watched.
         let request =
             v1::ChangedRequest { dataset: dataset.to_string(), cursor, wait_ms: wait.as_millis() as u64 };
-        let reply = self.client().changed(request).await.map_err(|s| self.failed(s))?;
-        Ok(Changed::from_wire(reply.into_inner())?)
+        match self.client().changed(request).await {
+            Ok(reply) => Ok(Changed::from_wire(reply.into_inner())?),
+            Err(status) if status.code() == tonic::Code::Unimplemented => {
+                let untold = "the source agent is of a release that does not tell".to_owned();
+                Ok(Changed { cursor: Cursor(String::new()), spots: None, untold })
+            }
+            Err(status) => Err(self.failed(status)),
+        }
     }
 
     async fn pack(&self, request: PackRequest) -> Result<PackChunk> {

@@ -72,6 +72,14 @@ impl TreeTarget for GroundPort {
         walk.boxed()
     }
 
+    fn is_log(&self) -> bool {
+        false
+    }
+
+    async fn set_aside(&self, _: &RelPath, _: &Stamp, _: &RelPath) -> Result<bool> {
+        Ok(false)
+    }
+
     fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>> {
         let spots = spots.clone();
         let scan = self.scan();

@@ -36,13 +36,18 @@ impl Runner {
             self.refuse_differences()
         };
         let followers = self.followers().await?;
-        let gather = try_join_all(followers.iter().map(|follower| {
-            self.persist("gather", || follower.got_on(), || follower.gather().boxed()).boxed()
-        }));
+        let gather = async {
+            let gathering = followers.iter().map(|follower| {
+                self.persist("gather", || follower.got_on(), || follower.gather().boxed()).boxed()
+            });
+            try_join_all(gathering).await?;
+            // Of trees alone there is nothing to gather: the copy ends by itself.
+            std::future::pending().await
+        };
         tokio::select! {
             biased;
             result = copy => result.map(|()| Trigger::Copied),
-            result = gather => result.map(|_| Trigger::Copied),
+            result = gather => result,
         }
     }
 

@@ -64,8 +64,8 @@ async fn many_small_appends_do_not_become_many_blocks() {
     let log = pair.source.join("a.log");
     fs::write(&log, noise(2 << 20, 1)).unwrap();
     pair.copy().await.unwrap();
-    let (first, appended) = (pair.sent, 300 * 200);
-    for n in 0..300_u32 {
+    let (first, appended) = (pair.sent, 150 * 200);
+    for n in 0..150_u32 {
         append(&log, &noise(200, u8::try_from(n % 251).unwrap()));
         pair.copy().await.unwrap();
     }

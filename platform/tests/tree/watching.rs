@@ -180,7 +180,7 @@ async fn what_is_not_known_for_sure_is_anywhere() {
     following.cursor = Some(Cursor("of somebody else".to_owned()));
     assert_eq!(following.told().await, None);
     // More than the kernel's queue holds, or than is told one by one.
-    for name in 0..40_000 {
+    for name in 0..10_000 {
         write(pair.source.join(format!("a/{name}")), "x");
     }
     assert_eq!(following.told().await, None);

@@ -153,8 +153,9 @@ impl Pass {
                 return Err(Failure::transient(self.dataset.to_string(), what));
             }
             if self.spots.is_some() && merge.is_tangled() {
+                // What was to be done late is found again by the pass over the whole tree.
                 self.tangled.store(true, Ordering::Relaxed);
-                return Ok(late);
+                return Ok(Late::default());
             }
             total.files += window.found.files;
             total.bytes += window.found.bytes;

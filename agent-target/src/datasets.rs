@@ -35,7 +35,7 @@ fn filter(section: &FilesSection) -> Result<Filter> {
 impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
     pub fn new(manifest: Manifest, capture_bytes: u64) -> Result<Self> {
-        manifest.files.iter().try_for_each(|section| filter(section).map(drop))?;
+        manifest.trees().iter().try_for_each(|section| filter(section).map(drop))?;
         Ok(Self { manifest, capture_bytes })
     }
 
@@ -46,9 +46,10 @@ impl LocalDatasets {
             let target = place(section)?.target(section.name.clone(), migration);
             out.insert(section.name.clone(), TargetDataset::Database(target));
         }
-        for section in &self.manifest.files {
+        for section in &self.manifest.trees() {
             let tree =
                 FileTree::target(section.name.clone(), section.root.clone(), filter(section)?, migration);
+            let tree = if section.is_log { tree.of_logs() } else { tree };
             out.insert(section.name.clone(), TargetDataset::Tree(Arc::new(tree)));
         }
         Ok(out)
@@ -98,7 +99,7 @@ impl LocalDatasets {
             let returning = access::of_returning(&place, &name, Side::Target).await;
             datasets.push(Dataset { name, facts, findings, following: Vec::new(), returning, offers });
         }
-        for section in &self.manifest.files {
+        for section in &self.manifest.trees() {
             let facts = self.tree(section).await?;
             let findings = access::of_making_files(&section.root, &section.name);
             let name = section.name.clone();

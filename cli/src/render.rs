@@ -5,7 +5,7 @@ use std::fmt::Write;
 use handover_engine::check::{Finding, Severity};
 use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
-use handover_engine::follow::Figures;
+use handover_engine::follow::{Figures, TreeFigures};
 use handover_engine::inventory::{DatasetFacts, Inventory};
 use handover_engine::journal::{Event, Logged};
 use handover_engine::phase::{Condition, Task};
@@ -171,6 +171,9 @@ pub fn status(status: &Status) -> String {
         for (dataset, figures) in &status.following {
             let _ = write!(out, "\n  {dataset}: {whose}{}", following(figures));
         }
+        for (dataset, figures) in &status.following_trees {
+            let _ = write!(out, "\n  {dataset}: {}", following_tree(figures));
+        }
     }
     if let Some(reason) = throttled(status) {
         let _ = write!(out, "\n  {reason}");
@@ -243,6 +246,26 @@ fn following(figures: &Figures) -> String {
         figures.waiting,
         bytes(figures.spool_bytes),
         figures.applied
+    )
+}
+
+/// How following a tree gets on.
+fn following_tree(figures: &TreeFigures) -> String {
+    let behind = match figures.pending {
+        0 if figures.told => "up to date".to_owned(),
+        _ => format!("{} behind", time(figures.lag_ms)),
+    };
+    let complete = figures.complete_ms.map_or_else(
+        || "not yet passed over as a whole".to_owned(),
+        |ms| format!("passed over as a whole {} ago", time(ms)),
+    );
+    let how = if figures.told { "" } else { ", scanned for each pass" };
+    format!(
+        "{behind}, {} places pending, last pass: {} files ({}) in {}, {complete}{how}",
+        figures.pending,
+        figures.files,
+        bytes(figures.bytes),
+        time(figures.took_ms)
     )
 }
 

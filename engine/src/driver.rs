@@ -8,6 +8,7 @@ mod planned;
 mod tally;
 mod task;
 mod throttling;
+mod trees;
 mod verifying;
 mod watchman;
 
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::handle::{Command, Handle, Status, at_rest};
 use crate::failure::Failure;
-use crate::follow::Figures;
+use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
 use crate::name::DatasetName;
 use crate::pass::{Desk, Message, TargetDataset, Work};
@@ -88,6 +89,7 @@ pub struct Driver {
     last_event: u64,
     following: BTreeMap<DatasetName, Figures>,
     room: Option<Room>,
+    following_trees: BTreeMap<DatasetName, TreeFigures>,
     status: watch::Sender<Status>,
     commands: mpsc::Receiver<Command>,
     throttles: mpsc::Receiver<throttling::Ask>,
@@ -124,6 +126,7 @@ impl Driver {
             progress: Progress::default(),
             last_event,
             following: BTreeMap::new(),
+            following_trees: BTreeMap::new(),
             cutover: migration.outcome.cutover,
             planned: migration.outcome.planned,
             throttle: None,
@@ -139,6 +142,7 @@ impl Driver {
             last_event,
             following: BTreeMap::new(),
             room: None,
+            following_trees: BTreeMap::new(),
             status,
             commands: inbox,
             throttles: asked,
@@ -346,6 +350,7 @@ impl Driver {
             self.migration.shown = 0.0;
             self.following.clear();
             self.room = None;
+            self.following_trees.clear();
             if matches!(state.task, Some(Task::Pass | Task::Verify)) {
                 self.migration.outcome.forget_verification();
             }
@@ -385,6 +390,7 @@ impl Driver {
             progress,
             last_event: self.last_event,
             following: self.following.clone(),
+            following_trees: self.following_trees.clone(),
             cutover: self.migration.outcome.cutover,
             planned: self.migration.outcome.planned,
             throttle: Some(self.throttled()),
@@ -415,6 +421,9 @@ impl Driver {
                 Message::Flush(done) => flushed.push(done),
                 Message::Following(dataset, figures) => drop(self.following.insert(dataset, figures)),
                 Message::Room(room) => self.room = Some(room),
+                Message::FollowingTree(dataset, figures) => {
+                    self.following_trees.insert(dataset, figures);
+                }
                 other => records.extend(tally::count(other, &mut self.migration.outcome, &mut self.meter)),
             }
         }

@@ -9,6 +9,7 @@
 mod back;
 mod carry;
 mod course;
+mod tree;
 pub mod verify;
 
 use std::sync::Arc;
@@ -26,6 +27,8 @@ use crate::name::{CaptureId, DatasetName, MigrationId};
 use crate::pass::{Message, Work};
 use crate::ports::{ChangesRequest, Direction, Fence, KeyedTarget, Parts, Result, Spool};
 use crate::rows::{Key, TableName};
+
+pub use tree::{TreeFigures, TreeFollower};
 
 /// How long the source waits for changes before it answers that there are none.
 const WAIT: Duration = Duration::from_millis(250);

@@ -11,7 +11,7 @@ use crate::ports::{Answers, Result};
 use crate::report::Outcome;
 use crate::rows::{HeldChunk, Schema, SnapshotId, TableName};
 use crate::time::Timestamp;
-use crate::tree::{Block, Entry, IndexEntry, RelPath};
+use crate::tree::{Block, Entry, IndexEntry, RelPath, Spots};
 
 /// A migration as the journal holds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,6 +243,9 @@ pub trait Holdings: Send + Sync {
 
     /// The index of a tree, in tree order.
     fn index(&self, id: &MigrationId, dataset: &DatasetName) -> Answers<Vec<IndexEntry>>;
+
+    /// What of the index lies at these places, in tree order.
+    fn index_at(&self, id: &MigrationId, dataset: &DatasetName, spots: &Spots) -> Answers<Vec<IndexEntry>>;
 
     /// The blocks of a large file that has landed; empty for any other.
     async fn blocks(&self, id: &MigrationId, dataset: &DatasetName, path: &RelPath) -> Result<Vec<Block>>;

@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
-use crate::follow::Figures;
+use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Holdings, Record};
 use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
@@ -70,6 +70,8 @@ pub enum Message {
     RepairBegins(DatasetName),
     /// The verification of what is followed ends before its end, and why.
     VerifyingEnds(String),
+    /// How following a tree gets on.
+    FollowingTree(DatasetName, TreeFigures),
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.

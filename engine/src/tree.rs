@@ -2,6 +2,7 @@
 
 pub mod entry;
 pub mod path;
+pub mod spots;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::name::DatasetName;
 
 pub use entry::{Entry, EntryKind, Meta, Stamp};
 pub use path::{BadPath, RelPath};
+pub use spots::{Changed, Cursor, MOST_SPOTS, Spots};
 
 /// Files of at least this many bytes travel alone, cut by content; smaller ones travel packed together.
 pub const LARGE_FILE: u64 = 1 << 20;
@@ -61,6 +63,8 @@ pub struct PackItem {
     pub path: RelPath,
     /// The contents the target has under this path already, if any: equal contents are not sent again.
     pub held: Option<Digest>,
+    /// How many bytes those are: of a file that begins with them only the rest is sent. 0 when that is of no use.
+    pub held_len: u64,
 }
 
 /// What became of one file of a [`PackRequest`], in the order of the request.
@@ -73,6 +77,17 @@ pub enum PackedFile {
         /// Bytes of contents.
         len: u64,
         /// Digest of the contents.
+        digest: Digest,
+    },
+    /// It begins with what the target holds; the rest of its contents follows in the pack's data: the next `len` bytes.
+    Tail {
+        /// The file as it was when it was read (its size is `from + len`).
+        entry: Entry,
+        /// Bytes that the target holds.
+        from: u64,
+        /// Bytes that follow.
+        len: u64,
+        /// Digest of all the contents.
         digest: Digest,
     },
     /// Its contents are those the target holds.
@@ -108,7 +123,9 @@ impl PackChunk {
         let mut out = Vec::with_capacity(self.files.len());
         for file in &self.files {
             let len = match file {
-                PackedFile::Contents { len, .. } => usize::try_from(*len).ok()?,
+                PackedFile::Contents { len, .. } | PackedFile::Tail { len, .. } => {
+                    usize::try_from(*len).ok()?
+                }
                 _ => 0,
             };
             let end = at.checked_add(len).filter(|end| *end <= self.data.len())?;
@@ -125,6 +142,8 @@ impl PackChunk {
                 PackedFile::Contents { digest, entry, len } => {
                     Digest::of(data) == *digest && entry.size() == Some(*len)
                 }
+                // Its digest is that of all of it: whoever has the beginning can tell.
+                PackedFile::Tail { entry, from, len, .. } => entry.size() == from.checked_add(*len),
                 _ => true,
             })
         })

@@ -22,6 +22,9 @@ pub struct Manifest {
     /// Its file trees.
     #[serde(default)]
     pub files: Vec<FilesSection>,
+    /// Its logs.
+    #[serde(default)]
+    pub log: Vec<LogSection>,
 }
 
 /// `[appliance]`
@@ -98,6 +101,21 @@ pub struct FilesSection {
     /// Not what one of these globs matches.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Its files are logs.
+    #[serde(skip)]
+    pub is_log: bool,
+}
+
+/// `[[log]]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSection {
+    /// The dataset's name.
+    pub name: DatasetName,
+    /// The directory that the logs lie in, absolute.
+    pub root: PathBuf,
+    /// The files that one of these globs matches: those being written, and what they are rotated to.
+    pub pattern: Vec<String>,
 }
 
 /// A manifest (or another file of settings) that cannot be used.
@@ -167,16 +185,32 @@ impl Manifest {
                 return refuse(format!("`url = \"{}\"`: {problem}", database.shown_url()));
             }
         }
-        for files in &self.files {
-            let refuse = |problem: &str| Err(("files", files.name.to_string(), problem.to_owned()));
+        for files in &self.trees() {
+            let section = if files.is_log { "log" } else { "files" };
+            let refuse = |problem: &str| Err((section, files.name.to_string(), problem.to_owned()));
             if !names.insert(&files.name) {
                 return refuse("the name is used twice");
             }
             if !files.root.is_absolute() {
                 return refuse("`root`: write an absolute path");
             }
+            if files.is_log && files.include.is_empty() {
+                return refuse("`pattern`: write at least one glob, such as \"*.log*\"");
+            }
         }
         Ok(())
+    }
+
+    /// Its file trees, and its logs as trees of the files that their patterns match.
+    pub fn trees(&self) -> Vec<FilesSection> {
+        let logs = self.log.iter().cloned().map(|LogSection { name, root, pattern }| FilesSection {
+            name,
+            root,
+            include: pattern,
+            exclude: Vec::new(),
+            is_log: true,
+        });
+        self.files.iter().cloned().chain(logs).collect()
     }
 
     /// The appliance as an inventory shows it.
@@ -220,6 +254,13 @@ mod tests {
         exclude = ["*.tmp"]
     "#;
 
+    const LOG: &str = r#"
+        [[log]]
+        name = "logs"
+        root = "/var/log/mail"
+        pattern = ["*.log*"]
+    "#;
+
     fn read(text: &str) -> Result<Manifest, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("appliance.toml");
@@ -246,6 +287,12 @@ mod tests {
             (GOOD.replace("\"spool\"", "\"a b\""), "is not a valid name"),
             (GOOD.replace("ha-master", "king"), "king"),
             (GOOD.replace("[appliance]", "[appliances]"), "appliances"),
+            (GOOD.replace("exclude =", "is_log ="), "is_log"),
+            (format!("{GOOD}{LOG}").replace("pattern", "patern"), "patern"),
+            (format!("{GOOD}{LOG}").replace("pattern", "patern"), "line 17"),
+            (format!("{GOOD}{LOG}").replace("\"*.log*\"", ""), "[[log]] `logs`: `pattern`"),
+            (format!("{GOOD}{LOG}").replace("\"/var/log", "\"log"), "[[log]] `logs`: `root`"),
+            (format!("{GOOD}{LOG}").replace("\"logs\"", "\"spool\""), "the name is used twice"),
         ];
         for (text, expected) in table {
             let error = read(&text).unwrap_err();

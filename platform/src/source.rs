@@ -19,14 +19,16 @@ use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventor
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{
-    Answers, Database, DatabaseSnapshot, FencedDatabase, Followed, LiveDatabase, Opened, Parts, Result, RowSource,
-    SourceHost, TreeReader, TreeSource,
+    Answers, Database, DatabaseSnapshot, FencedDatabase, Followed, LiveDatabase, Opened, Parts, Result,
+    RowSource, SourceHost, TreeReader, TreeSource,
 };
 use handover_engine::reserve::{Disk, LogKept};
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
 use handover_engine::throttle;
 use handover_engine::time::Clock;
-use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment};
+use handover_engine::tree::{
+    Changed, Cursor, Entry, FileRequest, PackChunk, PackRequest, PackedFile, Segment, Spots,
+};
 use tokio::sync::mpsc;
 
 use self::ahead::Ahead;
@@ -112,9 +114,10 @@ impl LocalSource {
                 })),
             ));
         }
-        for section in &manifest.files {
+        for section in manifest.trees() {
             let filter = Filter::new(&section.include, &section.exclude)?;
             let tree = FileTree::reader(section.name.clone(), section.root.clone(), filter);
+            let tree = if section.is_log { tree.of_logs() } else { tree };
             datasets.push((section.name.clone(), Readable::Tree(Arc::new(tree))));
         }
         let by_name = datasets.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
@@ -372,10 +375,18 @@ impl TreeSource for LocalSource {
         Ok(self.tree(dataset)?.scan())
     }
 
+    async fn scan_at(&self, dataset: &DatasetName, spots: &Spots) -> Result<Answers<Vec<Entry>>> {
+        Ok(self.tree(dataset)?.scan_at(spots))
+    }
+
+    async fn changed(&self, dataset: &DatasetName, since: Option<Cursor>, wait: Duration) -> Result<Changed> {
+        self.tree(dataset)?.changed(since, wait).await
+    }
+
     async fn pack(&self, request: PackRequest) -> Result<PackChunk> {
         let pack = self.tree(&request.dataset)?.pack(request.files.clone()).await?;
         for file in &pack.files {
-            if let PackedFile::Contents { entry, len, .. } = file {
+            if let PackedFile::Contents { entry, len, .. } | PackedFile::Tail { entry, len, .. } = file {
                 served(&request.dataset, &format!("file/{}", entry.path), *len);
             }
         }

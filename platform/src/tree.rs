@@ -17,6 +17,7 @@ mod root;
 mod scan;
 mod target;
 mod undo;
+mod watch;
 
 use std::path::PathBuf;
 

@@ -5,6 +5,8 @@
 mod arrive;
 #[path = "tree/large.rs"]
 mod large;
+#[path = "tree/logs.rs"]
+mod logs;
 #[path = "tree/moving.rs"]
 mod moving;
 #[path = "tree/safety.rs"]
@@ -13,3 +15,5 @@ mod safety;
 mod support;
 #[path = "tree/undo.rs"]
 mod undo;
+#[path = "tree/watching.rs"]
+mod watching;

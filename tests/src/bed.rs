@@ -55,6 +55,15 @@ pub enum Dataset {
         /// Where it lands.
         target: PathBuf,
     },
+    /// Logs: `*.log*` in a directory.
+    Logs {
+        /// Its name.
+        name: String,
+        /// The source's directory.
+        source: PathBuf,
+        /// Where it lands.
+        target: PathBuf,
+    },
 }
 
 /// Two agents and what they need. Both are killed when it is dropped.
@@ -197,7 +206,9 @@ impl Bed {
         for dataset in &self.datasets {
             all.join(match dataset {
                 Dataset::Database { source, target, .. } => compare::databases(source, target)?,
-                Dataset::Files { source, target, .. } => compare::trees(source, target)?,
+                Dataset::Files { source, target, .. } | Dataset::Logs { source, target, .. } => {
+                    compare::trees(source, target)?
+                }
                 // Only who runs the servers can compare them.
                 Dataset::Server { .. } => Comparison::default(),
             });

@@ -82,6 +82,24 @@ pub fn served(log: &Path) -> Result<Vec<Served>> {
     Ok(found)
 }
 
+/// Bytes of a dataset's file that the source's log says were served.
+pub fn bytes_served(log: &Path, dataset: &str, file: &str) -> Result<u64> {
+    let file = format!("file/{file}");
+    let opened = fs::File::open(log).with_context(|| format!("the source's log {}", log.display()))?;
+    let mut sum = 0;
+    for line in BufReader::new(opened).split(b'\n') {
+        let Ok(line) = serde_json::from_slice::<Value>(&line?) else { continue };
+        let fields = line.get("fields").unwrap_or(&line);
+        let chunk = fields["chunk"].as_str().unwrap_or_default();
+        let of_file = chunk == file || chunk.strip_prefix(&file).is_some_and(|rest| rest.starts_with('@'));
+        if fields["dataset"] == dataset && of_file {
+            let bytes = &fields["bytes"];
+            sum += bytes.as_u64().or_else(|| bytes.as_str()?.parse().ok()).unwrap_or(0);
+        }
+    }
+    Ok(sum)
+}
+
 fn one_served(line: &Value) -> Option<Served> {
     let fields = line.get("fields").unwrap_or(line);
     let text = |name: &str| fields[name].as_str().map(str::to_owned);

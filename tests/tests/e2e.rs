@@ -8,6 +8,8 @@ mod crashes;
 mod identities;
 #[path = "e2e/live.rs"]
 mod live;
+#[path = "e2e/live_files.rs"]
+mod live_files;
 #[path = "e2e/migrations.rs"]
 mod migrations;
 #[path = "e2e/places.rs"]

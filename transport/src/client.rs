@@ -2,6 +2,7 @@
 
 mod fenced;
 mod follow;
+mod trees;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,10 +16,9 @@ use handover_engine::chunk::room::{LARGE_BYTES, Room, Taken};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::name::{DatasetName, LeaseId};
-use handover_engine::ports::{Answers, Followed, Opened, Parts, Result, RowSource, SourceHost, TreeSource};
+use handover_engine::ports::{Answers, Followed, Opened, Parts, Result, RowSource, SourceHost};
 use handover_engine::rows::{RowsChunk, RowsRequest, SnapshotId};
 use handover_engine::throttle::Reading;
-use handover_engine::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
 use handover_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -43,8 +43,6 @@ const CONNECTIONS: usize = 2;
 const AHEAD: usize = 2;
 /// A large chunk is received once the one before has been applied.
 static ROOM: Room = Room::new();
-/// Blocks of a basis in one message.
-const BASIS_BATCH: usize = 16 << 10;
 /// A call that asks for no work must be answered within this time. Those that do (looking through trees, opening a snapshot that is
 /// copied first) take as long as the data is large: there HTTP/2's keepalive tells whether the source is still alive.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -227,54 +225,6 @@ impl RowSource for RemoteSource {
         let frames = self.client().rows(request.into_wire()).await.map_err(|s| self.failed(s))?;
         Ok(self.chunks(frames.into_inner(), |chunk| match chunk {
             Chunk::Rows(rows) => Some(rows),
-            _ => None,
-        }))
-    }
-}
-
-#[async_trait]
-impl TreeSource for RemoteSource {
-    async fn scan(&self, dataset: &DatasetName) -> Result<Answers<Vec<Entry>>> {
-        let request = v1::ScanRequest { dataset: dataset.to_string() };
-        let replies = self.client().scan(request).await.map_err(|s| self.failed(s))?.into_inner();
-        let peer = self.peer.clone();
-        let batches = replies.map(move |reply| {
-            let reply = reply.map_err(|status| from_status(&peer, status))?;
-            let entries =
-                reply.entries.into_iter().map(|entry| Entry::from_wire(entry).map_err(Failure::from));
-            entries.collect()
-        });
-        Ok(batches.boxed())
-    }
-
-    async fn pack(&self, request: PackRequest) -> Result<PackChunk> {
-        let frames = self.client().pack(request.into_wire()).await.map_err(|s| self.failed(s))?;
-        let mut packs = self.chunks(frames.into_inner(), |chunk| match chunk {
-            Chunk::Pack(pack) => Some(pack),
-            _ => None,
-        });
-        packs
-            .next()
-            .await
-            .unwrap_or_else(|| Err(Failure::transient(&self.peer, "a stream ended without its pack")))
-    }
-
-    async fn file(&self, request: FileRequest) -> Result<Answers<Segment>> {
-        let FileRequest { dataset, path, offset, begun_as, basis } = request;
-        let head = v1::FileHead {
-            dataset: dataset.to_string(),
-            path: Vec::from(path).into(),
-            offset,
-            begun_as: begun_as.map(IntoWire::into_wire),
-        };
-        let mut messages = vec![v1::FileRequest { head: Some(head), basis: Vec::new() }];
-        messages.extend(basis.chunks(BASIS_BATCH).map(|blocks| {
-            let basis = blocks.iter().map(|block| block.into_wire()).collect();
-            v1::FileRequest { head: None, basis }
-        }));
-        let frames = self.client().file(futures::stream::iter(messages)).await.map_err(|s| self.failed(s))?;
-        Ok(self.chunks(frames.into_inner(), |chunk| match chunk {
-            Chunk::Segment(segment) => Some(segment),
             _ => None,
         }))
     }

@@ -12,7 +12,7 @@ use handover_engine::failure::Failure;
 use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::{ChangesRequest, Parts, Source};
 use handover_engine::time::Clock;
-use handover_engine::tree::Entry;
+use handover_engine::tree::{Cursor, Entry, Spots};
 use handover_proto::v1;
 use prost::Message;
 use std::sync::Arc;
@@ -105,8 +105,14 @@ impl Service for SourceService {
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let dataset = wire::name("dataset", &from_target(request)?.dataset)?;
-        let batches = self.source.trees.scan(&dataset).await.map_err(to_status)?;
+        let v1::ScanRequest { dataset, spots } = from_target(request)?;
+        let (dataset, spots) = (wire::name("dataset", &dataset)?, Spots::from_wire(spots)?);
+        let batches = if spots.is_empty() {
+            self.source.trees.scan(&dataset).await
+        } else {
+            self.source.trees.scan_at(&dataset, &spots).await
+        };
+        let batches = batches.map_err(to_status)?;
         let replies = batches.flat_map(move |batch| {
             let replies = match batch {
                 Ok(entries) => scan_replies(&dataset, entries),
@@ -115,6 +121,18 @@ impl Service for SourceService {
             futures::stream::iter(replies)
         });
         Ok(Response::new(replies.boxed()))
+    }
+
+    async fn changed(
+        &self,
+        request: Request<v1::ChangedRequest>,
+    ) -> Result<Response<v1::ChangedReply>, Status> {
+        let v1::ChangedRequest { dataset, cursor, wait_ms } = from_target(request)?;
+        let dataset = wire::name("dataset", &dataset)?;
+        let since = Some(cursor).filter(|cursor| !cursor.is_empty()).map(Cursor);
+        let wait = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
+        let changed = self.source.trees.changed(&dataset, since, wait).await.map_err(to_status)?;
+        Ok(Response::new(changed.into_wire()))
     }
 
     async fn pack(&self, request: Request<v1::PackRequest>) -> Result<Response<Frames>, Status> {

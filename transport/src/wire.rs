@@ -5,6 +5,7 @@
 mod changes;
 mod room;
 mod rows;
+mod spots;
 mod throttle;
 mod tree;
 

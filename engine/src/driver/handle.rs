@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::task;
 use crate::failure::Failure;
-use crate::follow::Figures;
+use crate::follow::{Figures, TreeFigures};
 use crate::journal::Migration;
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::{Operation, State};
@@ -33,6 +33,9 @@ pub struct Status {
     /// How following gets on, by database.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub following: BTreeMap<DatasetName, Figures>,
+    /// How following gets on, by tree.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub following_trees: BTreeMap<DatasetName, TreeFigures>,
     /// The cut-over at hand, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cutover: Option<Cutover>,
@@ -102,6 +105,7 @@ pub fn at_rest(migration: Migration, last_event: u64) -> Status {
         migration: migration.id.clone(),
         allowed: migration.state.allowed(),
         following: BTreeMap::new(),
+        following_trees: BTreeMap::new(),
         cutover: migration.outcome.cutover,
         planned: migration.outcome.planned,
         throttle: None,

@@ -16,10 +16,6 @@ use crate::plan::StepKind;
 use crate::ports::{Direction, Result};
 use crate::report::When;
 
-/// Between two passes over a tree that is followed, at least…
-const TREE_PAUSE: Duration = Duration::from_secs(5);
-/// …and so many times as long as the last one took.
-const TREE_SHARE: u32 = 4;
 /// Before the fence: a round that carries all that waits is short enough when it takes no longer.
 const SHORT: Duration = Duration::from_millis(300);
 /// Rounds before the fence.
@@ -40,13 +36,18 @@ impl Runner {
             self.refuse_differences()
         };
         let followers = self.followers().await?;
-        let gather = try_join_all(followers.iter().map(|follower| {
-            self.persist("gather", || follower.got_on(), || follower.gather().boxed()).boxed()
-        }));
+        let gather = async {
+            let gathering = followers.iter().map(|follower| {
+                self.persist("gather", || follower.got_on(), || follower.gather().boxed()).boxed()
+            });
+            try_join_all(gathering).await?;
+            // Of trees alone there is nothing to gather: the copy ends by itself.
+            std::future::pending().await
+        };
         tokio::select! {
             biased;
             result = copy => result.map(|()| Trigger::Copied),
-            result = gather => result.map(|_| Trigger::Copied),
+            result = gather => result,
         }
     }
 
@@ -68,11 +69,9 @@ impl Runner {
         let databases = try_join_all(followers.iter().map(|follower| {
             self.persist("follow", || follower.got_on(), || follower.follow().boxed()).boxed()
         }));
-        let trees = self.chosen().into_iter().filter(|(_, target)| matches!(target, TargetDataset::Tree(_)));
-        let trees: Vec<DatasetName> = trees.map(|(dataset, _)| dataset).collect();
         let trees = async {
             first.await?;
-            try_join_all(trees.iter().map(|dataset| self.follow_tree(dataset).boxed())).await
+            self.follow_trees().await
         };
         // Where there is nothing to follow: until somebody asks for something else.
         let stopped = async {
@@ -95,27 +94,6 @@ impl Runner {
         let cutover = crate::report::Cutover { finishing: false, ..self.cutover };
         self.work.desk.send(Message::Cutover(cutover)).await?;
         self.work.desk.flush().await
-    }
-
-    async fn follow_tree(&self, dataset: &DatasetName) -> Result<()> {
-        loop {
-            let began = Instant::now();
-            let copy = || {
-                async {
-                    let TargetDataset::Tree(tree) = self.target(dataset)? else { return Ok(()) };
-                    self.work.desk.send(Message::CopyBegins(dataset.clone())).await?;
-                    pass::tree::copy(self.work.clone(), dataset.clone(), tree).await
-                }
-                .boxed()
-            };
-            self.persist("follow", || self.work.desk.recorded(), copy).await?;
-            let pause = TREE_PAUSE.max(began.elapsed() * TREE_SHARE);
-            tokio::select! {
-                biased;
-                () = self.work.desk.stopping() => return Err(pass::stopped()),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
     }
 
     /// The followers of the plan's databases.
@@ -200,12 +178,16 @@ impl Runner {
     /// Carries all that waits, round by round, until a round is short; how long writers will have to wait, in milliseconds.
     async fn close_in(&self) -> Result<u64> {
         let followers = self.followers().await?;
+        // Behind the fence trees are passed over as a whole: a round does the same, and tells how long that takes.
+        let trees = self.tree_followers();
         let mut took = Duration::MAX;
         for _ in 0..ROUNDS {
             self.work.desk.checkpoint()?;
             let began = Instant::now();
             let round = || {
-                let rounds: Vec<_> = followers.iter().map(|follower| follower.catch_up().boxed()).collect();
+                let rounds = followers.iter().map(|follower| follower.catch_up().boxed());
+                let passes = trees.iter().map(|tree| async { tree.complete().await.map(drop) }.boxed());
+                let rounds: Vec<_> = rounds.chain(passes).collect();
                 async move { try_join_all(rounds).await.map(drop) }.boxed()
             };
             self.persist("cutover", || self.work.desk.recorded(), round).await?;

@@ -40,7 +40,11 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
         Message::RepairBegins(dataset) => outcome.begin_repair(&dataset),
         Message::VerifyingEnds(why) => outcome.verifying_ended = Some(why),
         Message::Cutover(cutover) => outcome.cutover = Some(cutover),
-        Message::Following(..) | Message::Room(_) | Message::Records(_) | Message::Flush(_) => {}
+        Message::Following(..)
+        | Message::FollowingTree(..)
+        | Message::Room(_)
+        | Message::Records(_)
+        | Message::Flush(_) => {}
     }
     None
 }

@@ -243,7 +243,9 @@ impl Runner {
                         let copy = pass::database::copy(work.clone(), dataset.clone(), database);
                         self.renewing(dataset, copy).await
                     }
-                    TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
+                    TargetDataset::Tree(tree) => {
+                        pass::tree::copy(work.clone(), dataset.clone(), tree).await.map(drop)
+                    }
                 }
             }
             StepKind::Finish(dataset) => self.finish(dataset).await,
@@ -280,7 +282,10 @@ impl Runner {
                     let rest = pass::database::recopy(work.clone(), dataset.clone(), database);
                     tokio::try_join!(follower.catch_up(), rest).map(drop)
                 }
-                TargetDataset::Tree(tree) => pass::tree::copy(work.clone(), dataset.clone(), tree).await,
+                TargetDataset::Tree(tree) => {
+                    work.desk.send(Message::CopyBegins(dataset.clone())).await?;
+                    pass::tree::copy(work.clone(), dataset.clone(), tree).await.map(drop)
+                }
             },
             StepKind::Keep(dataset) => self.keep(dataset).await,
             StepKind::Settle(dataset) => {

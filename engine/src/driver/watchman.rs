@@ -33,7 +33,8 @@ impl Watchman {
         if runner.plan.options.follow {
             for (dataset, target) in runner.chosen() {
                 if let TargetDataset::Database(_) = target {
-                    let spool = runner.spools.spool(&runner.work.migration, &dataset, Direction::Forth).await?;
+                    let spool =
+                        runner.spools.spool(&runner.work.migration, &dataset, Direction::Forth).await?;
                     followed.push((dataset, spool));
                 }
             }

@@ -103,6 +103,8 @@ pub struct Merge {
     going: Option<RelPath>,
     /// First names of hard links whose file is made anew: their other names must be made anew too.
     renewed: HashSet<RelPath>,
+    /// Something that has other names differs.
+    tangled: bool,
 }
 
 impl Merge {
@@ -118,7 +120,13 @@ impl Merge {
             here: Sorted::new("the target's scan", here),
             going: None,
             renewed: HashSet::new(),
+            tangled: false,
         }
+    }
+
+    /// True when a file with other names differs so far. A walk over some places alone cannot tell what becomes of those.
+    pub fn is_tangled(&self) -> bool {
+        self.tangled
     }
 
     /// True when the source's scan has brought nothing yet.
@@ -135,7 +143,10 @@ impl Merge {
                 (self.source.take(&path), self.index.take(&path), self.here.take(&path));
             // What lies in a directory that has just been decided to go needs no decision of its own.
             let here = here.filter(|_| !self.going.as_ref().is_some_and(|going| path.is_within(going)));
+            let is_linked = source.as_ref().is_some_and(has_other_names)
+                || held.as_ref().is_some_and(|held| has_other_names(&held.source));
             if let Some(decision) = self.decide(source, held, here, path) {
+                self.tangled |= is_linked && !matches!(decision, Decision::Keep(_));
                 return Ok(Some(decision));
             }
         }
@@ -187,6 +198,10 @@ impl Merge {
 
 fn is_directory(entry: &Entry) -> bool {
     entry.kind == EntryKind::Directory
+}
+
+fn has_other_names(entry: &Entry) -> bool {
+    matches!(entry.kind, EntryKind::File { linked: true, .. } | EntryKind::HardLink { .. })
 }
 
 fn file(source: Entry, held: Option<IndexEntry>, here: Option<Entry>, clear: bool) -> Decision {

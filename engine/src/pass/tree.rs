@@ -5,15 +5,19 @@
 //! directories) comes last.
 
 mod fetch;
+mod moved;
+mod sort;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
 use self::fetch::{Fetcher, Job, Ready};
-use super::merge::{Decision, Merge, nothing};
+use self::sort::{Late, Window, sort};
+use super::merge::{Merge, nothing};
 use super::{Message, Work};
 use crate::failure::Failure;
 use crate::journal::{Landing, Record};
@@ -22,15 +26,45 @@ use crate::plan::StepKind;
 use crate::ports::{Result, TreeOp, TreeTarget};
 use crate::progress::Amount;
 use crate::report::Difference;
-use crate::tree::{Entry, EntryKind, IndexEntry, PACK_BYTES, PACK_FILES, PackItem, RelPath, Stamp};
+use crate::tree::{Entry, EntryKind, IndexEntry, RelPath, Spots, Stamp};
 
 /// Decisions that are carried out together.
 const WINDOW: usize = 4096;
 /// Files that land together at most.
 const BATCH: usize = 4096;
 
+/// What a pass has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delta {
+    /// Regular files that landed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// A file with other names differs: only a pass over the whole tree puts it right.
+    pub is_tangled: bool,
+}
+
 /// Makes the target tree equal to the source's.
-pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<()> {
+pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>) -> Result<Delta> {
+    pass(work, dataset, target, None).await
+}
+
+/// As `copy`, at these places alone. `spots` holds the directories that lead to them.
+pub async fn copy_at(
+    work: Work,
+    dataset: DatasetName,
+    target: Arc<dyn TreeTarget>,
+    spots: Spots,
+) -> Result<Delta> {
+    pass(work, dataset, target, Some(spots)).await
+}
+
+async fn pass(
+    work: Work,
+    dataset: DatasetName,
+    target: Arc<dyn TreeTarget>,
+    spots: Option<Spots>,
+) -> Result<Delta> {
     work.throttle.begin(&work.desk).await?;
     target.prepare().await?;
     let partials = work.holdings.partials(&work.migration, &dataset).await?;
@@ -38,11 +72,30 @@ pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>)
     target.discard_staged(&paths).await?;
     let step = StepKind::Copy(dataset.clone()).id();
     let partials = partials.into_iter().map(|p| (p.entry.path.clone(), p)).collect();
-    let pass = Pass { work, dataset, target, step, partials: Mutex::new(partials), gone: Mutex::default() };
+    let (partials, gone) = (Mutex::new(partials), Mutex::default());
+    let (files, bytes, tangled) = (0.into(), 0.into(), false.into());
+    let pass = Pass {
+        work,
+        dataset,
+        target,
+        step,
+        spots,
+        partials,
+        gone,
+        files,
+        bytes,
+        tangled,
+        moved: Default::default(),
+    };
     let (jobs, todo) = mpsc::channel(8);
     let (ready, landing) = mpsc::channel(32);
     let (late, (), ()) = tokio::try_join!(pass.walk(jobs), pass.fetch(todo, ready), pass.land(landing))?;
-    pass.finish(late).await
+    pass.finish(late).await?;
+    Ok(Delta {
+        files: pass.files.into_inner(),
+        bytes: pass.bytes.into_inner(),
+        is_tangled: pass.tangled.into_inner(),
+    })
 }
 
 struct Pass {
@@ -50,54 +103,17 @@ struct Pass {
     dataset: DatasetName,
     target: Arc<dyn TreeTarget>,
     step: String,
+    /// Where alone to look.
+    spots: Option<Spots>,
     partials: Mutex<HashMap<RelPath, crate::journal::PartialFile>>,
     /// Files that the walk has seen and that had vanished when they were asked for.
     gone: Mutex<BTreeSet<RelPath>>,
-}
-
-/// What must wait until all contents have landed.
-#[derive(Default)]
-struct Late {
-    links: Vec<Entry>,
-    removals: Vec<RelPath>,
-    /// Directories that were made, that differ, or in which something is made or removed: that changes their times.
-    /// Settled from the deepest up.
-    directories: BTreeMap<RelPath, Entry>,
-    /// The directories of the source that lead to where the walk is.
-    above: Vec<Entry>,
-}
-
-impl Late {
-    /// The walk is at a directory of the source.
-    fn enter(&mut self, directory: &Entry) {
-        self.leave(&directory.path);
-        self.above.push(directory.clone());
-    }
-
-    fn leave(&mut self, path: &RelPath) {
-        while self.above.last().is_some_and(|above| !path.is_within(&above.path)) {
-            self.above.pop();
-        }
-    }
-
-    /// Something is made or removed at the path: the directory it lies in is settled in the end.
-    fn touch(&mut self, path: &RelPath) {
-        self.leave(path);
-        if let Some(parent) = self.above.iter().rev().find(|above| above.path != *path) {
-            self.directories.entry(parent.path.clone()).or_insert_with(|| parent.clone());
-        }
-    }
-}
-
-/// Decisions of one window, sorted by what carries them out.
-#[derive(Default)]
-struct Window {
-    ops: Vec<TreeOp>,
-    made: Vec<Entry>,
-    forgotten: Vec<RelPath>,
-    jobs: Vec<Job>,
-    kept: Amount,
-    found: Amount,
+    /// What has landed.
+    files: AtomicU64,
+    bytes: AtomicU64,
+    tangled: AtomicBool,
+    /// Of logs: what was found under another name.
+    moved: moved::Moved,
 }
 
 impl Pass {
@@ -108,11 +124,20 @@ impl Pass {
         let admitted = move |entry: &Entry| {
             entry.path.is_root() || target.admits(&entry.path, entry.kind == EntryKind::Directory)
         };
-        let scan = source.trees.scan(&self.dataset).await?;
+        let (scan, index, here) = match &self.spots {
+            None => {
+                let scan = source.trees.scan(&self.dataset).await?;
+                (scan, holdings.index(migration, &self.dataset), self.target.scan())
+            }
+            Some(spots) => {
+                let scan = source.trees.scan_at(&self.dataset, spots).await?;
+                (scan, holdings.index_at(migration, &self.dataset, spots), self.target.scan_at(spots))
+            }
+        };
         let scan = scan
             .map_ok(move |batch: Vec<Entry>| batch.into_iter().filter(&admitted).collect::<Vec<_>>())
             .boxed();
-        let mut merge = Merge::new(scan, holdings.index(migration, &self.dataset), self.target.scan());
+        let mut merge = Merge::new(scan, index, here);
         let mut late = Late::default();
         let mut total = Amount::default();
         loop {
@@ -128,8 +153,14 @@ impl Pass {
                 let what = "its scan at the source ended before it began";
                 return Err(Failure::transient(self.dataset.to_string(), what));
             }
+            if self.spots.is_some() && merge.is_tangled() {
+                // What was to be done late is found again by the pass over the whole tree.
+                self.tangled.store(true, Ordering::Relaxed);
+                return Ok(Late::default());
+            }
             total.files += window.found.files;
             total.bytes += window.found.bytes;
+            self.find_moved(&mut window.jobs).await?;
             self.carry_out(window, &jobs).await?;
             self.work.desk.checkpoint()?;
             if decided < WINDOW {
@@ -199,6 +230,8 @@ impl Pass {
             });
             let record = Record::Landed { dataset: self.dataset.clone(), entries: entries.collect() };
             self.work.desk.record(vec![record]).await?;
+            self.files.fetch_add(amount.files, Ordering::Relaxed);
+            self.bytes.fetch_add(amount.bytes, Ordering::Relaxed);
             self.got_on(amount).await?;
         }
         Ok(())
@@ -238,13 +271,21 @@ impl Pass {
         for link in lost {
             let what = "the file vanished under its first name; sync again".to_owned();
             let item = link.path.to_string();
-            let left_out = Difference { dataset: self.dataset.clone(), item, what };
-            self.work.desk.send(Message::LeftOut(left_out)).await?;
+            self.leave_out(item, what).await?;
             late.removals.push(link.path);
         }
         late.links = links;
         late.removals.extend(gone);
         Ok(())
+    }
+
+    /// Tells what could not be copied; not in a pass over some places: what keeps changing is told of again.
+    async fn leave_out(&self, item: String, what: String) -> Result<()> {
+        if self.spots.is_some() {
+            return Ok(());
+        }
+        let left_out = Difference { dataset: self.dataset.clone(), item, what };
+        self.work.desk.send(Message::LeftOut(left_out)).await
     }
 
     /// The record of entries without contents of their own.
@@ -264,79 +305,4 @@ impl Pass {
     async fn got_on(&self, amount: Amount) -> Result<()> {
         self.work.desk.send(Message::Progress { step: self.step.clone(), amount }).await
     }
-}
-
-fn sort(decision: Decision, window: &mut Window, late: &mut Late) {
-    if let Decision::Keep(entry) | Decision::Settle(entry) | Decision::Fetch { entry, .. } = &decision
-        && let Some(size) = entry.size()
-    {
-        window.found.files += 1;
-        window.found.bytes += size;
-        if !matches!(decision, Decision::Fetch { .. }) {
-            window.kept.files += 1;
-            window.kept.bytes += size;
-        }
-    }
-    if let Decision::Keep(entry) | Decision::Settle(entry) | Decision::Make(entry) = &decision
-        && entry.kind == EntryKind::Directory
-    {
-        late.enter(entry);
-    }
-    if let Decision::Fetch { entry: Entry { path, .. }, .. }
-    | Decision::Make(Entry { path, .. })
-    | Decision::Link(Entry { path, .. })
-    | Decision::Remove(path) = &decision
-    {
-        late.touch(path);
-    }
-    match decision {
-        Decision::Keep(_) => {}
-        Decision::Settle(entry) if entry.kind == EntryKind::Directory => {
-            late.directories.insert(entry.path.clone(), entry);
-        }
-        Decision::Settle(entry) => {
-            window.ops.push(TreeOp::Settle(entry.clone()));
-            if entry.size().is_none() {
-                window.made.push(entry);
-            }
-        }
-        Decision::Make(entry) => {
-            window.ops.push(TreeOp::Make(entry.clone()));
-            if entry.kind == EntryKind::Directory {
-                late.directories.insert(entry.path.clone(), entry);
-            } else {
-                window.made.push(entry);
-            }
-        }
-        Decision::Link(entry) => late.links.push(entry),
-        Decision::Remove(path) => late.removals.push(path),
-        Decision::Forget(path) => window.forgotten.push(path),
-        Decision::Fetch { entry, held, clear } => {
-            if clear {
-                window.ops.push(TreeOp::Remove(entry.path.clone()));
-            }
-            add_job(&mut window.jobs, entry, held);
-        }
-    }
-}
-
-fn add_job(jobs: &mut Vec<Job>, entry: Entry, held: Option<IndexEntry>) {
-    if entry.is_large() {
-        jobs.push(Job::Large { entry, held });
-        return;
-    }
-    // Attributes travel beside the contents, and may be larger than they are.
-    let size = entry.size().unwrap_or(0) + entry.meta.xattr_bytes();
-    let item = PackItem { path: entry.path, held: held.map(|held| held.digest) };
-    // Packs stay open over large files in between: those are jobs of their own.
-    if let Some(Job::Pack { items, bytes }) =
-        jobs.iter_mut().rev().find(|job| matches!(job, Job::Pack { .. }))
-        && items.len() < PACK_FILES
-        && *bytes + size <= PACK_BYTES
-    {
-        items.push(item);
-        *bytes += size;
-        return;
-    }
-    jobs.push(Job::Pack { items: vec![item], bytes: size });
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -13,7 +14,7 @@ use crate::reserve::{Disk, LogKept};
 use crate::rows::{RowsChunk, RowsRequest, Schema, SnapshotId};
 use crate::throttle::Reading;
 use crate::time::Timestamp;
-use crate::tree::{Entry, FileRequest, PackChunk, PackRequest, Segment};
+use crate::tree::{Changed, Cursor, Entry, FileRequest, PackChunk, PackRequest, Segment, Spots};
 
 /// An open snapshot of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +89,16 @@ pub trait RowSource: Send + Sync {
 pub trait TreeSource: Send + Sync {
     /// Everything in a tree, in tree order, root first, in batches.
     async fn scan(&self, dataset: &DatasetName) -> Result<Answers<Vec<Entry>>>;
+
+    /// As `scan`, of these places alone. Every file with other names is told as one by itself.
+    async fn scan_at(&self, dataset: &DatasetName, spots: &Spots) -> Result<Answers<Vec<Entry>>>;
+
+    /// Where something has changed since an answer, up to this call; waits up to `wait` for something. Without a cursor, with one that is not
+    /// known any more, and whenever it cannot be sure: anywhere. What was told is told again until its cursor comes back.
+    ///
+    /// Told is what this host's processes do through the file system's calls. What they write through mappings, and what
+    /// other hosts do to a shared file system, only a scan finds.
+    async fn changed(&self, dataset: &DatasetName, since: Option<Cursor>, wait: Duration) -> Result<Changed>;
 
     /// Several small files at once.
     async fn pack(&self, request: PackRequest) -> Result<PackChunk>;

@@ -1,11 +1,16 @@
 //! What the file adapters provide: a tree to read, and a tree to make equal to it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{Answers, Result};
 use crate::failure::{Class, Failure};
 use crate::inventory::TreeFacts;
-use crate::tree::{Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, RelPath, Segment, Stamp};
+use crate::tree::{
+    Block, Changed, Cursor, Entry, FileRequest, IndexEntry, PackChunk, PackItem, RelPath, Segment, Spots,
+    Stamp,
+};
 
 /// A tree on this host, to be read. Nothing outside its root is ever opened, whatever a request says.
 #[async_trait]
@@ -16,6 +21,12 @@ pub trait TreeReader: Send + Sync {
     /// Everything in the tree that the manifest's globs let through, in tree order, root first, in batches. What
     /// vanishes during the scan is left out; mount points inside are entries, but not entered.
     fn scan(&self) -> Answers<Vec<Entry>>;
+
+    /// As `scan`, of these places alone. Every file with other names is told as one by itself.
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>>;
+
+    /// As [`TreeSource::changed`](super::TreeSource::changed).
+    async fn changed(&self, since: Option<Cursor>, wait: Duration) -> Result<Changed>;
 
     /// Reads small files whole; a file that changes while it is read is read again.
     async fn pack(&self, files: Vec<PackItem>) -> Result<PackChunk>;
@@ -80,8 +91,12 @@ pub trait TreeTarget: Send + Sync {
     /// Everything in the target tree, in tree order, root first, in batches (the staging area left out).
     fn scan(&self) -> Answers<Vec<Entry>>;
 
-    /// Writes the contents of a pack's files out of sight, with their final owner, mode, attributes and times.
-    /// Not durable, not visible. Idempotent.
+    /// As `scan`, of these places alone. Every file with other names is told as one by itself.
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>>;
+
+    /// Writes the contents of a pack's files out of sight, with their final owner, mode, attributes and times. The beginning of a
+    /// `PackedFile::Tail` is copied from what was set aside for it, or else stands under its path; fails with [`no_help`] when that is not what
+    /// the journal says. Not durable, not visible. Idempotent.
     async fn stage(&self, pack: PackChunk) -> Result<()>;
 
     /// Writes a segment of a large file out of sight; pieces of the basis are copied from the file that stands under the
@@ -89,6 +104,13 @@ pub trait TreeTarget: Send + Sync {
     /// Idempotent: a segment that was written already may be written again. Fails with [`no_help`] when what is here is not what the
     /// journal says.
     async fn write(&self, segment: Segment, basis: &[Block]) -> Result<Vec<Block>>;
+
+    /// Whether its files are logs, which grow and are renamed: worth looking for under other names.
+    fn is_log(&self) -> bool;
+
+    /// Keeps a file that landed under `from`, whatever happens there, to be what `to` is compared with and copied from in this pass. False
+    /// when what stands there is not what landed, or cannot be kept.
+    async fn set_aside(&self, from: &RelPath, landed: &Stamp, to: &RelPath) -> Result<bool>;
 
     /// Makes what was written of these large files durable, still out of sight, so that the journal may hold it.
     async fn sync(&self, paths: &[RelPath]) -> Result<()>;

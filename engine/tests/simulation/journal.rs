@@ -11,7 +11,7 @@ use handover_engine::plan::Plan;
 use handover_engine::ports::{Answers, Result};
 use handover_engine::rows::{HeldChunk, Schema, SnapshotId, TableName};
 use handover_engine::time::Timestamp;
-use handover_engine::tree::{Block, IndexEntry, RelPath};
+use handover_engine::tree::{Block, IndexEntry, RelPath, Spots};
 
 use super::world::{PerDataset, Port, Site};
 
@@ -186,6 +186,16 @@ impl Holdings for Port {
             }
         });
         pages.boxed()
+    }
+
+    fn index_at(&self, id: &MigrationId, dataset: &DatasetName, spots: &Spots) -> Answers<Vec<IndexEntry>> {
+        let spots = spots.clone();
+        let pages = self.index(id, dataset);
+        pages
+            .map(move |page| {
+                page.map(|all| all.into_iter().filter(|e| spots.covers(&e.source.path)).collect())
+            })
+            .boxed()
     }
 
     async fn blocks(&self, _: &MigrationId, dataset: &DatasetName, path: &RelPath) -> Result<Vec<Block>> {

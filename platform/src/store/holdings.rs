@@ -7,7 +7,7 @@ use handover_engine::journal::{Holdings, PartialFile, Sums};
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::rows::{HeldChunk, Key, KeyRange, Schema, SnapshotId, TableName};
-use handover_engine::tree::{Block, Entry, IndexEntry, RelPath};
+use handover_engine::tree::{Block, Entry, IndexEntry, RelPath, Spots};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -44,6 +44,53 @@ impl Store {
             digest: self.digest(row, 2)?,
             pass: row.get(4),
         })
+    }
+
+    /// The index of a directory and all it holds. In pages by path, not as one long query: a read transaction over a whole pass
+    /// would keep the journal's write-ahead log from being checkpointed.
+    fn index_within(
+        &self,
+        id: &MigrationId,
+        dataset: &DatasetName,
+        directory: &RelPath,
+    ) -> Answers<Vec<IndexEntry>> {
+        let (store, id, dataset) = (self.clone(), id.to_string(), dataset.to_string());
+        let key = path_key(directory);
+        // Everything from the path up to, not including, path + 0x01; below the root, everything.
+        let (mut end, is_root) = (key.clone(), directory.is_root());
+        end.push(1);
+        let pages = futures::stream::try_unfold(Some((key, true)), move |after: Option<(Vec<u8>, bool)>| {
+            let (store, id, dataset, end) = (store.clone(), id.clone(), dataset.clone(), end.clone());
+            async move {
+                let Some((after, first)) = after else { return Ok(None) };
+                let sql = if first {
+                    "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path >= ? \
+                     AND (? OR path < ?) ORDER BY path LIMIT ?"
+                } else {
+                    "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path > ? \
+                     AND (? OR path < ?) ORDER BY path LIMIT ?"
+                };
+                let query = sqlx::query(sql).bind(id).bind(dataset).bind(after).bind(is_root).bind(end);
+                let rows = query.bind(BATCH as i64).fetch_all(store.pool()).await;
+                let rows = rows.map_err(|e| store.failed("cannot be read", e))?;
+                let page = rows.iter().map(|row| store.entry(row)).collect::<Result<Vec<_>>>()?;
+                let next = rows.last().filter(|_| rows.len() == BATCH);
+                Ok(Some((page, next.map(|row| (row.get::<Vec<u8>, _>(3), false)))))
+            }
+        });
+        pages.try_filter(|page| std::future::ready(!page.is_empty())).boxed()
+    }
+
+    /// What the index has of one path.
+    fn index_of(&self, id: &MigrationId, dataset: &DatasetName, path: &RelPath) -> Answers<Vec<IndexEntry>> {
+        let (store, id, dataset, key) = (self.clone(), id.to_string(), dataset.to_string(), path_key(path));
+        let one = async move {
+            let sql = "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path = ?";
+            let row = sqlx::query(sql).bind(id).bind(dataset).bind(key).fetch_optional(store.pool()).await;
+            let row = row.map_err(|e| store.failed("cannot be read", e))?;
+            row.iter().map(|row| store.entry(row)).collect::<Result<Vec<_>>>()
+        };
+        futures::stream::once(one).try_filter(|page| std::future::ready(!page.is_empty())).boxed()
     }
 
     fn chunk(&self, row: &SqliteRow) -> Result<(SnapshotId, HeldChunk)> {
@@ -92,30 +139,16 @@ impl Holdings for Store {
     }
 
     fn index(&self, id: &MigrationId, dataset: &DatasetName) -> Answers<Vec<IndexEntry>> {
-        // In pages by path, not as one long query: a read transaction over a whole pass would keep the journal's
-        // write-ahead log from being checkpointed.
-        let (store, id, dataset) = (self.clone(), id.to_string(), dataset.to_string());
-        let pages = futures::stream::try_unfold(Some(Vec::new()), move |after: Option<Vec<u8>>| {
-            let (store, id, dataset) = (store.clone(), id.clone(), dataset.clone());
-            async move {
-                let Some(after) = after else { return Ok(None) };
-                let first = after.is_empty();
-                let sql = if first {
-                    "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path >= ? \
-                     ORDER BY path LIMIT ?"
-                } else {
-                    "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path > ? \
-                     ORDER BY path LIMIT ?"
-                };
-                let query = sqlx::query(sql).bind(id).bind(dataset).bind(after).bind(BATCH as i64);
-                let rows =
-                    query.fetch_all(store.pool()).await.map_err(|e| store.failed("cannot be read", e))?;
-                let page = rows.iter().map(|row| store.entry(row)).collect::<Result<Vec<_>>>()?;
-                let next = rows.last().filter(|_| rows.len() == BATCH).map(|row| row.get::<Vec<u8>, _>(3));
-                Ok(Some((page, next)))
-            }
+        self.index_within(id, dataset, &RelPath::root())
+    }
+
+    fn index_at(&self, id: &MigrationId, dataset: &DatasetName, spots: &Spots) -> Answers<Vec<IndexEntry>> {
+        let places: Vec<(RelPath, bool)> = spots.iter().map(|(path, deep)| (path.clone(), deep)).collect();
+        let (store, id, dataset) = (self.clone(), id.clone(), dataset.clone());
+        let pages = futures::stream::iter(places).map(move |(path, deep)| {
+            if deep { store.index_within(&id, &dataset, &path) } else { store.index_of(&id, &dataset, &path) }
         });
-        pages.try_filter(|page| std::future::ready(!page.is_empty())).boxed()
+        pages.flatten().boxed()
     }
 
     async fn blocks(&self, id: &MigrationId, dataset: &DatasetName, path: &RelPath) -> Result<Vec<Block>> {

@@ -131,7 +131,7 @@ impl Assembly {
 
     /// What must be remembered of it, when it is not staged as a whole.
     pub fn counted(&self) -> Option<Counted> {
-        let basis = self.basis.as_ref()?.stamp();
+        let basis = self.basis.as_ref().filter(|basis| !basis.is_elsewhere())?.stamp();
         let patch = match &self.made {
             Made::Whole(_) => return None,
             Made::Same if self.end == 0 => return None,
@@ -324,7 +324,8 @@ impl Assembly {
 
     /// The file is whole: unless it is the very file that stands here already, what makes it so is staged now.
     pub fn finish(&mut self, stage: &dyn Stage) -> Result<(), Trouble> {
-        let Some(basis) = self.basis.as_ref().filter(|_| !self.is_whole()) else {
+        let Some(basis) = self.basis.as_ref().filter(|basis| !self.is_whole() && !basis.is_elsewhere())
+        else {
             self.real(stage)?.set_len(self.end)?;
             return Ok(());
         };

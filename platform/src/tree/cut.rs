@@ -44,7 +44,16 @@ pub struct Matcher<'a> {
     /// The basis block that should come next, if nothing changed.
     expected: Option<usize>,
     average: usize,
+    longest: usize,
 }
+
+/// A basis block that is smaller than this share of the average is cut anew, unless it is one of the last: a log that grows a
+/// little at a time would come to have a block for each time.
+const SMALL_SHARE: usize = 4;
+/// So many.
+const LAST: usize = 64;
+/// The largest block that a small file was held as.
+const WHOLE: usize = handover_engine::tree::LARGE_FILE as usize;
 
 impl<'a> Matcher<'a> {
     /// `offset` is where in the file reading begins.
@@ -55,12 +64,15 @@ impl<'a> Matcher<'a> {
             at += u64::from(block.len);
             here
         });
-        Self { basis, known: None, expected, average: average as usize }
+        let average = average as usize;
+        let whole = basis.iter().map(|block| block.len as usize).filter(|len| *len <= WHOLE).max();
+        let longest = (average * 4).max(whole.unwrap_or(0));
+        Self { basis, known: None, expected, average, longest }
     }
 
     /// The most bytes that the next block can have.
     pub fn longest(&self) -> usize {
-        self.average * 4
+        self.longest
     }
 
     /// A hole comes next: blocks of the basis that were holes are behind us.
@@ -78,13 +90,14 @@ impl<'a> Matcher<'a> {
         // In step with the basis: hashing alone tells that nothing changed, no cutting needed.
         if let Some(at) = self.expected
             && let Some(Block { len, digest: Some(digest) }) = self.basis.get(at)
+            && (*len as usize >= self.average / SMALL_SHARE || self.basis.len() - at <= LAST)
             && let Some(bytes) = window.get(..*len as usize)
             && Digest::of(bytes) == *digest
         {
             self.expected = Some(at + 1);
             return (run(at), *len as usize);
         }
-        let cutter = FastCDC::new(window, self.average / 4, self.average, self.longest());
+        let cutter = FastCDC::new(window, self.average / 4, self.average, self.average * 4);
         let (_, len) = cutter.cut(0, window.len());
         let digest = Digest::of(&window[..len]);
         let block = Block { len: u32::try_from(len).unwrap_or(u32::MAX), digest: Some(digest) };

@@ -51,7 +51,7 @@ pub fn say_gone(request: &FileRequest, to: &To) {
 }
 
 /// Sends the segments of a file. An error is a failure to be sent; `Ok(())` also when nobody listens any more.
-pub fn read(root: &Root, request: &FileRequest, to: &To) -> Result<()> {
+pub fn read(root: &Root, request: &FileRequest, to: &To, is_log: bool) -> Result<()> {
     let failed = |errno| root.failed(&request.path, "cannot be read")(errno);
     let gone = || say_gone(request, to);
     let fd = match root.file(&request.path) {
@@ -74,6 +74,7 @@ pub fn read(root: &Root, request: &FileRequest, to: &To) -> Result<()> {
     let average = cut::average(entry.stamp.size, &request.basis);
     let matcher = Matcher::new(&request.basis, average, request.offset);
     let mut sender = Sender::new(&entry, to, matcher, request.offset);
+    sender.seen = (is_log && request.offset == 0).then(blake3::Hasher::new);
     let read = match std::thread::scope(|scope| sender.run_with(scope, &fd)) {
         Err(Stop::Unheard) => return Ok(()),
         Err(Stop::Errno(errno)) => return Err(failed(errno)),
@@ -82,6 +83,14 @@ pub fn read(root: &Root, request: &FileRequest, to: &To) -> Result<()> {
     let ended = match pack::entry(&fd, &request.path).map_err(failed)? {
         Some(after) if read.is_ok() && after.stamp == entry.stamp && sender.at() == entry.stamp.size => {
             SegmentEnd::Whole(after)
+        }
+        // A log that has only grown: what was read of it stands there still.
+        Some(_)
+            if read.is_ok()
+                && sender.at() == entry.stamp.size
+                && sender.stands_still(&fd).map_err(failed)? =>
+        {
+            SegmentEnd::Whole(entry.clone())
         }
         _ => SegmentEnd::Changed,
     };
@@ -188,11 +197,13 @@ struct Sender<'a> {
     data: Vec<u8>,
     /// Bytes of the file that the open segment covers.
     covered: u64,
+    /// Of a log that is read from its beginning, what was seen of it.
+    seen: Option<blake3::Hasher>,
 }
 
 impl<'a> Sender<'a> {
     fn new(entry: &'a Entry, to: &'a To, matcher: Matcher<'a>, offset: u64) -> Self {
-        Self { entry, to, matcher, segment: segment(entry, offset), data: Vec::new(), covered: 0 }
+        Self { entry, to, matcher, segment: segment(entry, offset), data: Vec::new(), covered: 0, seen: None }
     }
 
     fn at(&self) -> u64 {
@@ -238,6 +249,7 @@ impl<'a> Sender<'a> {
                 }
                 Part::Hole(len) => {
                     self.matcher.skip_hole();
+                    self.seen = None;
                     self.segment.pieces.push(Piece::Hole { len });
                     self.covered += len;
                 }
@@ -255,6 +267,9 @@ impl<'a> Sender<'a> {
         while at < bytes.len() && (last || bytes.len() - at >= longest) {
             let window = &bytes[at..bytes.len().min(at + longest)];
             let (piece, len) = self.matcher.next(window);
+            if let Some(seen) = &mut self.seen {
+                seen.update(&window[..len]);
+            }
             if let Piece::Data(_) = piece {
                 if (self.data.len() + len) as u64 > SEGMENT_BYTES {
                     self.flush()?;
@@ -269,6 +284,21 @@ impl<'a> Sender<'a> {
             }
         }
         Ok(at)
+    }
+
+    /// The file, up to the size that it had, is what was seen of it.
+    fn stands_still(&self, fd: &OwnedFd) -> Result<bool, Errno> {
+        let Some(seen) = &self.seen else { return Ok(false) };
+        let (mut again, mut at, mut buffer) = (blake3::Hasher::new(), 0, vec![0; WINDOW]);
+        while at < self.entry.stamp.size {
+            let want = WINDOW.min(usize::try_from(self.entry.stamp.size - at).unwrap_or(WINDOW));
+            if pread_full(fd, &mut buffer[..want], at)? < want {
+                return Ok(false);
+            }
+            again.update(&buffer[..want]);
+            at += want as u64;
+        }
+        Ok(again.finalize() == seen.finalize())
     }
 
     /// Sends the open segment and opens the next.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -9,13 +10,16 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::TreeFacts;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::{Answers, Result, TreeReader};
-use handover_engine::tree::{Entry, EntryKind, FileRequest, PackChunk, PackItem, Segment};
+use handover_engine::tree::{
+    Changed, Cursor, Entry, EntryKind, FileRequest, PackChunk, PackItem, Segment, Spots,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::filter::Filter;
 use super::root::Root;
 use super::scan::{self, Walk};
+use super::watch::Watcher;
 use super::{large, pack};
 
 /// A tree to be read.
@@ -24,6 +28,8 @@ pub struct Reader {
     dataset: DatasetName,
     root: PathBuf,
     filter: Arc<Filter>,
+    watcher: Arc<Watcher>,
+    is_log: bool,
 }
 
 /// Runs blocking work; a panic in it is a failure of the dataset.
@@ -39,7 +45,14 @@ pub async fn blocking<T: Send + 'static>(
 
 impl Reader {
     pub(super) fn new(dataset: DatasetName, root: PathBuf, filter: Filter) -> Self {
-        Self { dataset, root, filter: Arc::new(filter) }
+        let filter = Arc::new(filter);
+        let watcher = Arc::new(Watcher::new(dataset.clone(), root.clone(), filter.clone()));
+        Self { dataset, root, filter, watcher, is_log: false }
+    }
+
+    /// The same tree, of logs: a file may grow while it is read.
+    pub fn of_logs(self) -> Self {
+        Self { is_log: true, ..self }
     }
 
     fn open(&self) -> Result<Root> {
@@ -76,9 +89,18 @@ impl TreeReader for Reader {
         scan::stream(move || this.open(), self.filter.clone())
     }
 
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>> {
+        let this = self.clone();
+        scan::stream_at(move || this.open(), self.filter.clone(), spots)
+    }
+
+    async fn changed(&self, since: Option<Cursor>, wait: Duration) -> Result<Changed> {
+        self.watcher.changed(since, wait).await
+    }
+
     async fn pack(&self, files: Vec<PackItem>) -> Result<PackChunk> {
         let this = self.clone();
-        blocking(&self.dataset, move || pack::read(&this.open()?, &this.filter, &files)).await
+        blocking(&self.dataset, move || pack::read(&this.open()?, &this.filter, &files, this.is_log)).await
     }
 
     fn file(&self, request: FileRequest) -> Answers<Segment> {
@@ -87,7 +109,7 @@ impl TreeReader for Reader {
         tokio::task::spawn_blocking(move || {
             let read = |root: Root| {
                 if this.filter.admits(&request.path, false) {
-                    large::read(&root, &request, &to)
+                    large::read(&root, &request, &to, this.is_log)
                 } else {
                     large::say_gone(&request, &to);
                     Ok(())

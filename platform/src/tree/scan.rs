@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use handover_engine::failure::Failure;
 use handover_engine::ports::{Answers, Result};
-use handover_engine::tree::{Entry, EntryKind, RelPath};
+use handover_engine::tree::{Entry, EntryKind, RelPath, Spots};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::filter::Filter;
 use super::meta;
-use super::root::{DIRECTORY, Root, open_below};
+use super::root::{DIRECTORY, Parents, Root, open_below};
 
 /// Entries in one batch, and the most bytes of their extended attributes but for those of the last one.
 const BATCH: usize = 512;
@@ -37,6 +37,8 @@ pub struct Walk<'a> {
     /// Regular files with several names, by device and inode: their first name.
     first_names: HashMap<(u64, u64), RelPath>,
     begun: bool,
+    /// Files with several names are told as one by itself each.
+    alone: bool,
     /// Sockets and mount points met.
     pub notes: Vec<String>,
 }
@@ -44,7 +46,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(root: &'a Root, filter: &'a Filter) -> Self {
         let (levels, first_names, notes) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { root, filter, levels, first_names, begun: false, notes }
+        Self { root, filter, levels, first_names, begun: false, alone: false, notes }
     }
 
     /// The next entry; `None` at the end. What vanishes during the walk is left out.
@@ -78,12 +80,32 @@ impl<'a> Walk<'a> {
                 self.enter(&path, fd)?;
             } else if !self.filter.takes(&path) {
                 continue;
-            } else if let EntryKind::File { linked: true, .. } = entry.kind {
+            } else if let (EntryKind::File { linked: true, .. }, false) = (&entry.kind, self.alone) {
                 self.link(&mut entry, (stat.st_dev as u64, stat.st_ino as u64));
             }
             return Ok(Some(entry));
         }
         Ok(None)
+    }
+
+    /// What lies at one path, before what `next` gives: with `deep`, all that a directory holds. To be called once `next` has ended.
+    fn at(&mut self, parents: &mut Parents<'_>, path: &RelPath, deep: bool) -> Result<Option<Entry>> {
+        (self.begun, self.alone) = (true, true);
+        let found = parents.of(path).and_then(|(parent, name)| meta::entry(parent, &name, path.clone()));
+        let entry = match found {
+            Ok(found) => found.map(|(entry, _)| entry),
+            Err(errno) if super::pack::is_gone(errno) || errno == Errno::INVAL => None,
+            Err(errno) => return Err(self.root.failed(path, "cannot be looked at")(errno)),
+        };
+        let is_directory = |entry: &Entry| entry.kind == EntryKind::Directory;
+        let Some(entry) = entry.filter(|e| path.is_root() || self.filter.admits(path, is_directory(e)))
+        else {
+            return Ok(None);
+        };
+        if deep && is_directory(&entry) {
+            self.enter(path, self.root.directory(path))?;
+        }
+        Ok(Some(entry))
     }
 
     fn first(&mut self) -> Result<Entry> {
@@ -132,6 +154,39 @@ pub fn stream(
     open: impl FnOnce() -> Result<Root> + Send + 'static,
     filter: Arc<Filter>,
 ) -> Answers<Vec<Entry>> {
+    batches(open, filter, |walk| walk.next())
+}
+
+/// Walks over these places of the tree that `open` gives, on a thread of its own.
+pub fn stream_at(
+    open: impl FnOnce() -> Result<Root> + Send + 'static,
+    filter: Arc<Filter>,
+    spots: &Spots,
+) -> Answers<Vec<Entry>> {
+    let places: Vec<(RelPath, bool)> = spots.iter().map(|(path, deep)| (path.clone(), deep)).collect();
+    let mut places = places.into_iter();
+    batches(open, filter, move |walk| {
+        let mut parents = Parents::new(walk.root);
+        loop {
+            // The rest of the place before.
+            if walk.begun
+                && let Some(entry) = walk.next()?
+            {
+                return Ok(Some(entry));
+            }
+            let Some((path, deep)) = places.next() else { return Ok(None) };
+            if let Some(entry) = walk.at(&mut parents, &path, deep)? {
+                return Ok(Some(entry));
+            }
+        }
+    })
+}
+
+fn batches(
+    open: impl FnOnce() -> Result<Root> + Send + 'static,
+    filter: Arc<Filter>,
+    mut next: impl FnMut(&mut Walk<'_>) -> Result<Option<Entry>> + Send + 'static,
+) -> Answers<Vec<Entry>> {
     let (to, batches) = mpsc::channel(4);
     let broken = to.clone();
     let walking = tokio::task::spawn_blocking(move || {
@@ -139,7 +194,7 @@ pub fn stream(
             let root = open()?;
             let mut walk = Walk::new(&root, &filter);
             let (mut batch, mut bytes) = (Vec::with_capacity(BATCH), 0);
-            while let Some(entry) = walk.next()? {
+            while let Some(entry) = next(&mut walk)? {
                 bytes += entry.meta.xattr_bytes();
                 batch.push(entry);
                 if batch.len() == BATCH || bytes > BATCH_BYTES {

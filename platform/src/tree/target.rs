@@ -1,5 +1,6 @@
 //! The target's side of a tree.
 
+mod aside;
 mod contents;
 mod land;
 mod patch;
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 use handover_engine::failure::Failure;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::{Answers, Result, TreeOp, TreeTarget};
-use handover_engine::tree::{Block, Entry, IndexEntry, PackChunk, RelPath, Segment, Stamp};
+use handover_engine::tree::{Block, Entry, IndexEntry, PackChunk, RelPath, Segment, Spots, Stamp};
 use tokio::sync::RwLock;
 
 use super::assemble::Assembly;
@@ -35,6 +36,7 @@ struct Shared {
     path: PathBuf,
     filter: Arc<Filter>,
     migration: MigrationId,
+    is_log: bool,
     /// What stood here before, once it has been read.
     before: Mutex<Option<Arc<Before>>>,
     /// Large files in the making.
@@ -48,7 +50,18 @@ impl Target {
     pub(super) fn new(dataset: DatasetName, path: PathBuf, filter: Filter, migration: MigrationId) -> Self {
         let (filter, before, assemblies) = (Arc::new(filter), Mutex::default(), Mutex::default());
         let gate = Arc::default();
-        Self { shared: Arc::new(Shared { dataset, path, filter, migration, before, assemblies, gate }) }
+        let is_log = false;
+        Self {
+            shared: Arc::new(Shared { dataset, path, filter, migration, is_log, before, assemblies, gate }),
+        }
+    }
+
+    /// The same tree, of logs; to be called before anything else.
+    pub fn of_logs(mut self) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.is_log = true;
+        }
+        self
     }
 
     async fn run<T: Send + 'static>(
@@ -196,6 +209,20 @@ impl TreeTarget for Target {
     fn scan(&self) -> Answers<Vec<Entry>> {
         let shared = self.shared.clone();
         scan::stream(move || shared.root(), self.shared.filter.clone())
+    }
+
+    fn is_log(&self) -> bool {
+        self.shared.is_log
+    }
+
+    async fn set_aside(&self, from: &RelPath, landed: &Stamp, to: &RelPath) -> Result<bool> {
+        let (from, landed, to) = (from.clone(), *landed, to.clone());
+        self.run(move |shared| shared.set_aside(&from, landed, &to)).await
+    }
+
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>> {
+        let shared = self.shared.clone();
+        scan::stream_at(move || shared.root(), self.shared.filter.clone(), spots)
     }
 
     async fn stage(&self, pack: PackChunk) -> Result<()> {

@@ -13,7 +13,7 @@ use handover_engine::tree::{FileRequest, LARGE_FILE, PackItem, PackedFile, Segme
 use super::support::*;
 
 fn item(name: &str) -> PackItem {
-    PackItem { path: path(name), held: None }
+    PackItem { path: path(name), held: None, held_len: 0 }
 }
 
 fn request(name: &str) -> FileRequest {
@@ -47,6 +47,7 @@ async fn a_pack_says_what_became_of_each_file() {
         .iter()
         .map(|file| match file {
             PackedFile::Contents { .. } => "contents",
+            PackedFile::Tail { .. } => "tail",
             PackedFile::Same { .. } => "same",
             PackedFile::Gone { .. } => "gone",
             PackedFile::Unfit { .. } => "unfit",

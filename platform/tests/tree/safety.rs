@@ -27,7 +27,8 @@ async fn planted_links_lead_nowhere() {
     // A link to a directory where the source has a directory, and links where it has files.
     symlink(&outside, pair.target.join("dir")).unwrap();
     symlink(outside.join("file"), pair.target.join("big")).unwrap();
-    let pack = pair.reader().pack(vec![PackItem { path: path("dir/file"), held: None }]).await.unwrap();
+    let pack =
+        pair.reader().pack(vec![PackItem { path: path("dir/file"), held: None, held_len: 0 }]).await.unwrap();
     let PackedFile::Contents { entry, .. } = pack.files[0].clone() else { panic!("{pack:?}") };
     target.stage(pack).await.unwrap();
     let failure = target.land(std::slice::from_ref(&entry)).await.unwrap_err();
@@ -78,7 +79,7 @@ async fn landing_is_all_or_nothing_for_each_file() {
     fs::write(pair.target.join("f3"), "old").unwrap();
     let target = pair.target();
     target.prepare().await.unwrap();
-    let items = (0..10).map(|n| PackItem { path: path(format!("f{n}")), held: None }).collect();
+    let items = (0..10).map(|n| PackItem { path: path(format!("f{n}")), held: None, held_len: 0 }).collect();
     let pack = pair.reader().pack(items).await.unwrap();
     let entries: Vec<Entry> = pack
         .files
@@ -211,7 +212,8 @@ async fn neither_side_goes_beyond_its_own_manifest() {
     pair.copy().await.unwrap();
     pair.filter = Filter::new(&[], &["*.key".to_owned(), "private".to_owned()]).unwrap();
     let (reader, target) = (pair.reader(), pair.target());
-    let items = ["secret.key", "private/f", "f"].map(|name| PackItem { path: path(name), held: None });
+    let items =
+        ["secret.key", "private/f", "f"].map(|name| PackItem { path: path(name), held: None, held_len: 0 });
     let pack = reader.pack(items.to_vec()).await.unwrap();
     assert!(matches!(
         &pack.files[..],

@@ -102,7 +102,8 @@ impl Pair {
         }
         target.change(&ops).await?;
         let small = from.iter().filter(|e| e.size().is_some() && !e.is_large());
-        let items: Vec<PackItem> = small.map(|e| PackItem { path: e.path.clone(), held: None }).collect();
+        let items: Vec<PackItem> =
+            small.map(|e| PackItem { path: e.path.clone(), held: None, held_len: 0 }).collect();
         for items in items.chunks(1024) {
             land_pack(&target, reader.pack(items.to_vec()).await?).await?;
         }
@@ -170,7 +171,9 @@ pub async fn land_pack(target: &Target, pack: PackChunk) -> Result<()> {
         .files
         .iter()
         .filter_map(|file| match file {
-            PackedFile::Contents { entry, .. } | PackedFile::Same { entry } => Some(entry.clone()),
+            PackedFile::Contents { entry, .. }
+            | PackedFile::Tail { entry, .. }
+            | PackedFile::Same { entry } => Some(entry.clone()),
             _ => None,
         })
         .collect();

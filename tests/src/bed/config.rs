@@ -49,6 +49,12 @@ fn dataset_table(text: &mut String, side: &str, dataset: &Dataset) -> Result<()>
                 plain(path)?
             )?;
         }
+        Dataset::Logs { name, source, target } => {
+            let path = pick(source, target);
+            fs::create_dir_all(path)?;
+            let path = plain(path)?;
+            write!(text, "\n[[log]]\nname = \"{name}\"\nroot = \"{path}\"\npattern = [\"*.log*\"]\n")?;
+        }
     }
     Ok(())
 }

@@ -108,7 +108,8 @@ pub fn wire_messages() -> Vec<Vec<u8>> {
         wanted,
         budget: 1 << 20,
     };
-    let files = vec![PackItem { path: RelPath::new("c").unwrap(), held: Some(Digest::of(b"y")) }];
+    let files =
+        vec![PackItem { path: RelPath::new("c").unwrap(), held: Some(Digest::of(b"y")), held_len: 1 }];
     let pack = PackRequest { dataset: "www".parse().unwrap(), files };
     let mut out = Vec::new();
     let mut add = |which: u8, message: Vec<u8>| out.push([&[which], &message[..]].concat());

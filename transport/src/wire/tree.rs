@@ -115,6 +115,7 @@ impl IntoWire<v1::PackRequest> for PackRequest {
         let item = |item: PackItem| v1::PackItem {
             path: Vec::from(item.path).into(),
             held: item.held.map(|digest| digest.0.to_vec()).unwrap_or_default().into(),
+            held_len: item.held_len,
         };
         v1::PackRequest {
             dataset: request.dataset.into(),
@@ -127,7 +128,7 @@ impl FromWire<v1::PackRequest> for PackRequest {
     fn from_wire(message: v1::PackRequest) -> Result<Self, BadField> {
         let item = |item: v1::PackItem| {
             let held = if item.held.is_empty() { None } else { Some(digest("files.held", &item.held)?) };
-            Ok(PackItem { path: path("files.path", item.path)?, held })
+            Ok(PackItem { path: path("files.path", item.path)?, held, held_len: item.held_len })
         };
         if message.files.len() > handover_engine::tree::PACK_FILES {
             return Err(BadField::bad("files", "are more than a pack may hold"));
@@ -147,6 +148,12 @@ impl IntoWire<v1::PackedFile> for PackedFile {
                 len,
                 digest: digest.0.to_vec().into(),
             }),
+            PackedFile::Tail { entry, from, len, digest } => Kind::Tail(v1::Tail {
+                entry: Some(entry.into_wire()),
+                from,
+                len,
+                digest: digest.0.to_vec().into(),
+            }),
             PackedFile::Same { entry } => Kind::Same(entry.into_wire()),
             PackedFile::Gone { path } => Kind::Gone(Vec::from(path).into()),
             PackedFile::Unfit { path } => Kind::Unfit(Vec::from(path).into()),
@@ -163,6 +170,12 @@ impl FromWire<v1::PackedFile> for PackedFile {
                 entry: FromWire::from_wire(required("contents.entry", contents.entry)?)?,
                 len: contents.len,
                 digest: digest("contents.digest", &contents.digest)?,
+            },
+            Kind::Tail(tail) => PackedFile::Tail {
+                entry: FromWire::from_wire(required("tail.entry", tail.entry)?)?,
+                from: tail.from,
+                len: tail.len,
+                digest: digest("tail.digest", &tail.digest)?,
             },
             Kind::Same(entry) => PackedFile::Same { entry: FromWire::from_wire(entry)? },
             Kind::Gone(bytes) => PackedFile::Gone { path: path("file.gone", bytes)? },

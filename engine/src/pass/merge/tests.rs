@@ -103,6 +103,24 @@ async fn further_names_follow_a_renewed_file() {
 }
 
 #[tokio::test]
+async fn what_has_other_names_is_told_of_when_it_differs() {
+    let linked = entry("a", EntryKind::File { size: 3, sparse: false, linked: true }, 1);
+    let here = small("a", 2);
+    let held = landed(&linked, &here);
+    for (source, tangled) in [
+        (Some(linked.clone()), false),
+        (Some(small("a", 5)), true),
+        (None, true),
+        (Some(small("a", 1)), false),
+    ] {
+        let source = stream(source.into_iter().collect());
+        let mut merge = Merge::new(source, stream(vec![held.clone()]), stream(vec![here.clone()]));
+        while merge.next().await.unwrap().is_some() {}
+        assert_eq!(merge.is_tangled(), tangled);
+    }
+}
+
+#[tokio::test]
 async fn what_was_made_but_not_journaled_is_journaled_now() {
     let leader = entry("a", EntryKind::File { size: 3, sparse: false, linked: true }, 1);
     let link = entry("b", EntryKind::HardLink { to: leader.path.clone() }, 1);

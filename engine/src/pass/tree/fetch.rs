@@ -2,14 +2,13 @@
 
 use futures::TryStreamExt;
 
-use super::Pass;
+use super::{Pass, moved};
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::journal::{PartialFile, Record};
 use crate::pass::Message;
 use crate::ports::Result;
 use crate::ports::tree::is_no_help;
-use crate::report::Difference;
 use crate::throttle::gate::Kind;
 use crate::tree::{
     Block, Entry, FileRequest, IndexEntry, PackChunk, PackItem, PackRequest, PackedFile, Piece, RelPath,
@@ -28,6 +27,8 @@ pub enum Job {
     Pack {
         /// The files.
         items: Vec<PackItem>,
+        /// Their inodes at the source, as the scan saw them.
+        inodes: Vec<u64>,
         /// Their bytes.
         bytes: u64,
     },
@@ -37,6 +38,8 @@ pub enum Job {
         entry: Entry,
         /// What the target has of it.
         held: Option<IndexEntry>,
+        /// The blocks of a file that was set aside for it.
+        moved: Option<Vec<Block>>,
     },
 }
 
@@ -69,20 +72,35 @@ enum Read {
 impl Fetcher<'_> {
     pub async fn run(&self, job: Job) -> Result<Vec<Ready>> {
         match job {
-            Job::Pack { items, bytes } => self.pack(items, bytes).await,
-            Job::Large { entry, held } => {
-                let is_held = held.is_some();
-                Ok(self.large(&entry.path, held, is_held).await?.into_iter().collect())
+            Job::Pack { items, bytes, .. } => self.pack(items, bytes).await,
+            Job::Large { entry, held, moved } => {
+                let basis = match (moved, &held) {
+                    (Some(moved), _) => moved,
+                    (None, Some(held)) => self.pass.blocks(held).await?,
+                    (None, None) => Vec::new(),
+                };
+                Ok(self.large(&entry.path, basis, held.is_some()).await?.into_iter().collect())
             }
         }
     }
 
     async fn pack(&self, items: Vec<PackItem>, bytes: u64) -> Result<Vec<Ready>> {
+        match self.pack_once(items.clone(), bytes).await {
+            // What is here does not help: all of it, then.
+            Err(failure) if is_no_help(&failure) => {
+                let bare = |item| PackItem { held: None, held_len: 0, ..item };
+                self.pack_once(items.into_iter().map(bare).collect(), bytes).await
+            }
+            other => other,
+        }
+    }
+
+    async fn pack_once(&self, items: Vec<PackItem>, bytes: u64) -> Result<Vec<Ready>> {
         let pass = self.pass;
         let request = PackRequest { dataset: pass.dataset.clone(), files: items.clone() };
         // Files that are found to be as they are held are read too.
         pass.work.throttle.take(Kind::Bulk, bytes, &pass.work.desk).await?;
-        let pack = pass.work.source.trees.pack(request).await?;
+        let mut pack = pass.work.source.trees.pack(request).await?;
         pass.work.throttle.settle(Kind::Bulk, bytes, bytes);
         let answers_request = pack.files.len() == items.len()
             && pack.files.iter().zip(&items).all(|(file, item)| *path_of(file) == item.path);
@@ -92,25 +110,27 @@ impl Fetcher<'_> {
                 "a pack arrived damaged: its digests are not those of its files",
             ));
         }
+        self.pass.moved.made_of(&mut pack, &items);
         let resent = pack.files.iter().zip(&items).any(
             |(file, item)| matches!(file, PackedFile::Contents { digest, .. } if Some(*digest) == item.held),
         );
         let bytes = pack.data.len() as u64;
         let mut ready = self.stage(pack, &items).await?;
         pass.work.desk.send(Message::Applied { bytes, resent }).await?;
-        for (path, is_held) in ready.1 {
-            ready.0.extend(self.large(&path, None, is_held).await?);
+        for item in ready.1 {
+            let basis = item.held.map_or_else(Vec::new, |held| moved::one_block(held, item.held_len));
+            ready.0.extend(self.large(&item.path, basis, item.held.is_some()).await?);
         }
         Ok(ready.0)
     }
 
-    /// Stages a pack; returns what may land, and the paths that must be asked for alone, with whether they are held.
-    async fn stage(&self, pack: PackChunk, items: &[PackItem]) -> Result<(Vec<Ready>, Vec<(RelPath, bool)>)> {
+    /// Stages a pack; returns what may land, and what must be asked for alone.
+    async fn stage(&self, pack: PackChunk, items: &[PackItem]) -> Result<(Vec<Ready>, Vec<PackItem>)> {
         let mut ready = Vec::with_capacity(pack.files.len());
         let mut unfit = Vec::new();
         for (file, item) in pack.files.iter().zip(items) {
             match file {
-                PackedFile::Contents { entry, digest, .. } => {
+                PackedFile::Contents { entry, digest, .. } | PackedFile::Tail { entry, digest, .. } => {
                     ready.push(Ready {
                         entry: entry.clone(),
                         digest: *digest,
@@ -133,7 +153,7 @@ impl Fetcher<'_> {
                     });
                 }
                 PackedFile::Gone { path } => self.gone(path),
-                PackedFile::Unfit { path } => unfit.push((path.clone(), item.held.is_some())),
+                PackedFile::Unfit { .. } => unfit.push(item.clone()),
             }
         }
         self.pass.target.stage(pack).await?;
@@ -147,18 +167,14 @@ impl Fetcher<'_> {
         }
     }
 
-    /// `is_held` says whether an earlier state of it is here, and in the index.
-    async fn large(&self, path: &RelPath, held: Option<IndexEntry>, is_held: bool) -> Result<Option<Ready>> {
+    /// `basis` is what is here of it; `is_held` says whether an earlier state of it is here, and in the index.
+    async fn large(&self, path: &RelPath, mut basis: Vec<Block>, is_held: bool) -> Result<Option<Ready>> {
         let pass = self.pass;
-        let mut basis = match &held {
-            Some(_) => pass.work.holdings.blocks(&pass.work.migration, &pass.dataset, path).await?,
-            None => Vec::new(),
-        };
         let mut partial = pass.partials.lock().ok().and_then(|mut partials| partials.remove(path));
         let mut journaled = partial.as_ref().map(Journaled::of).unwrap_or_default();
         // It may have landed without its record, by a run that ended there: then it is what stands here.
-        let mut landed = match (&held, &partial) {
-            (None, Some(partial)) => Some(partial.blocks.clone()),
+        let mut landed = match &partial {
+            Some(partial) if !is_held => Some(partial.blocks.clone()),
             _ => None,
         };
         let mut changed = 0;
@@ -178,16 +194,8 @@ impl Fetcher<'_> {
             // What stands here under its name is not of the source, nor can anything be linked to it.
             self.gone(path);
         }
-        pass.work
-            .desk
-            .send(Message::LeftOut(Difference {
-                dataset: pass.dataset.clone(),
-                item: path.to_string(),
-                what: format!(
-                    "it changed each of the {TRIES} times it was read; sync again when it is quiet"
-                ),
-            }))
-            .await?;
+        let what = format!("it changed each of the {TRIES} times it was read; sync again when it is quiet");
+        pass.leave_out(path.to_string(), what).await?;
         Ok(None)
     }
 
@@ -356,7 +364,9 @@ impl Arrived {
 
 fn path_of(file: &PackedFile) -> &RelPath {
     match file {
-        PackedFile::Contents { entry, .. } | PackedFile::Same { entry } => &entry.path,
+        PackedFile::Contents { entry, .. } | PackedFile::Tail { entry, .. } | PackedFile::Same { entry } => {
+            &entry.path
+        }
         PackedFile::Gone { path } | PackedFile::Unfit { path } => path,
     }
 }

@@ -1,6 +1,7 @@
 //! Answers with files.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,8 +10,8 @@ use handover_engine::digest::Digest;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::{Answers, Result, TreeSource};
 use handover_engine::tree::{
-    Entry, EntryKind, FileRequest, PackChunk, PackRequest, PackedFile, Piece, RelPath, Segment, SegmentEnd,
-    Stamp,
+    Changed, Cursor, Entry, EntryKind, FileRequest, PackChunk, PackRequest, PackedFile, Piece, RelPath,
+    Segment, SegmentEnd, Spots, Stamp,
 };
 use rand::Rng;
 
@@ -68,6 +69,19 @@ impl TreeSource for Port {
                 (!batch.is_empty()).then_some((Ok(batch), (port, Some(walk))))
             });
         Ok(walk.boxed())
+    }
+
+    async fn scan_at(&self, dataset: &DatasetName, spots: &Spots) -> Result<Answers<Vec<Entry>>> {
+        let spots = spots.clone();
+        let scan = self.scan(dataset).await?;
+        Ok(scan
+            .map(move |batch| batch.map(|all| all.into_iter().filter(|e| spots.covers(&e.path)).collect()))
+            .boxed())
+    }
+
+    async fn changed(&self, _: &DatasetName, _: Option<Cursor>, _: Duration) -> Result<Changed> {
+        self.step(Site::Source, "changed").await?;
+        Ok(Changed { cursor: Cursor(String::new()), spots: None, untold: "nobody watches".to_owned() })
     }
 
     async fn pack(&self, request: PackRequest) -> Result<PackChunk> {

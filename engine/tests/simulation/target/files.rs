@@ -8,7 +8,7 @@ use handover_engine::failure::Failure;
 use handover_engine::ports::tree::no_help;
 use handover_engine::ports::{Answers, Result, TreeOp, TreeTarget};
 use handover_engine::tree::{
-    Block, Entry, EntryKind, IndexEntry, PackChunk, PackedFile, Piece, RelPath, Segment, Stamp,
+    Block, Entry, EntryKind, IndexEntry, PackChunk, PackedFile, Piece, RelPath, Segment, Spots, Stamp,
 };
 
 use super::{Ground, GroundPort};
@@ -70,6 +70,21 @@ impl TreeTarget for GroundPort {
                 Ok(last.map(|last| (batch, (port, Some(last)))))
             });
         walk.boxed()
+    }
+
+    fn is_log(&self) -> bool {
+        false
+    }
+
+    async fn set_aside(&self, _: &RelPath, _: &Stamp, _: &RelPath) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn scan_at(&self, spots: &Spots) -> Answers<Vec<Entry>> {
+        let spots = spots.clone();
+        let scan = self.scan();
+        scan.map(move |batch| batch.map(|all| all.into_iter().filter(|e| spots.covers(&e.path)).collect()))
+            .boxed()
     }
 
     async fn stage(&self, pack: PackChunk) -> Result<()> {

@@ -31,9 +31,20 @@ pub struct Basis {
     /// Where each block begins.
     starts: Vec<u64>,
     may_change: bool,
+    is_elsewhere: bool,
 }
 
 impl Basis {
+    /// The same file; it stands under another path.
+    pub fn elsewhere(self) -> Self {
+        Self { is_elsewhere: true, may_change: false, ..self }
+    }
+
+    /// It does not stand under the path: all of the file has to be staged.
+    pub fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
+    }
+
     /// `None` when it is no regular file. `is_ours` says that undoing the migration does not need it.
     pub fn new(fd: OwnedFd, blocks: &[Block], is_ours: bool) -> Option<Self> {
         let stat = fstat(&fd).ok()?;
@@ -49,7 +60,8 @@ impl Basis {
         let starts = starts.collect();
         // Through another name it would be seen changing.
         let may_change = is_ours && stat.st_nlink == 1;
-        Some(Self { starts, file: Arc::new(File::from(fd)), stamp: meta::stamp(&stat), may_change })
+        let (file, stamp) = (Arc::new(File::from(fd)), meta::stamp(&stat));
+        Some(Self { starts, file, stamp, may_change, is_elsewhere: false })
     }
 
     /// What it looked like when it was opened.

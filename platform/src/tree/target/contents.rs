@@ -30,7 +30,15 @@ impl Shared {
             .contents()
             .ok_or_else(|| Failure::permanent(self.dataset.to_string(), "a pack's lengths do not add up"))?;
         for (file, bytes) in contents {
-            let PackedFile::Contents { entry, .. } = file else { continue };
+            let (entry, bytes) = match file {
+                PackedFile::Contents { entry, .. } => (entry, bytes),
+                PackedFile::Tail { entry, from, digest, .. } => {
+                    self.refuse_excluded(&entry.path, false)?;
+                    let whole = self.continued(&root, &staging, &entry.path, (*from, &bytes), digest)?;
+                    (entry, whole.into())
+                }
+                _ => continue,
+            };
             self.refuse_excluded(&entry.path, false)?;
             let write = || -> Result<(), Errno> {
                 let file = staging.create(&entry.path)?;
@@ -77,7 +85,7 @@ impl Shared {
     ) -> Result<Assembly> {
         let path = &segment.entry.path;
         let failed = root.failed(path, "what is staged of it cannot be taken up");
-        let basis = if blocks.is_empty() { None } else { self.basis(root, path, blocks)? };
+        let basis = if blocks.is_empty() { None } else { self.basis(root, staging, path, blocks)? };
         if segment.offset == 0 {
             staging.discard(path).map_err(&failed)?;
             return Ok(Assembly::new(basis));
@@ -101,8 +109,17 @@ impl Shared {
         }
     }
 
-    /// What stands under the path.
-    fn basis(&self, root: &Root, path: &RelPath, blocks: &[Block]) -> Result<Option<Basis>> {
+    /// What was set aside for the path, or else stands under it.
+    fn basis(
+        &self,
+        root: &Root,
+        staging: &Staging,
+        path: &RelPath,
+        blocks: &[Block],
+    ) -> Result<Option<Basis>> {
+        if let Some(aside) = staging.aside(path) {
+            return Ok(Basis::new(aside.into(), blocks, false).map(Basis::elsewhere));
+        }
         let is_ours = !self.before(root)?.had_other_than_directory(path)
             && root.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()).is_ok();
         Ok(root.file(path).ok().and_then(|fd| Basis::new(fd, blocks, is_ours)))
@@ -136,7 +153,7 @@ impl Shared {
 }
 
 /// The same file with the same contents: the time of its last change of state may differ.
-fn is_same(a: Stamp, b: Stamp) -> bool {
+pub(super) fn is_same(a: Stamp, b: Stamp) -> bool {
     (a.size, a.mtime, a.inode) == (b.size, b.mtime, b.inode)
 }
 

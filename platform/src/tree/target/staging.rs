@@ -38,7 +38,25 @@ fn patch_name(path: &RelPath) -> String {
     format!("{}.patch", staged_name(path))
 }
 
+/// Name of a file that was set aside for another.
+fn aside_name(path: &RelPath) -> String {
+    format!("{}.aside", staged_name(path))
+}
+
 impl Staging {
+    /// A name for a file that is set aside for `path`. What was set aside before goes.
+    pub fn fresh_aside(&self, path: &RelPath) -> Result<String, Errno> {
+        let name = aside_name(path);
+        ignore_missing(unlinkat(&self.0, &name, AtFlags::empty()))?;
+        Ok(name)
+    }
+
+    /// Opens what was set aside for `path`.
+    pub fn aside(&self, path: &RelPath) -> Option<File> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        openat(&self.0, aside_name(path), flags, Mode::empty()).ok().map(File::from)
+    }
+
     /// Opens it.
     pub fn open(root: &Root) -> Result<Self> {
         let path = inside("staging", &RelPath::root());

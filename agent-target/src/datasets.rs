@@ -1,7 +1,7 @@
 //! What the target's manifest declares: where datasets land, and what stands there.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +21,20 @@ use handover_platform::tree::{FileTree, Filter};
 /// How long a snapshot of this host's databases is held open that nobody reads any more.
 const LEASE: Duration = Duration::from_secs(120);
 
+/// This host's databases as a source.
+pub struct Here {
+    /// They.
+    pub source: Arc<LocalSource>,
+    /// The agent's files of them.
+    pub directory: PathBuf,
+}
+
 /// The target's datasets.
 pub struct LocalDatasets {
     manifest: Manifest,
-    /// How much its databases keep for a source that follows them.
+    /// Where the agent's files of its own databases are, by migration.
+    here: PathBuf,
+    /// How much these databases keep for a source that follows them.
     capture_bytes: u64,
 }
 
@@ -34,9 +44,9 @@ fn filter(section: &FilesSection) -> Result<Filter> {
 
 impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
-    pub fn new(manifest: Manifest, capture_bytes: u64) -> Result<Self> {
+    pub fn new(manifest: Manifest, here: PathBuf, capture_bytes: u64) -> Result<Self> {
         manifest.trees().iter().try_for_each(|section| filter(section).map(drop))?;
-        Ok(Self { manifest, capture_bytes })
+        Ok(Self { manifest, here, capture_bytes })
     }
 
     /// The places where `migration` lands.
@@ -55,16 +65,31 @@ impl LocalDatasets {
         Ok(out)
     }
 
-    /// This host's databases, to be followed once they have taken over. Its files are kept in `state`.
-    pub fn here(&self, state: &Path) -> Result<Arc<LocalSource>> {
+    /// This host's databases, to be followed once they have taken over for `migration`.
+    pub fn here(&self, migration: &MigrationId) -> Result<Here> {
+        let directory = self.here.join(migration.as_str());
         let failed = |error| {
-            Failure::operator(state.display().to_string(), "cannot be made")
+            Failure::operator(directory.display().to_string(), "cannot be made")
                 .because(error)
                 .hint("is the state directory writable?")
         };
-        std::fs::create_dir_all(state).map_err(failed)?;
+        std::fs::create_dir_all(&directory).map_err(failed)?;
         let limits = CaptureLimits { bytes: self.capture_bytes, ..CaptureLimits::default() };
-        LocalSource::new(&self.manifest, state, LEASE, limits, Arc::new(SystemClock))
+        let source = LocalSource::new(&self.manifest, &directory, LEASE, limits, Arc::new(SystemClock))?;
+        Ok(Here { source, directory })
+    }
+
+    /// Removes what [`Self::here`] has made for other migrations, which have ended.
+    pub fn keep_only(&self, migrations: &[MigrationId]) {
+        let is_over =
+            |name: &std::ffi::OsStr| !migrations.iter().any(|id| name.to_str() == Some(id.as_str()));
+        for entry in std::fs::read_dir(&self.here).into_iter().flatten().flatten() {
+            if is_over(&entry.file_name())
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "what is left of a migration is not removed");
+            }
+        }
     }
 
     /// Where files and databases in files land.

@@ -150,7 +150,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let credentials = Credentials::load(config.tls, Some(Role::Source))?;
     let store = Store::open(&state.path().join("journal.db")).await?;
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
-    let datasets = LocalDatasets::new(manifest, config.limits.capture_bytes)?;
+    let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
     let identity = credentials.identity().to_string();
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
@@ -160,8 +160,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         throttle: config.throttle.throttle(),
         reserve: Reserve { bytes: config.limits.reserve_bytes },
     };
-    let own = state.path().to_owned();
-    let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, own, stop.clone());
+    let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

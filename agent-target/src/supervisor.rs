@@ -1,7 +1,6 @@
 //! The target's answer to operators and watchers: makes plans, starts drivers, and knows every migration.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -39,8 +38,6 @@ const HOST_RATE: f64 = 150e6;
 const REREAD_RATE: f64 = 600e6;
 /// The least of a digest that names a plan.
 const DIGEST_PREFIX: usize = 8;
-/// Where the files of this host's own databases, as a source, are kept, by migration.
-const HERE: &str = "here";
 /// Events that a watcher gets at once.
 const EVENTS: u32 = 256;
 
@@ -54,8 +51,6 @@ pub struct Supervisor {
     store: Store,
     spools: Arc<SpoolDirectory>,
     settings: Settings,
-    /// Where this agent keeps its own files.
-    state: PathBuf,
     stop: CancellationToken,
     running: Mutex<HashMap<MigrationId, Handle>>,
     drivers: TaskTracker,
@@ -71,7 +66,6 @@ impl Supervisor {
         store: Store,
         spools: SpoolDirectory,
         settings: Settings,
-        state: PathBuf,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let spools = Arc::new(spools);
@@ -84,7 +78,6 @@ impl Supervisor {
             store,
             spools,
             settings,
-            state,
             stop,
             running,
             drivers,
@@ -119,7 +112,7 @@ impl Supervisor {
         migrations.retain(|migration| !migration.state.phase.is_final());
         let names: Vec<MigrationId> = migrations.iter().map(|migration| migration.id.clone()).collect();
         self.spools.keep_only(&names)?;
-        keep_only(&self.state.join(HERE), &names);
+        self.datasets.keep_only(&names);
         for migration in migrations {
             tracing::info!(migration = %migration.id, state = %migration.state, "taking up a migration");
             self.drive(migration).await?;
@@ -143,11 +136,10 @@ impl Supervisor {
 
     async fn drive(&self, migration: Migration) -> Result<()> {
         let id = migration.id.clone();
-        let own = self.state.join(HERE).join(id.as_str());
-        let here = self.datasets.here(&own)?;
+        let here = self.datasets.here(&id)?;
         let ports = Ports {
             source: Source::of(self.source.clone()),
-            here: Source::of(here.clone()),
+            here: Source::of(here.source.clone()),
             datasets: self.datasets.of(&id)?,
             journal: Arc::new(self.store.clone()),
             holdings: Arc::new(self.store.clone()),
@@ -162,14 +154,15 @@ impl Supervisor {
         let (me, stop) = (self.me.clone(), self.stop.clone());
         self.drivers.spawn(async move {
             let run = driver.run();
-            let watch = async { tokio::join!(here.end_stale_leases(), here.end_stale_captures()) };
+            let watch =
+                async { tokio::join!(here.source.end_stale_leases(), here.source.end_stale_captures()) };
             let done = tokio::select! {
                 done = run => done,
                 _ = watch => Ok(()),
             };
             if done.is_ok() && !stop.is_cancelled() {
                 // The migration has ended. What cannot be removed now is when the agent starts.
-                let _ = std::fs::remove_dir_all(own);
+                let _ = std::fs::remove_dir_all(here.directory);
             }
             if let Err(failure) = done {
                 // Without a journal nothing may be acknowledged: the agent ends, and whoever starts it again sees why.
@@ -427,18 +420,6 @@ impl Control for Supervisor {
 
     async fn probe(&self, bytes: u64) -> Result<(u64, Duration)> {
         self.source.probe(bytes).await
-    }
-}
-
-/// Removes what migrations that have ended have left in a directory.
-fn keep_only(directory: &Path, migrations: &[MigrationId]) {
-    let is_over = |name: &std::ffi::OsStr| !migrations.iter().any(|id| name.to_str() == Some(id.as_str()));
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if is_over(&entry.file_name())
-            && let Err(error) = std::fs::remove_dir_all(entry.path())
-        {
-            tracing::warn!(path = %entry.path().display(), %error, "what is left of a migration is not removed");
-        }
     }
 }
 

@@ -355,7 +355,7 @@ impl Driver {
                 self.migration.outcome.forget_verification();
             }
         }
-        records.push(Record::Outcome(self.migration.outcome.clone()));
+        records.push(Record::Outcome(Box::new(self.migration.outcome.clone())));
         records.push(Record::Event(Event::State { state: state.clone(), by }));
         self.migration.state = state.clone();
         if new_task {
@@ -428,7 +428,7 @@ impl Driver {
             }
         }
         if is_told {
-            records.push(Record::Outcome(self.migration.outcome.clone()));
+            records.push(Record::Outcome(Box::new(self.migration.outcome.clone())));
         }
         for record in &records {
             if let Record::Event(Event::StepStarted { step }) = record

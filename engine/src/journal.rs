@@ -106,7 +106,7 @@ pub enum Record {
     /// The share of the task that is shown.
     Shown(f64),
     /// What the passes have brought so far.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     /// A database is being loaded with this schema. Chunks held under another structure are dropped.
     Database {
         /// The database.

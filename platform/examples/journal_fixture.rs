@@ -142,7 +142,7 @@ fn records() -> Vec<Record> {
     records.extend([
         Record::Event(Event::Retry { step: "copy:www".to_owned(), failure, after_ms: 100 }),
         Record::Shown(0.25),
-        Record::Outcome(Outcome { chunks_applied: 4, bytes_arrived: 35, ..Outcome::default() }),
+        Record::Outcome(Box::new(Outcome { chunks_applied: 4, bytes_arrived: 35, ..Outcome::default() })),
         Record::State(failed.clone()),
         Record::Event(Event::State { state: failed, by: None }),
     ]);

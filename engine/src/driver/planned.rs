@@ -53,7 +53,8 @@ impl Driver {
 
     async fn note(&mut self, text: String) -> Result<()> {
         let event = Event::Note { item: "cutover".to_owned(), text };
-        self.commit(&[Record::Outcome(self.migration.outcome.clone()), Record::Event(event)]).await?;
+        self.commit(&[Record::Outcome(Box::new(self.migration.outcome.clone())), Record::Event(event)])
+            .await?;
         self.show().await
     }
 

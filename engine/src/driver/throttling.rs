@@ -50,7 +50,8 @@ impl Driver {
         let is_own = change.reset && now == own;
         self.migration.outcome.throttle = (!is_own).then(|| now.clone());
         let event = Event::Note { item: "throttle".to_owned(), text };
-        self.commit(&[Record::Outcome(self.migration.outcome.clone()), Record::Event(event)]).await?;
+        self.commit(&[Record::Outcome(Box::new(self.migration.outcome.clone())), Record::Event(event)])
+            .await?;
         self.gate.set(now);
         self.show().await?;
         // Whoever asked may have left; it is journaled all the same.

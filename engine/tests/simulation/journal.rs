@@ -61,7 +61,7 @@ impl Books {
             Record::StepDone(step) => migration.steps_done.push(step.clone()),
             Record::Event(event) => self.event(at, event),
             Record::Shown(shown) => migration.shown = *shown,
-            Record::Outcome(outcome) => migration.outcome = outcome.clone(),
+            Record::Outcome(outcome) => migration.outcome = (**outcome).clone(),
             Record::Database { dataset, schema } => {
                 let before = self.schemas.insert(dataset.clone(), (**schema).clone());
                 if before.is_some_and(|before| before.structure() != schema.structure()) {

@@ -21,7 +21,7 @@ pub fn differing(table: &TableSpec, there: &[u8], here: &[u8]) -> Result<HashSet
         };
         let only = match order {
             Ordering::Equal => {
-                (a.next(), b.next());
+                let _ = (a.next(), b.next());
                 continue;
             }
             Ordering::Less => a.next(),

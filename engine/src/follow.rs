@@ -230,6 +230,11 @@ impl Follower {
         Ok(true)
     }
 
+    /// Rises with everything that is put in place: what is taken meanwhile only waits.
+    pub fn carried(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
+    }
+
     /// Rises with everything that is taken or carried out.
     pub fn got_on(&self) -> u64 {
         self.got_on.load(Ordering::Relaxed)

@@ -92,7 +92,7 @@ impl Runner {
         let ways = self.ways().await?;
         let followers = try_join_all(ways.iter().map(|way| {
             let follower = &way.follower;
-            self.persist("follow", || follower.got_on(), || follower.follow().boxed()).boxed()
+            self.persist("follow", || follower.carried(), || follower.follow().boxed()).boxed()
         }));
         let stopped = async {
             self.work.desk.stopping().await;
@@ -136,7 +136,7 @@ impl Runner {
         if cutover.back != Back::Following {
             return Ok(());
         }
-        let counted = || ways.iter().map(|way| way.follower.got_on()).sum();
+        let counted = || ways.iter().map(|way| way.follower.carried()).sum();
         let fence =
             || try_join_all(ways.iter().map(|way| way.follower.fence(FENCE_WAIT))).map(drop_all).boxed();
         self.persist("fence", counted, fence).await?;

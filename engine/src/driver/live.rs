@@ -67,7 +67,7 @@ impl Runner {
         first: impl Future<Output = Result<()>>,
     ) -> Result<()> {
         let databases = try_join_all(followers.iter().map(|follower| {
-            self.persist("follow", || follower.got_on(), || follower.follow().boxed()).boxed()
+            self.persist("follow", || follower.carried(), || follower.follow().boxed()).boxed()
         }));
         let trees = async {
             first.await?;

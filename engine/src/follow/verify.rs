@@ -30,6 +30,7 @@ use crate::ports::{DatabaseTarget, Result};
 use crate::progress::Amount;
 use crate::report::{Checked, Difference, Verified};
 use crate::rows::{HeldChunk, Key, KeyRange, RowsRequest, RowsWanted, Schema, TableSpec};
+use crate::throttle::gate::Kind;
 
 /// Ranges that are compared with one request. Between two of them it is journaled how far it has got.
 const RANGES: usize = 16;
@@ -190,6 +191,11 @@ impl<'a> Check<'a> {
             let item = format!("{}, table {}", self.follower.dataset, table.name);
             Failure::transient(item, what.to_owned())
         };
+        let bytes = ranges.iter().map(|range| range.bytes).sum();
+        let work = &self.follower.work;
+        // The source reads them all, however few it sends.
+        work.throttle.take(Kind::Bulk, bytes, &work.desk).await?;
+        work.throttle.settle(Kind::Bulk, bytes, bytes);
         let wanted = RowsWanted::Recheck(ranges);
         let mut course = Course::new(&wanted);
         let request = RowsRequest {
@@ -199,7 +205,7 @@ impl<'a> Check<'a> {
             wanted,
             budget: CHUNK_BYTES,
         };
-        let mut chunks = self.follower.work.source.rows.rows(request).await?;
+        let mut chunks = work.source.rows.rows(request).await?;
         let mut out = Vec::new();
         while let Some(chunk) = chunks.try_next().await? {
             if !course.take(&chunk.header.range) {

@@ -85,8 +85,7 @@ impl PostgresTarget {
         let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
         let shape = Shape::of(&schema, table).map_err(bad)?;
         let conn = self.rows_conn(&settings, &schema).await?;
-        let sql = format!("COPY {} ({}) FROM STDIN", shape.table, shape.columns.join(", "));
-        let done = load::copy(&conn, &sql, vec![chunk.block.clone()]).await;
+        let done = load::fill(&conn, &shape, &chunk.block).await;
         done.map_err(|e| failed(self.item(Some(table)), "rows cannot be written", &e))?;
         self.keep_conn(conn);
         Ok(())

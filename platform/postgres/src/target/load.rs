@@ -106,23 +106,53 @@ async fn apply_placed(conn: &Conn, part: &Part<'_>) -> Result<(), Refused> {
             return Err(Refused::Moved(name.clone()));
         }
     }
-    let columns = part.shape.columns.join(", ");
-    let staging = "pg_temp.handover_staging";
+    stage(conn, &part.shape, &part.chunk.block).await.map_err(refused)?;
+    let sql = format!(
+        "WITH put AS ({} RETURNING ctid AS at), \
+         a AS (SELECT \"handover place\" AS place, row_number() OVER () AS n FROM {STAGING}), \
+         b AS (SELECT at, row_number() OVER () AS n FROM put) \
+         INSERT INTO {places} (place, at) SELECT a.place, b.at FROM a JOIN b USING (n); DROP TABLE {STAGING}",
+        insert_staged(&part.shape)
+    );
+    conn.batch_execute(&sql).await.map_err(refused)
+}
+
+/// Where rows of a table without a key wait with their places at the source.
+const STAGING: &str = "pg_temp.handover_staging";
+
+/// Puts them there, until the transaction ends.
+async fn stage(conn: &Conn, shape: &Shape, block: &Bytes) -> Result<(), Error> {
+    let (table, columns) = (&shape.table, shape.columns.join(", "));
     let begin = format!(
         "CREATE TEMP TABLE handover_staging ON COMMIT DROP AS SELECT '(0,0)'::pg_catalog.tid AS \"handover place\", {columns} \
          FROM ONLY {table} WITH NO DATA"
     );
     let begin = if columns.is_empty() { begin.replace("place\",  ", "place\" ") } else { begin };
-    conn.batch_execute(&begin).await.map_err(refused)?;
-    copy(conn, &format!("COPY {staging} FROM STDIN"), vec![part.chunk.block.clone()])
-        .await
-        .map_err(refused)?;
+    conn.batch_execute(&begin).await?;
+    copy(conn, &format!("COPY {STAGING} FROM STDIN"), vec![block.clone()]).await
+}
+
+/// The statement that brings them into their table.
+fn insert_staged(shape: &Shape) -> String {
+    let (table, columns) = (&shape.table, shape.columns.join(", "));
     let values = if columns.is_empty() { String::new() } else { format!("({columns}) ") };
-    let sql = format!(
-        "WITH put AS (INSERT INTO {table} {values}OVERRIDING SYSTEM VALUE SELECT {columns} FROM {staging} RETURNING ctid AS at), \
-         a AS (SELECT \"handover place\" AS place, row_number() OVER () AS n FROM {staging}), \
-         b AS (SELECT at, row_number() OVER () AS n FROM put) \
-         INSERT INTO {places} (place, at) SELECT a.place, b.at FROM a JOIN b USING (n); DROP TABLE {staging}"
-    );
-    conn.batch_execute(&sql).await.map_err(refused)
+    format!("INSERT INTO {table} {values}OVERRIDING SYSTEM VALUE SELECT {columns} FROM {STAGING}")
+}
+
+/// Adds rows to a table that holds none of them, wherever the server puts them.
+pub async fn fill(conn: &Conn, shape: &Shape, block: &Bytes) -> Result<(), Error> {
+    if !shape.hidden {
+        let sql = format!("COPY {} ({}) FROM STDIN", shape.table, shape.columns.join(", "));
+        return copy(conn, &sql, vec![block.clone()]).await;
+    }
+    conn.batch_execute("BEGIN").await?;
+    let done = async {
+        stage(conn, shape, block).await?;
+        conn.batch_execute(&format!("{}; COMMIT", insert_staged(shape))).await
+    };
+    let done = done.await;
+    if done.is_err() {
+        let _ = conn.batch_execute("ROLLBACK").await;
+    }
+    done
 }

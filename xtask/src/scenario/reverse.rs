@@ -47,7 +47,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         "cut over; {rate:.0} transactions per second are asked of the target for {} s",
         WRITTEN.as_secs()
     ));
-    let mut running = load.moved(&data).start(rate)?;
+    let running = load.moved(&data).start(rate)?;
     let ledger = Ledger::begin(&data)?;
     let began = Instant::now();
     poll::until(
@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
         || Ok((began.elapsed() > WRITTEN).then_some(())),
     )?;
     let figures = bed.json(&["status"])?["following"]["app"].clone();
-    running.stop()?;
+    drop(running);
     let there = State::of(&data, &place.path().join("kept.db"))?;
     say("aborting, while the ledger is still written to");
     let began = Instant::now();

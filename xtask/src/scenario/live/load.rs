@@ -226,8 +226,7 @@ impl Running {
         }
     }
 
-    /// Ends it.
-    pub fn stop(&mut self) -> Result<()> {
+    fn stop(&mut self) -> Result<()> {
         if let Running::Tool { child, .. } = self {
             child.kill()?;
             child.wait()?;

@@ -8,7 +8,7 @@ use handover_engine::journal::{Event, Holdings, Journal, Migration};
 use handover_engine::name::DatasetName;
 use handover_engine::phase::{Condition, Phase};
 use handover_engine::rows::TableName;
-use handover_engine::tree::{EntryKind, RelPath};
+use handover_engine::tree::{EntryKind, RelPath, Spots};
 use handover_platform::store::{Store, VERSION};
 
 fn fixture(version: i64) -> PathBuf {
@@ -97,6 +97,12 @@ async fn the_index_of_a_tree_is_still_there() {
         assert_eq!(index[1].source.kind, EntryKind::Symlink { target: b"../b".to_vec() });
         assert_eq!((index[2].digest, index[2].landed.inode), (Digest::of(b"hello"), 22));
         assert_eq!(index[2].source.meta.xattrs[&b"user.kind"[..]], b"page");
+        let mut spots = Spots::default();
+        for (place, deep) in [("a", true), ("a-b", false), ("larg", true), ("none", false)] {
+            spots.add(RelPath::new(place).unwrap(), deep);
+        }
+        let some: Vec<_> = store.index_at(&migration.id, &www, &spots).try_collect().await.unwrap();
+        assert_eq!(some.concat(), index[..3]);
         let large = RelPath::new("large").unwrap();
         assert_eq!(store.blocks(&migration.id, &www, &large).await.unwrap().len(), 2);
         let partials = store.partials(&migration.id, &www).await.unwrap();

@@ -56,21 +56,20 @@ impl Store {
     ) -> Answers<Vec<IndexEntry>> {
         let (store, id, dataset) = (self.clone(), id.to_string(), dataset.to_string());
         let key = path_key(directory);
-        // Everything from the path up to, not including, path + 0x01; below the root, everything.
-        let (mut end, is_root) = (key.clone(), directory.is_root());
-        end.push(1);
+        // Everything from the path up to, not including, path + 0x01; below the root, everything: no name is as long.
+        let end = if directory.is_root() { vec![0xff; 256] } else { [&key[..], &[1]].concat() };
         let pages = futures::stream::try_unfold(Some((key, true)), move |after: Option<(Vec<u8>, bool)>| {
             let (store, id, dataset, end) = (store.clone(), id.clone(), dataset.clone(), end.clone());
             async move {
                 let Some((after, first)) = after else { return Ok(None) };
                 let sql = if first {
                     "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path >= ? \
-                     AND (? OR path < ?) ORDER BY path LIMIT ?"
+                     AND path < ? ORDER BY path LIMIT ?"
                 } else {
                     "SELECT entry, landed, digest, path, pass FROM tree_entry WHERE migration = ? AND dataset = ? AND path > ? \
-                     AND (? OR path < ?) ORDER BY path LIMIT ?"
+                     AND path < ? ORDER BY path LIMIT ?"
                 };
-                let query = sqlx::query(sql).bind(id).bind(dataset).bind(after).bind(is_root).bind(end);
+                let query = sqlx::query(sql).bind(id).bind(dataset).bind(after).bind(end);
                 let rows = query.bind(BATCH as i64).fetch_all(store.pool()).await;
                 let rows = rows.map_err(|e| store.failed("cannot be read", e))?;
                 let page = rows.iter().map(|row| store.entry(row)).collect::<Result<Vec<_>>>()?;

@@ -111,7 +111,7 @@ impl SqliteDatabase {
     fn begin(&self, db: &Connection, mode: String) -> super::error::Result<Schema> {
         db.execute_batch("BEGIN")?;
         let mut schema = catalog::read(db, &self.exclude)?;
-        estimate::fill(db, &self.path, &mut schema)?;
+        estimate::fill(db, &self.path, &mut schema, estimate::COUNTED_AT_ONCE)?;
         // A private copy has a mode of its own.
         schema.settings.insert("journal_mode".to_owned(), mode);
         self.add_owner(&mut schema);

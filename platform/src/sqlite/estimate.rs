@@ -16,7 +16,9 @@ use super::{catalog, read};
 /// How long a lock is waited for.
 pub const BUSY: Duration = Duration::from_secs(10);
 /// Databases up to this size have their rows counted and their pages looked at; larger ones are estimated.
-const COUNTED: u64 = 1 << 30;
+pub const COUNTED: u64 = 1 << 30;
+/// Where writers may wait for it, only those up to this size are: counting takes a time that grows with the data.
+pub const COUNTED_AT_ONCE: u64 = 32 << 20;
 /// Text bytes that are read of a table to tell how long its rows are.
 const SAMPLE: u64 = 16 << 10;
 
@@ -76,7 +78,7 @@ fn look(db: &Connection, path: &Path, exclude: &[String]) -> Result<DatabaseFact
     let bytes = std::fs::metadata(path).map_or(0, |meta| meta.len());
     let mut schema = catalog::read(db, exclude)?;
     schema.settings.insert("journal_mode".to_owned(), journal_mode(path).to_owned());
-    fill(db, path, &mut schema)?;
+    fill(db, path, &mut schema, COUNTED)?;
     let pages = if bytes <= COUNTED { pages(db).unwrap_or_default() } else { BTreeMap::new() };
     let fact = |table: &handover_engine::rows::TableSpec| TableFacts {
         name: table.name.clone(),
@@ -106,9 +108,9 @@ pub fn check_exclusions(db: &Connection, exclude: &[String]) -> Result<()> {
     }
 }
 
-/// Sets the estimates of the schema's tables.
-pub fn fill(db: &Connection, path: &Path, schema: &mut Schema) -> Result<()> {
-    let is_small = std::fs::metadata(path).map_or(0, |meta| meta.len()) <= COUNTED;
+/// Sets the estimates of the schema's tables; rows are counted in a database of up to `counted` bytes.
+pub fn fill(db: &Connection, path: &Path, schema: &mut Schema, counted: u64) -> Result<()> {
+    let is_small = std::fs::metadata(path).map_or(0, |meta| meta.len()) <= counted;
     let mut estimates = Vec::with_capacity(schema.tables.len());
     for table in &schema.tables {
         let rows = rows(db, &Shape::of(db, schema, &table.name)?, is_small)?;

@@ -91,13 +91,20 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 fn join(near: TcpStream, far: TcpStream, shared: &Arc<Mutex<Shared>>) {
+    let (Ok(ours), Ok(theirs)) = (near.try_clone(), far.try_clone()) else { return };
+    let mut known = lock(shared);
+    if known.is_cut {
+        return;
+    }
+    // Before anything passes: a cut must find it.
+    known.open.extend([ours, theirs]);
+    drop(known);
     for (from, to) in [(&near, &far), (&far, &near)] {
         if let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) {
             let shared = shared.clone();
             std::thread::spawn(move || pump(from, to, &shared));
         }
     }
-    lock(shared).open.extend([near, far]);
 }
 
 /// Ends when either side does.

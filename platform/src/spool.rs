@@ -5,9 +5,10 @@
 //! the digest of its contents, and those. A record that a crash has cut off at the very end was never acknowledged, so it
 //! is cut away; any other damage is an error.
 
+mod directory;
 mod record;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -18,11 +19,11 @@ use async_trait::async_trait;
 use handover_engine::change::{Changes, LogPosition};
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
-use handover_engine::name::{DatasetName, MigrationId};
-use handover_engine::ports::{Backlog, Direction, Result, Spool, SpoolMark, Spools, Window};
-use handover_engine::reserve::Disk;
+use handover_engine::name::DatasetName;
+use handover_engine::ports::{Backlog, Result, Spool, SpoolMark, Window};
 use handover_engine::time::Timestamp;
 
+pub use self::directory::SpoolDirectory;
 use crate::tree::blocking;
 
 /// A segment is left once it is larger than this.
@@ -31,81 +32,6 @@ const SEGMENT: u64 = 16 << 20;
 const FRAME: usize = 4 + 32;
 /// Nothing that was written is larger: a length beyond it is damage.
 const LARGEST: u32 = 1 << 30;
-
-/// The spools of a target, in its state directory.
-pub struct SpoolDirectory {
-    root: PathBuf,
-    limit: u64,
-    /// Where datasets land.
-    beside: Vec<PathBuf>,
-    open: Mutex<HashMap<PathBuf, Arc<FileSpool>>>,
-}
-
-impl SpoolDirectory {
-    /// Spools in directories below `root`, each of at most `limit` bytes.
-    pub fn new(root: PathBuf, limit: u64) -> Self {
-        Self { root, limit, beside: Vec::new(), open: Mutex::default() }
-    }
-
-    /// The same, with the places that fill besides.
-    #[must_use]
-    pub fn beside(mut self, places: Vec<PathBuf>) -> Self {
-        self.beside = places;
-        self
-    }
-
-    /// Removes the spools of all migrations but these: what is left of others that ended.
-    pub fn keep_only(&self, migrations: &[MigrationId]) -> Result<()> {
-        let failed = |error| {
-            Failure::operator(
-                format!("spool {}", self.root.display()),
-                "what is left of an earlier migration cannot be removed",
-            )
-            .because(error)
-            .hint("is the state directory writable, and its file system sound?")
-        };
-        let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            entries => entries.map_err(failed)?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            if !migrations.iter().any(|id| entry.file_name().to_str() == Some(id.as_str())) {
-                fs::remove_dir_all(entry.path()).map_err(failed)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Spools for SpoolDirectory {
-    async fn spool(
-        &self,
-        migration: &MigrationId,
-        dataset: &DatasetName,
-        direction: Direction,
-    ) -> Result<Arc<dyn Spool>> {
-        let dir = match direction {
-            Direction::Forth => self.root.join(migration.as_str()).join(dataset.as_str()),
-            // No dataset's name begins with a dot.
-            Direction::Back => self.root.join(migration.as_str()).join(".back").join(dataset.as_str()),
-        };
-        let (limit, name) = (self.limit, dataset.clone());
-        if let Some(spool) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&dir) {
-            return Ok(spool.clone());
-        }
-        let place = dir.clone();
-        let spool = blocking(dataset, move || FileSpool::open(name, place, limit)).await?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(open.entry(dir).or_insert_with(|| Arc::new(spool)).clone())
-    }
-
-    async fn disks(&self) -> Vec<Disk> {
-        let places: Vec<PathBuf> = [&self.root].into_iter().chain(&self.beside).cloned().collect();
-        tokio::task::spawn_blocking(move || crate::disk::disks(places)).await.unwrap_or_default()
-    }
-}
 
 /// One database's spool.
 #[derive(Clone)]

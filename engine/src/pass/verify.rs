@@ -99,6 +99,8 @@ fn some(things: &[String]) -> String {
 /// Reads a tree again, and looks that there is nothing else; the number of differences. Looks at everything's properties, and reads the
 /// contents of the files that landed after pass `since`: those before were read when that pass was verified.
 pub async fn tree(work: Work, dataset: DatasetName, target: Arc<dyn TreeTarget>, since: u32) -> Result<u64> {
+    // What landed last is in the index, too.
+    work.desk.flush().await?;
     let verifier = Verifier::new(work, dataset);
     let Verifier { work, dataset, .. } = &verifier;
     let mut index = Sorted::new("the journal's index", work.holdings.index(&work.migration, dataset));

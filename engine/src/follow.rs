@@ -32,14 +32,14 @@ pub use tree::{TreeFigures, TreeFollower};
 
 /// How long the source waits for changes before it answers that there are none.
 const WAIT: Duration = Duration::from_millis(250);
-/// Changes that are taken from the spool at once.
-const WINDOW: usize = 100_000;
+/// Changes that are taken from the spool at once. Of a row that changes again and again, all of a window's cost one reading.
+const WINDOW: usize = 250_000;
 /// The source is told at most so often what it may forget: each time may be a write to its database.
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// How often an empty spool is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// How often the figures are renewed.
-const SHOW_EVERY: Duration = Duration::from_millis(200);
+const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 /// How following gets on, for watchers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 
 mod fresh;
 mod named;
+mod nearby;
 pub mod schema;
 pub mod text;
 

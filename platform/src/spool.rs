@@ -28,6 +28,8 @@ use crate::tree::blocking;
 
 /// A segment is left once it is larger than this.
 const SEGMENT: u64 = 16 << 20;
+/// Bytes of records that are taken at once.
+const WINDOW_BYTES: u64 = 16 << 20;
 /// Bytes before a record's contents.
 const FRAME: usize = 4 + 32;
 /// Nothing that was written is larger: a length beyond it is damage.
@@ -251,12 +253,13 @@ impl Shared {
         let mut wanted = Vec::new();
         {
             let state = self.lock();
-            let mut count = 0;
+            let (mut count, mut bytes) = (0, 0);
             for waiting in &state.waiting {
-                if count > 0 && count + waiting.changes > most as u64 {
+                count += waiting.changes;
+                bytes += waiting.end.offset - waiting.start.offset;
+                if !wanted.is_empty() && (count > most as u64 || bytes > WINDOW_BYTES) {
                     break;
                 }
-                count += waiting.changes;
                 wanted.push((waiting.start, waiting.end));
             }
         }

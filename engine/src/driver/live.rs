@@ -16,8 +16,9 @@ use crate::plan::StepKind;
 use crate::ports::{Direction, Result};
 use crate::report::When;
 
-/// Before the fence: a round that carries all that waits is short enough when it takes no longer.
-const SHORT: Duration = Duration::from_millis(300);
+/// Before the fence: a round that carries all that waits is short enough when it takes no longer. What is written meanwhile is what
+/// writers will wait for.
+const SHORT: Duration = Duration::from_millis(50);
 /// Rounds before the fence.
 const ROUNDS: u32 = 20;
 /// What fencing, finishing and publishing are expected to take together, for the prediction.
@@ -178,6 +179,15 @@ impl Runner {
     /// Carries all that waits, round by round, until a round is short; how long writers will have to wait, in milliseconds.
     async fn close_in(&self) -> Result<u64> {
         let followers = self.followers().await?;
+        // The schema is read once more behind the fence: how long does that take? Asked first: what is written meanwhile is carried
+        // by the rounds.
+        let began = Instant::now();
+        let open = || {
+            let all: Vec<_> = followers.iter().map(|follower| follower.try_open().boxed()).collect();
+            async move { try_join_all(all).await.map(drop) }.boxed()
+        };
+        self.persist("cutover", || self.work.desk.recorded(), open).await?;
+        let opening = began.elapsed();
         // Behind the fence trees are passed over as a whole: a round does the same, and tells how long that takes.
         let trees = self.tree_followers();
         let mut took = Duration::MAX;
@@ -197,14 +207,7 @@ impl Runner {
                 break;
             }
         }
-        // The schema is read once more behind the fence: how long does that take?
-        let began = Instant::now();
-        let open = || {
-            let all: Vec<_> = followers.iter().map(|follower| follower.try_open().boxed()).collect();
-            async move { try_join_all(all).await.map(drop) }.boxed()
-        };
-        self.persist("cutover", || self.work.desk.recorded(), open).await?;
-        Ok((took + began.elapsed()).as_millis() as u64 + FIXED_MS)
+        Ok((took + opening).as_millis() as u64 + FIXED_MS)
     }
 
     /// Everything between the fence and the journaled decision to publish, within the time that was agreed.

@@ -14,8 +14,9 @@ use crate::ports::{KeyedTarget, KeysRequest, Result, Window};
 use crate::rows::{Key, KeyedRows, RowsChunk, TableName};
 use crate::throttle::gate::Kind;
 
-/// Keys that are read and applied at once.
+/// Keys that are read and applied at once, at most and at least.
 const BATCH: usize = 4_000;
+const LEAST: usize = 250;
 
 /// Makes the rows of a window what the source's are now; how many keys that were.
 ///
@@ -57,20 +58,30 @@ pub async fn carry(
             keys[at].extend(target.children(&window.tables[at], &columns, some).await?);
         }
     }
+    let lanes = work.lanes.available_permits().max(1);
     let mut batches = Vec::new();
     for (table, keys) in window.tables.iter().zip(keys) {
         course.carries(table, &keys);
-        let keys: Vec<Key> = keys.into_iter().collect();
-        batches.extend(keys.chunks(BATCH).map(|keys| (table.clone(), keys.to_vec())));
+        let mut keys: Vec<Key> = keys.into_iter().collect();
+        // Rows that lie together are read and written together.
+        keys.sort_unstable_by(Key::nearby);
+        batches.extend(keys.chunks(even(keys.len(), lanes)).map(|keys| (table.clone(), keys.to_vec())));
     }
     let mut sum = 0;
     let mut running = futures::stream::iter(batches)
         .map(|(table, keys)| batch(work, dataset, target, table, keys))
-        .buffer_unordered(work.lanes.available_permits().max(1));
+        .buffer_unordered(lanes);
     while let Some(count) = running.try_next().await? {
         sum += count;
     }
+    target.make_durable().await?;
     Ok(sum)
+}
+
+/// The size of batches that keep all lanes at work to the end.
+fn even(keys: usize, lanes: usize) -> usize {
+    let rounds = keys.div_ceil(lanes * BATCH).max(1);
+    keys.div_ceil(lanes * rounds).clamp(LEAST, BATCH)
 }
 
 async fn batch(

@@ -107,7 +107,7 @@ pub trait FencedSource: Send + Sync {
     /// As [`FencedDatabase::make_ready`](super::FencedDatabase::make_ready).
     async fn make_ready(&self, behind: &Fence) -> Result<()>;
 
-    /// As [`KeyedTarget::apply_keys`](super::KeyedTarget::apply_keys).
+    /// As [`KeyedTarget::apply_keys`](super::KeyedTarget::apply_keys), and durable.
     async fn apply_keys(&self, behind: &Fence, rows: KeyedRows) -> Result<()>;
 
     /// As [`KeyedTarget::clear`](super::KeyedTarget::clear).

@@ -47,10 +47,16 @@ pub trait DatabaseSnapshot: Send + Sync {
 /// A database whose rows are written by key.
 #[async_trait]
 pub trait KeyedTarget: Send + Sync {
-    /// Makes each of the keys hold exactly its row, or none where none was found, durably and in one transaction. Fires no
+    /// Makes each of the keys hold exactly its row, or none where none was found, in one transaction. Fires no
     /// trigger and no foreign key's action. A row of another key that stands in the way of a unique value is stale: it goes, since its own
-    /// change brings it back. Idempotent. After `index`, where it is being built.
+    /// change brings it back. Idempotent. After `index`, where it is being built. Durable once [`make_durable`](Self::make_durable) has
+    /// returned.
     async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()>;
+
+    /// What `apply_keys` had put in place before the call is durable when it returns. Of most engines every commit is.
+    async fn make_durable(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Removes all rows of a table. Durable, idempotent.
     async fn clear(&self, table: &TableName) -> Result<()>;

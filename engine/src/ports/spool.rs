@@ -57,7 +57,7 @@ pub trait Spool: Send + Sync {
     /// Adds a part of the log. Durable when it returns: the source may forget it then.
     async fn append(&self, part: &Changes) -> Result<()>;
 
-    /// The oldest changes, about `most` of them; none when nothing waits.
+    /// The oldest changes, about `most` of them or fewer where they are large; none when nothing waits.
     async fn oldest(&self, most: usize) -> Result<Option<Window>>;
 
     /// The changes up to this mark have been carried out. Need not be durable: what is carried out twice is the same as once.

@@ -239,6 +239,10 @@ impl KeyedTarget for PostgresTarget {
         self.put_keys(rows).await
     }
 
+    async fn make_durable(&self) -> Result<()> {
+        self.flush_log().await
+    }
+
     async fn clear(&self, table: &TableName) -> Result<()> {
         let (settings, schema) = self.at().await?;
         let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());

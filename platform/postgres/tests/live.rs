@@ -345,7 +345,7 @@ async fn a_large_transaction_comes_in_parts() {
     let (mut parts, mut told, mut others) = (0, Vec::new(), Vec::new());
     loop {
         let part = followed.next().await.unwrap();
-        assert!(part.changes.len() <= 50_000, "{}", part.changes.len());
+        assert!(part.changes.len() <= 20_000, "{}", part.changes.len());
         told.extend(keys(&part, "t"));
         others.extend(keys(&part, "u"));
         parts += 1;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handover_engine::failure::{Class, Failure};
-use handover_engine::ports::LiveDatabase;
+use handover_engine::ports::{KeyedTarget, LiveDatabase};
+use handover_engine::rows::{Key, KeyedRows, TableName};
 use handover_postgres::PostgresLive;
 use support::Server;
 use support::followed::*;
@@ -47,6 +48,30 @@ async fn a_server_that_is_killed_goes_on() {
     }
     let all = followed.server.sql(&followed.from, "SELECT count(*) FROM t");
     assert_eq!(all, "3000");
+    followed.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_by_key_that_were_made_durable_outlive_a_crash() {
+    // Of its own accord, nothing of the target's log is on disk before the crash.
+    let server = Arc::new(Server::start("fsync = on\nwal_writer_delay = 10s"));
+    let mut followed = Followed::on(
+        server,
+        "CREATE TABLE t (id integer PRIMARY KEY, v integer); INSERT INTO t VALUES (1, 0)",
+    )
+    .await;
+    for round in 1..=3 {
+        followed.sql(&format!("UPDATE t SET v = {round}"));
+        followed.next().await.unwrap();
+        let table = TableName { schema: "public".to_owned(), name: "t".to_owned() };
+        let keys = vec![Key("1".into())];
+        let chunk = followed.live.rows(&table, &keys, 100).await.unwrap();
+        followed.target.apply_keys(&[KeyedRows { keys, chunk }]).await.unwrap();
+        followed.target.make_durable().await.unwrap();
+        followed.server.stop();
+        followed.server.boot();
+        followed.assert_same(&format!("after crash {round}")).await;
+    }
     followed.done().await;
 }
 

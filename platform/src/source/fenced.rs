@@ -29,7 +29,9 @@ impl FencedSource for LocalSource {
     }
 
     async fn apply_keys(&self, fence: &Fence, rows: KeyedRows) -> Result<()> {
-        self.behind(fence)?.apply_keys(&[rows]).await
+        let database = self.behind(fence)?;
+        database.apply_keys(&[rows]).await?;
+        database.make_durable().await
     }
 
     async fn clear(&self, fence: &Fence, table: &TableName) -> Result<()> {

@@ -37,6 +37,26 @@ async fn all(spool: &FileSpool) -> Vec<Change> {
 }
 
 #[tokio::test]
+async fn large_changes_are_taken_a_few_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    spool.begin(&LogPosition("0".into())).await.unwrap();
+    let large = |n| Changes {
+        changes: vec![Change::Row { table: 0, key: Key(vec![b'k'; 6 << 20].into()) }],
+        ..part(n, 1)
+    };
+    for n in 1..=5 {
+        spool.append(&large(n)).await.unwrap();
+    }
+    let mut windows = Vec::new();
+    while let Some(window) = spool.oldest(50).await.unwrap() {
+        windows.push(window.changes.len());
+        spool.done(window.end).await.unwrap();
+    }
+    assert_eq!(windows, [2, 2, 1]);
+}
+
+#[tokio::test]
 async fn changes_come_back_in_their_order_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());

@@ -23,7 +23,7 @@ const CHANGES: u64 = 300_000;
 /// Changes of one transaction.
 const TOGETHER: u64 = 100;
 /// How old a status's figures may be.
-const FIGURES: Duration = Duration::from_millis(250);
+const FIGURES: Duration = Duration::from_millis(120);
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(600);
 
 const MARIADB: &[&str] = &[

@@ -8,11 +8,12 @@ use handover_engine::rows::{Key, TableName};
 use super::position::Spot;
 
 /// Changes that a part has at most, or a few more.
-const CHANGES: usize = 50_000;
+const CHANGES: usize = 20_000;
 /// Bytes of their keys.
 const BYTES: usize = 8 << 20;
-/// Parts that fit into what is kept of a prepared XA transaction.
-const PREPARED: usize = 16;
+/// Changes that are kept of a prepared XA transaction at most, and bytes of their keys.
+const PREPARED_CHANGES: usize = 800_000;
+const PREPARED_BYTES: usize = 128 << 20;
 
 /// Rows whose keys a foreign key's action has changed: they are asked for by their new values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,15 +80,15 @@ impl Part {
     }
 
     pub fn is_full(&self) -> bool {
-        self.is_filled(1)
+        self.is_filled(CHANGES, BYTES)
     }
 
     /// Too much to be kept until an XA transaction ends.
     pub fn is_too_much(&self) -> bool {
-        self.is_filled(PREPARED)
+        self.is_filled(PREPARED_CHANGES, PREPARED_BYTES)
     }
 
-    fn is_filled(&self, times: usize) -> bool {
-        self.changes.len() + self.lookups.len() >= CHANGES * times || self.bytes >= BYTES * times
+    fn is_filled(&self, changes: usize, bytes: usize) -> bool {
+        self.changes.len() + self.lookups.len() >= changes || self.bytes >= bytes
     }
 }

@@ -11,7 +11,7 @@ use super::known::Followed;
 use super::pgoutput::Value;
 
 /// Changes in a part.
-const CHANGES: usize = 50_000;
+const CHANGES: usize = 20_000;
 /// Bytes of keys in a part.
 const BYTES: usize = 8 << 20;
 

@@ -53,6 +53,17 @@ impl PostgresTarget {
         self.keep_conn(conn);
         Ok(())
     }
+
+    /// Waits until the log of every commit so far is on disk: that of one more, which is waited for, lies behind them.
+    pub(super) async fn flush_log(&self) -> Result<()> {
+        let (settings, schema) = self.at().await?;
+        let conn = self.rows_conn(&settings, &schema).await?;
+        conn.text("SELECT pg_catalog.pg_logical_emit_message(true, 'handover', '')")
+            .await
+            .map_err(|error| failed(self.item(None), "what was written cannot be made durable", &error))?;
+        self.keep_conn(conn);
+        Ok(())
+    }
 }
 
 /// Why rows could not be written.
@@ -88,7 +99,10 @@ async fn apply(conn: &Conn, parts: &[Part<'_>]) -> Result<(), Refused> {
 
 async fn attempt(conn: &Conn, parts: &[Part<'_>], careful: bool) -> Result<(), Refused> {
     let server = |at| move |error| Refused::Server(at, error);
-    conn.batch_execute(&format!("BEGIN; {LOOK_UP}")).await.map_err(server(0))?;
+    // Made durable together, by `flush_log`.
+    conn.batch_execute(&format!("BEGIN; SET LOCAL synchronous_commit = off; {LOOK_UP}"))
+        .await
+        .map_err(server(0))?;
     for (at, Part { rows, shape }) in parts.iter().enumerate() {
         for keys in rows.keys.chunks(KEYS) {
             let lookup = shape.lookup(keys).map_err(|bad| Refused::Key(at, bad))?;
@@ -100,7 +114,6 @@ async fn attempt(conn: &Conn, parts: &[Part<'_>], careful: bool) -> Result<(), R
             if careful { put_carefully(conn, rows, shape).await } else { put(conn, rows, shape).await };
         done.map_err(server(at))?;
     }
-    // Durable with the commit: synchronous_commit is on.
     conn.batch_execute("COMMIT").await.map_err(server(0))
 }
 

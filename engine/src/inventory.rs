@@ -130,6 +130,9 @@ pub struct DatabaseFacts {
     pub tables: Vec<TableFacts>,
     /// Bytes on disk.
     pub bytes: u64,
+    /// Entries of the indexes that a copy builds once its rows are there, about; none where the adapter does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_entries: Option<u64>,
     /// What the operator should know before a copy (a journal mode that makes writers wait, a table without a key).
     #[serde(default)]
     pub notes: Vec<String>,

@@ -285,6 +285,19 @@ mod tests {
     }
 
     #[test]
+    fn building_indexes_takes_as_long_as_they_have_entries() {
+        let finish = |index_entries| {
+            let facts = DatabaseFacts { bytes: 1 << 30, index_entries, ..DatabaseFacts::default() };
+            let source = inventory(&[("db", DatasetFacts::Database(facts))]);
+            let plan = make(&source, &source, Options::default()).unwrap();
+            plan.steps.iter().find(|step| step.step.id() == "finish:db").unwrap().expected_ms
+        };
+        assert!(finish(None) > 5_000, "{}", finish(None));
+        assert_eq!(finish(Some(0)), 50);
+        assert_eq!(finish(Some(1_000_000)), 1050);
+    }
+
+    #[test]
     fn only_the_digest_shown_approves() {
         let source = inventory(&[("db", database(5))]);
         let plan = make(&source, &source, Options::default()).unwrap();

@@ -53,6 +53,7 @@ pub fn facts(catalog: &Catalog, settings: &Settings) -> DatabaseFacts {
         structure: Some(schema.structure()),
         bytes: tables.iter().map(|table| table.bytes).sum(),
         tables,
+        index_entries: None,
         notes: catalog.notes.clone(),
         needs: Vec::new(),
     }

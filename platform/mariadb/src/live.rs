@@ -34,11 +34,10 @@ use tokio::sync::Mutex;
 pub use self::fence::APPLYING;
 pub use self::fenced::MariaFenced;
 use self::follow::Follower;
+use self::position::Spot;
 use crate::catalog::{self, Catalog};
-use crate::database::snapshot_position;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
-use crate::sql;
 
 const WHAT: &str = "the binary log cannot be followed";
 
@@ -143,18 +142,14 @@ async fn check(session: &mut Session, database: &str) -> Result<()> {
     Ok(())
 }
 
-/// The position of what is seen by whoever reads now.
+/// A position up to which everything is seen by whoever reads now.
 async fn position(session: &mut Session) -> Result<LogPosition> {
-    session.run(WHAT, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
-    let spot = snapshot_position(session).await?;
-    session.run(WHAT, "COMMIT").await?;
-    let (file, offset) = spot.unwrap_or_default();
-    let query = format!("SELECT BINLOG_GTID_POS({}, {offset})", sql::text(&file));
-    match session.record(WHAT, &query).await?.maybe(0) {
-        Some(position) => Ok(LogPosition(position)),
-        None => Err(Failure::transient(session.item().to_owned(), "the binary log's position is not known")
-            .hint("look whether the server purges its binary log")),
-    }
+    // Asking which transaction a place in a file belongs to (BINLOG_GTID_POS) would read the file up to there.
+    let position = session.record(WHAT, "SELECT @@global.gtid_binlog_pos").await?.text(0);
+    let row = session.record(WHAT, "SHOW MASTER STATUS").await?;
+    let spot = Spot { file: row.text(0), offset: row.number(1) };
+    moment::until_seen(session, &spot).await?;
+    Ok(LogPosition(position))
 }
 
 /// Where the changes of a database are to be read from, for whoever reads what it holds afterwards.

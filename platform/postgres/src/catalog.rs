@@ -152,6 +152,7 @@ impl Reader<'_> {
             structure: Some(schema.structure()),
             tables,
             bytes: size.parse().unwrap_or_default(),
+            index_entries: None,
             notes: self.notes(schema).await?,
             needs: Vec::new(),
         })

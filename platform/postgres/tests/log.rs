@@ -129,6 +129,41 @@ async fn altered_tables_are_told() {
     }
 }
 
+/// Writers take their tables in another order than whoever locks all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_stands_in_nobodys_deadlock() {
+    let server = Server::start("");
+    let from = server.create("busy", "");
+    server.sql(
+        &from,
+        "CREATE TABLE a (id integer PRIMARY KEY, v integer); INSERT INTO a VALUES (1, 0), (2, 0);
+         CREATE TABLE z (id integer PRIMARY KEY, v integer); INSERT INTO z VALUES (1, 0), (2, 0)",
+    );
+    let live = live(&server, &from);
+    live.begin(&capture("mine")).await.unwrap();
+    for round in 0..3 {
+        let write = |id: u32| {
+            format!(
+                "DO $$ BEGIN LOOP UPDATE z SET v = v + 1 WHERE id = {id}; PERFORM pg_sleep(0.02);
+                 UPDATE a SET v = v + 1 WHERE id = {id}; COMMIT; END LOOP; END $$"
+            )
+        };
+        let writers = [1, 2].map(|id| session(&server, &from, &write(id)));
+        let all_write = format!("SELECT count(*) = 2 FROM a WHERE v > {round} * 1000000");
+        until(&server, &from, &all_write).await;
+        live.fence(&capture("mine"), Duration::from_secs(30)).await.unwrap();
+        for mut writer in writers {
+            writer.kill().await.unwrap();
+        }
+        live.unfence(&capture("mine")).await.unwrap();
+        server.sql(&from, &format!("UPDATE a SET v = ({round} + 1) * 1000000"));
+    }
+    let log = std::fs::read_to_string(server.dir.join("data/log")).unwrap();
+    assert!(log.contains("takes no more writes"), "{log}");
+    assert!(!log.contains("deadlock detected"), "{log}");
+    live.end(&capture("mine"), false).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fence_waits_for_writers_and_stops_everybody() {
     let server = Server::start("");

@@ -94,9 +94,25 @@ fn look(db: &Connection, path: &Path, exclude: &[String]) -> Result<DatabaseFact
         structure: Some(schema.structure()),
         tables,
         bytes,
+        index_entries: Some(index_entries(db, &schema)?),
         notes: notes(db, &schema, bytes <= COUNTED),
         needs: Vec::new(),
     })
+}
+
+/// Entries of the indexes that have statements of their own: the others fill with their tables.
+fn index_entries(db: &Connection, schema: &Schema) -> Result<u64> {
+    let sql =
+        "SELECT tbl_name, count(*) FROM main.sqlite_schema WHERE type = 'index' AND sql NOT NULL GROUP BY 1";
+    let mut statement = db.prepare(sql)?;
+    let indexes: BTreeMap<String, u32> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let entries = |table: &handover_engine::rows::TableSpec| {
+        indexes
+            .get(&table.name.name)
+            .map_or(0, |indexes| table.estimated_rows.saturating_mul(u64::from(*indexes)))
+    };
+    Ok(schema.tables.iter().map(entries).fold(0, u64::saturating_add))
 }
 
 /// Refuses exclusions of tables that are not there.

@@ -265,6 +265,15 @@ async fn something_else_than_a_database_is_kept_too() {
 }
 
 #[tokio::test]
+async fn entries_of_indexes_that_are_built_later_are_told() {
+    let bed = Bed::with(
+        "CREATE TABLE t (a INTEGER PRIMARY KEY, b UNIQUE, c); CREATE INDEX t_c ON t (c); CREATE INDEX t_cb ON t (c, b);
+         INSERT INTO t VALUES (1, 1, 1), (2, 2, 2), (3, 3, 3); CREATE TABLE u (a UNIQUE); INSERT INTO u VALUES (1)",
+    );
+    assert_eq!(bed.source().facts().await.unwrap().index_entries, Some(6));
+}
+
+#[tokio::test]
 async fn looking_at_a_source_leaves_nothing_beside_it() {
     for mode in ["wal", "delete"] {
         let bed =

@@ -8,7 +8,7 @@ use handover_tests::locate::{Binaries, Profile};
 use handover_tests::poll;
 use serde_json::json;
 
-use super::live::make;
+use super::live::{acts, make};
 use super::{Options, Outcome};
 use crate::shell::say;
 use crate::workplace::Workplace;
@@ -34,7 +34,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let binaries = Binaries::build(Profile::Release)?;
     let (data, _) = make(options, &place)?;
     let bed = Bed::at(place.path(), binaries, vec![data.dataset()], "info")?;
-    let digest = bed.plan()?;
+    let plan = bed.json(&["plan"])?;
+    let digest = plan["digest"].as_str().unwrap_or_default().to_owned();
     let begun = Instant::now();
     let migration = bed.json(&["start", &digest])?["migration"].as_str().unwrap_or_default().to_owned();
     say(format!("moving it: {migration}"));
@@ -49,6 +50,8 @@ pub fn run(options: &Options) -> Result<Outcome> {
         poll::pause(LOOK);
         Ok((status["phase"] == "following" && status["activity"] == "idle").then_some(at))
     })?;
+    println!("expected, in ms:{}", expected(&plan));
+    println!("taken, in ms:{}", acts(&bed, "prepare")?);
     let errors: Vec<f64> = QUARTERS
         .iter()
         .map(|share| error(&told, total, *share).context("nothing was foretold in time"))
@@ -67,6 +70,17 @@ pub fn run(options: &Options) -> Result<Outcome> {
             "error_percent_at_75": percent(2),
         }),
     })
+}
+
+/// How long each step of a plan is expected to take.
+fn expected(plan: &serde_json::Value) -> String {
+    let steps = plan["plan"]["steps"].as_array().cloned().unwrap_or_default();
+    let step = |step: &serde_json::Value| {
+        let (kind, dataset) = (&step["step"]["do"], step["step"]["dataset"].as_str());
+        let dataset = dataset.map(|name| format!(":{name}")).unwrap_or_default();
+        format!(" {}{dataset} {}", kind.as_str().unwrap_or_default(), step["expected_ms"])
+    };
+    steps.iter().map(step).collect()
 }
 
 /// By what share of the whole time the end that was foretold at a share of it was wrong.

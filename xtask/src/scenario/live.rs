@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
             .then(|| status["cutover"].clone()))
     })?;
     running.ended_refused()?;
-    println!("{}", acts(&bed)?);
+    println!("acts of the cut-over, in ms:{}", acts(&bed, "fence")?);
     let found = data.compare()?;
     println!("{}", found.describe());
     report(options, &cutover, &lags, &before, &during, rate, &found)
@@ -161,18 +161,17 @@ fn follow(bed: &Bed, begun: Instant, seconds: Duration) -> Result<Vec<u64>> {
     }
 }
 
-/// How long each act of the cut-over took.
-fn acts(bed: &Bed) -> Result<String> {
+/// How long each step took, from the last time that one began.
+pub fn acts(bed: &Bed, first: &str) -> Result<String> {
     let seen = bed.cli(&["--json", "watch"])?.success()?;
     let events: Vec<Value> = seen.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let ms = |at: &Value| {
         at["seconds"].as_i64().unwrap_or(0) * 1000 + at["nanos"].as_i64().unwrap_or(0) / 1_000_000
     };
-    let (mut began, mut out) =
-        (std::collections::BTreeMap::new(), String::from("acts of the cut-over, in ms:"));
+    let (mut began, mut out) = (std::collections::BTreeMap::new(), String::new());
     let since = events
         .iter()
-        .rposition(|line| line["event"]["step"] == "fence" && line["event"]["event"] == "step_started");
+        .rposition(|line| line["event"]["step"] == first && line["event"]["event"] == "step_started");
     for event in events[since.unwrap_or(0)..].iter().map(|line| &line["event"]) {
         let step = event["step"].as_str().unwrap_or_default().to_owned();
         if event["event"] == "step_started" {

@@ -1,5 +1,6 @@
 //! One moment, seen by several connections.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -62,30 +63,23 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
     lock.run(WHAT, &format!("SET lock_wait_timeout = {LOCK_WAIT}")).await?;
     // 1227: no RELOAD privilege.
     let locked = lock.run_unless(WHAT, "FLUSH TABLES WITH READ LOCK", &[1227]).await?;
-    let (mut catalog, position) = if locked {
-        let begun = begin_all(&mut sessions).await;
-        let position = if begun.is_ok() { log_position(&mut lock).await } else { Ok(None) };
-        let catalog = match (begun, &position) {
-            (Ok(()), Ok(_)) => catalog::read(&mut lock, &settings.database, exclude).await,
-            (Err(failure), _) => Err(failure),
-            (_, Err(failure)) => Err(failure.clone()),
-        };
+    let (mut catalog, moment) = if locked {
+        let seen = see(&mut sessions, &mut lock, settings, exclude).await;
         lock.run(WHAT, "UNLOCK TABLES").await?;
-        (catalog?, position?)
+        seen?
     } else {
         let position = agree(&mut sessions).await?;
         let session = &mut sessions[0];
         let catalog = catalog::read(session, &settings.database, exclude).await?;
         session.let_go().await.map_err(|error| session.failed(None, WHAT, error))?;
-        (catalog, position)
+        let moment = match position {
+            Some((file, offset)) => Some(Moment::at(file, offset, &mut lock).await),
+            None => None,
+        };
+        (catalog, moment)
     };
-    if let Some((file, offset)) = position {
-        let query = format!("SELECT BINLOG_GTID_POS({}, {offset})", crate::sql::text(&file));
-        let gtid = lock.record(WHAT, &query).await.map(|row| row.text(0)).unwrap_or_default();
-        let state = &mut catalog.schema.state;
-        state.insert("binlog/file".to_owned(), file);
-        state.insert("binlog/position".to_owned(), offset.to_string());
-        state.insert("binlog/gtid".to_owned(), gtid);
+    if let Some(moment) = moment {
+        moment.note(&mut catalog.schema.state);
     }
     catalog::accounts(&mut lock, settings, &mut catalog).await?;
     let aside = if sessions.len() > 1 { sessions.pop() } else { None };
@@ -100,6 +94,46 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
         pool: Mutex::new(Pool { idle: sessions, parked: Vec::new() }),
         lost: AtomicBool::new(false),
     })
+}
+
+/// Begins all transactions behind a lock that lets nobody commit.
+async fn see(
+    sessions: &mut [Session],
+    lock: &mut Session,
+    settings: &Settings,
+    exclude: &[String],
+) -> Result<(Catalog, Option<Moment>)> {
+    begin_all(sessions).await?;
+    let moment = match log_position(lock).await? {
+        Some((file, offset)) => {
+            let gtids = lock.record(WHAT, "SELECT @@global.gtid_binlog_pos").await?.text(0);
+            Some(Moment { file, offset, gtids })
+        }
+        None => None,
+    };
+    Ok((catalog::read(lock, &settings.database, exclude).await?, moment))
+}
+
+/// What a snapshot shows, as the binary log names it.
+struct Moment {
+    file: String,
+    offset: u64,
+    gtids: String,
+}
+
+impl Moment {
+    /// With the last transaction before a place, for which the server reads the file up to there.
+    async fn at(file: String, offset: u64, session: &mut Session) -> Self {
+        let query = format!("SELECT BINLOG_GTID_POS({}, {offset})", crate::sql::text(&file));
+        let gtids = session.record(WHAT, &query).await.map(|row| row.text(0)).unwrap_or_default();
+        Self { file, offset, gtids }
+    }
+
+    fn note(self, state: &mut BTreeMap<String, String>) {
+        state.insert("binlog/file".to_owned(), self.file);
+        state.insert("binlog/position".to_owned(), self.offset.to_string());
+        state.insert("binlog/gtid".to_owned(), self.gtids);
+    }
 }
 
 const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";

@@ -3,6 +3,8 @@
 //! It is part of the database, so that it holds after any crash, and fires for everybody, superusers and those with
 //! `session_replication_role` too. It stands as long as some capture wants it: their names are in its function's comment.
 
+mod order;
+
 use std::time::Duration;
 
 use handover_engine::failure::{Class, Failure};
@@ -11,6 +13,7 @@ use handover_engine::ports::Result;
 use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
+use self::order::Order;
 use super::At;
 use crate::connect::Conn;
 use crate::dump::{FENCE_SCHEMA, FENCE_TRIGGER, OWN_COMMENT};
@@ -18,8 +21,11 @@ use crate::error::failed;
 use crate::sql::{literal, quote};
 
 /// Time between two attempts to have all tables at once.
-const STEP: Duration = Duration::from_millis(50);
-/// Beyond the server's own `deadlock_timeout`, after which autovacuum gives way.
+const STEP: Duration = Duration::from_millis(10);
+/// How long the first attempt waits for a table; each one twice as long as the one before. Far below the `deadlock_timeout` of writers who wait
+/// for us meanwhile…
+const FIRST: Duration = Duration::from_millis(100);
+/// …and at last so far beyond it: autovacuum gives way after it.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a trigger that refuses nothing any more may wait for readers of its table before it is left there.
 const LEAVE: Duration = Duration::from_millis(100);
@@ -121,14 +127,16 @@ impl Fence<'_> {
         let deadline = Instant::now() + wait;
         let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'";
         let timeout = self.list(sql).await?.into_iter().flatten().next().and_then(|ms| ms.parse().ok());
-        let patience = Duration::from_millis(timeout.unwrap_or(1000)) + PATIENCE;
+        let longest = Duration::from_millis(timeout.unwrap_or(1000)) + PATIENCE;
+        let (mut patience, mut order) = (FIRST, Order::default());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let refused = match self.stand(patience.min(left)).await {
+            let refused = match self.stand(patience.min(left), &mut order).await {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
             let _ = self.conn.batch_execute("ROLLBACK").await;
+            patience = (patience * 2).min(longest);
             match refused {
                 Refused::Failed(failure) => return Err(failure),
                 Refused::Locked(error) if Instant::now() >= deadline => {
@@ -141,7 +149,7 @@ impl Fence<'_> {
     }
 
     /// Puts a trigger on every table in one transaction, which has all of their locks: whoever has written has ended then.
-    async fn stand(&self, patience: Duration) -> std::result::Result<(), Refused> {
+    async fn stand(&self, patience: Duration, order: &mut Order) -> std::result::Result<(), Refused> {
         let begin = format!("BEGIN; SET LOCAL lock_timeout = {}; {TURN}", patience.as_millis().max(1));
         self.locking(&begin, "another fence is being made").await?;
         let mut wanted_by = self.wanted_by().await?;
@@ -154,11 +162,7 @@ impl Fence<'_> {
         let missing = self.missing().await?;
         // A trigger of a fence that was opened refuses nothing until its function does, for which its table must be locked too.
         let locked = if stands { missing.clone() } else { self.tables().await? };
-        for batch in locked.chunks(BATCH) {
-            let names: Vec<String> = batch.iter().map(|(name, _)| format!("ONLY {name}")).collect();
-            let sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", "));
-            self.locking(&sql, MAKING).await?;
-        }
+        self.lock(locked.into_iter().map(|(name, _)| name).collect(), order).await?;
         for batch in missing.chunks(BATCH) {
             let sql: Vec<String> = batch.iter().map(|(name, _)| trigger(name)).collect();
             self.locking(&sql.concat(), MAKING).await?;
@@ -169,6 +173,23 @@ impl Fence<'_> {
         }
         let comment = comment(names);
         self.run(&format!("{}; {comment}; COMMIT", function(REFUSE)), MAKING).await?;
+        Ok(())
+    }
+
+    /// Waits until nobody writes to any of the tables, and nobody else can begin to.
+    async fn lock(&self, tables: Vec<String>, order: &mut Order) -> std::result::Result<(), Refused> {
+        let (alone, rest) = order.arrange(tables);
+        for tables in alone.chunks(1).chain(rest.chunks(BATCH)) {
+            let names: Vec<String> = tables.iter().map(|name| format!("ONLY {name}")).collect();
+            let sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", names.join(", "));
+            let locked = self.locking(&sql, MAKING).await;
+            if let Err(Refused::Locked(_)) = &locked {
+                let _ = self.conn.batch_execute("ROLLBACK").await;
+                let in_use = if tables.len() > 1 { self.in_use().await } else { Vec::new() };
+                order.met(in_use.iter().chain(tables.iter().take(1)).map(String::as_str));
+            }
+            locked?;
+        }
         Ok(())
     }
 
@@ -183,10 +204,10 @@ impl Fence<'_> {
         })
     }
 
-    /// Who keeps the fence from being made.
-    async fn blocked(&self, error: &tokio_postgres::Error) -> Failure {
+    /// Tables that others hold for writing, and who: those that have done so for the longest first.
+    async fn holders(&self) -> Vec<Vec<String>> {
         let sql = format!(
-            "SELECT n.nspname || '.' || c.relname, coalesce('process ' || l.pid, 'a prepared transaction'), \
+            "SELECT n.nspname, c.relname, coalesce('process ' || l.pid, 'a prepared transaction'), \
              coalesce(a.usename || ', ' || nullif(a.application_name, ''), a.usename, a.backend_type, '') \
              FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -195,17 +216,27 @@ impl Fence<'_> {
              AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
              AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', \
              'ExclusiveLock', 'AccessExclusiveLock') AND c.oid IN (SELECT c.oid {TABLES}) \
-             ORDER BY a.xact_start NULLS FIRST LIMIT 1"
+             ORDER BY a.xact_start NULLS FIRST"
         );
-        let holder = self.list(&sql).await.unwrap_or_default().into_iter().next();
+        self.list(&sql).await.unwrap_or_default()
+    }
+
+    async fn in_use(&self) -> Vec<String> {
+        let table = |row: Vec<String>| Some(format!("{}.{}", quote(row.first()?), quote(row.get(1)?)));
+        self.holders().await.into_iter().filter_map(table).collect()
+    }
+
+    /// Who keeps the fence from being made.
+    async fn blocked(&self, error: &tokio_postgres::Error) -> Failure {
+        let holder = self.holders().await.into_iter().next();
         let failure = |item: String, what: String| {
             let mut failure = failed(item, what, error);
             failure.class = Class::Transient;
             failure
         };
         match holder.as_deref() {
-            Some([table, process, who]) => failure(
-                format!("{}, table {table}", self.at.item()),
+            Some([schema, table, process, who]) => failure(
+                format!("{}, table {schema}.{table}", self.at.item()),
                 format!("it cannot be fenced: {process} ({who}) has it in use"),
             )
             .hint(

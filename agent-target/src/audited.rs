@@ -68,7 +68,8 @@ fn state(status: &Status) -> String {
 fn words(operation: Operation, terms: Terms) -> String {
     let mut out = operation.to_string();
     if operation == Operation::Cutover {
-        out += &format!(" (downtime at most {} ms, lag at most {} ms)", terms.max_downtime_ms, terms.max_lag_ms);
+        out +=
+            &format!(" (downtime at most {} ms, lag at most {} ms)", terms.max_downtime_ms, terms.max_lag_ms);
         match terms.when {
             When::Now => {}
             When::At(at) => out += &format!(" at {at}"),

@@ -31,8 +31,10 @@ impl Notary {
     /// The signed document.
     pub fn sign(&self, report: &Report) -> Result<Vec<u8>> {
         let failed = |what| Failure::permanent(format!("report {}", report.migration), what);
-        let text = serde_json::to_string(report).map_err(|error| failed("it cannot be written").because(error))?;
-        let signed = self.credentials.sign(text).map_err(|error| failed("it cannot be signed").because(error))?;
+        let text =
+            serde_json::to_string(report).map_err(|error| failed("it cannot be written").because(error))?;
+        let signed =
+            self.credentials.sign(text).map_err(|error| failed("it cannot be signed").because(error))?;
         Ok(signed.to_bytes())
     }
 

@@ -47,7 +47,9 @@ pub enum SignedError {
     #[error("the signature does not fit: the text or the signature was changed after it was signed")]
     Signature,
     /// The certificate does not lead to the CA.
-    #[error("the certificate it was signed with is not to be trusted: it was changed, or it is not of this CA's targets")]
+    #[error(
+        "the certificate it was signed with is not to be trusted: it was changed, or it is not of this CA's targets"
+    )]
     Certificate(#[source] rustls::Error),
     /// The certificate names nobody.
     #[error("the certificate it was signed with names nobody: it was changed, or is none of ours")]
@@ -119,7 +121,8 @@ struct Form {
 impl Signed {
     /// Signs a text.
     pub(crate) fn make(text: String, key: &CertifiedKey) -> Result<Self, SignedError> {
-        let none = || SignedError::Key(rustls::Error::General("it is of a kind that is not known here".to_owned()));
+        let none =
+            || SignedError::Key(rustls::Error::General("it is of a kind that is not known here".to_owned()));
         let signer = key.key.choose_scheme(&SCHEMES.map(|(_, scheme)| scheme)).ok_or_else(none)?;
         let scheme = SCHEMES.iter().find(|(_, known)| *known == signer.scheme()).ok_or_else(none)?.0;
         let signature = signer.sign(text.as_bytes()).map_err(SignedError::Key)?;
@@ -128,14 +131,19 @@ impl Signed {
 
     /// Reads what [`Self::to_bytes`] has written. Nothing is verified yet, but that it is written as we write it.
     pub fn read(bytes: &[u8]) -> Result<Self, SignedError> {
-        let form: Form = serde_json::from_slice(bytes).map_err(|error| SignedError::Form(error.to_string()))?;
+        let form: Form =
+            serde_json::from_slice(bytes).map_err(|error| SignedError::Form(error.to_string()))?;
         let bad = |what: &str| SignedError::Form(what.to_owned());
         if form.format != FORMAT {
-            return Err(SignedError::Form(format!("its format is `{}`, known here is `{FORMAT}`", form.format)));
+            return Err(SignedError::Form(format!(
+                "its format is `{}`, known here is `{FORMAT}`",
+                form.format
+            )));
         }
         let scheme = SCHEMES.iter().find(|(name, _)| *name == form.algorithm);
         let (scheme, _) = scheme.ok_or_else(|| bad("its kind of signature is not known here"))?;
-        let signature = crate::authority::from_hex(&form.signature).ok_or_else(|| bad("its signature is not hexadecimal"))?;
+        let signature = crate::authority::from_hex(&form.signature)
+            .ok_or_else(|| bad("its signature is not hexadecimal"))?;
         let chain = form.certificates.iter().map(|text| CertificateDer::from_pem_slice(text.as_bytes()));
         let chain: Result<Vec<_>, _> = chain.collect();
         let chain = chain.map_err(|_| bad("its certificates are not PEM"))?;
@@ -197,7 +205,8 @@ impl Signed {
         let Ok(own) = EndEntityCert::try_from(own) else { return false };
         let Some((_, scheme)) = SCHEMES.iter().find(|(name, _)| *name == self.scheme) else { return false };
         let known = tls::provider().signature_verification_algorithms.mapping;
-        let algorithms = known.iter().filter(|(known, _)| known == scheme).flat_map(|(_, algorithms)| *algorithms);
+        let algorithms =
+            known.iter().filter(|(known, _)| known == scheme).flat_map(|(_, algorithms)| *algorithms);
         let mut algorithms = algorithms.copied();
         algorithms.any(|how| own.verify_signature(how, self.text.as_bytes(), &self.signature).is_ok())
     }

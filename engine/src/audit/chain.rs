@@ -68,7 +68,9 @@ pub enum Broken {
         told: u64,
     },
     /// All entries fit together, but they are others.
-    #[error("entry {seq} is not the one that was the last when the report was signed: it, or some before it, was written anew")]
+    #[error(
+        "entry {seq} is not the one that was the last when the report was signed: it, or some before it, was written anew"
+    )]
     Rewritten {
         /// The entry.
         seq: u64,
@@ -144,7 +146,9 @@ pub fn of_head<S: AsRef<str>>(lines: &[S], told: Head) -> Result<(), Broken> {
     let line = usize::try_from(told.seq - 1).ok().and_then(|at| lines.get(at));
     match line {
         None => Err(Broken::CutOff { has, told: told.seq }),
-        Some(line) if Head::after(told.seq, line.as_ref()) != told => Err(Broken::Rewritten { seq: told.seq }),
+        Some(line) if Head::after(told.seq, line.as_ref()) != told => {
+            Err(Broken::Rewritten { seq: told.seq })
+        }
         Some(_) => Ok(()),
     }
 }

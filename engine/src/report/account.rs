@@ -22,7 +22,8 @@ impl Report {
     /// With what has happened: all but tries and beginnings.
     pub fn with_history(mut self, mut events: Vec<Logged>) -> Self {
         events.retain(|logged| !matches!(logged.event, Event::Retry { .. } | Event::StepStarted { .. }));
-        let ended = |logged: &Logged| matches!(&logged.event, Event::State { state, .. } if state.phase.is_final());
+        let ended =
+            |logged: &Logged| matches!(&logged.event, Event::State { state, .. } if state.phase.is_final());
         self.ended_at = events.iter().rev().find(|logged| ended(logged)).map(|logged| logged.at);
         let left_out = events.len().saturating_sub(NAMED);
         events.drain(..left_out);

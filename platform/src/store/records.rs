@@ -1,8 +1,8 @@
 //! Writing records.
 
+use handover_engine::audit::Act;
 use handover_engine::failure::Failure;
 use handover_engine::journal::{Event, Landing, Migration, Record};
-use handover_engine::audit::Act;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::Result;
 use handover_engine::rows::{HeldChunk, Schema, SnapshotId, TableName};

@@ -173,7 +173,8 @@ impl Control for RemoteControl {
     }
 
     async fn audit(&self, after: u64) -> Result<Vec<String>> {
-        let reply = self.client.clone().audit(v1::AuditRequest { after }).await.map_err(|s| self.failed(s))?;
+        let reply =
+            self.client.clone().audit(v1::AuditRequest { after }).await.map_err(|s| self.failed(s))?;
         let entries = reply.into_inner().entries;
         match entries.iter().find(|entry| entry.contains('\n')) {
             // It would pass for two.

@@ -1,6 +1,8 @@
 //! The target agent: plans, runs, journals and verifies migrations, and answers operators and watchers.
 
+mod audited;
 mod datasets;
+mod notary;
 mod supervisor;
 mod throttle;
 
@@ -13,8 +15,10 @@ use std::time::Duration;
 use handover_certs::identity::Role;
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
+use handover_engine::audit::Act;
 use handover_engine::driver::Settings;
 use handover_engine::reserve::Reserve;
+use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
@@ -27,7 +31,9 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::audited::Audited;
 use self::datasets::LocalDatasets;
+use self::notary::Notary;
 use self::supervisor::Supervisor;
 use self::throttle::ThrottleSection;
 
@@ -148,10 +154,11 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let manifest = Manifest::read(&config.manifest)?;
     let state = StateDir::open(&config.state)?;
     let credentials = Credentials::load(config.tls, Some(Role::Source))?;
-    let store = Store::open(&state.path().join("journal.db")).await?;
+    let identity = credentials.identity().to_string();
+    let store = Store::open(&state.path().join("journal.db")).await?.of_agent(&identity);
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
     let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
-    let identity = credentials.identity().to_string();
+    let notary = Notary::new(credentials.clone(), state.path().join("reports"));
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let settings = Settings {
@@ -160,15 +167,17 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         throttle: config.throttle.throttle(),
         reserve: Reserve { bytes: config.limits.reserve_bytes },
     };
-    let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, stop.clone());
+    let supervisor = Supervisor::new(notary, source, datasets, store.clone(), spools, settings, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
     let address = listener.local_addr().unwrap_or(config.listen);
+    let began = Act::Began { release: env!("CARGO_PKG_VERSION").to_owned(), source: config.source.address };
+    store.note(SystemClock.now(), None, None, began).await?;
     supervisor.carry_on().await?;
     state.publish_address(address)?;
     tracing::info!(%address, identity = %credentials.identity(), "the target agent serves");
-    let service = ControlService::server(supervisor.clone(), Arc::new(SystemClock));
+    let service = ControlService::server(Audited::new(supervisor.clone(), store), Arc::new(SystemClock));
     let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
     tokio::select! {
         served = listen::serve(listener, credentials, service, stop) => served?,

@@ -10,13 +10,13 @@ use handover_engine::check::{Finding, Severity, compare, holds_data};
 use handover_engine::driver::{Driver, Handle, Ports, Settings, Status};
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
-use handover_engine::journal::{Event, Holdings, Journal, Migration, Record};
+use handover_engine::journal::{Event, Holdings, Journal, Logged, Migration, Record};
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
 use handover_engine::phase::{Operation, State};
 use handover_engine::plan::{ApprovedPlan, Options, Plan, Rates};
 use handover_engine::ports::{Answers, Result, Source, SourceHost};
-use handover_engine::report::{Outcome, Report, Terms};
+use handover_engine::report::{Made, Outcome, Report, Terms};
 use handover_engine::throttle::Change;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::datasets::LocalDatasets;
+use crate::notary::Notary;
 
 /// Bytes that are sent to measure the way to the source before a plan is made.
 const PROBE: u64 = 16 << 20;
@@ -40,12 +41,14 @@ const REREAD_RATE: f64 = 600e6;
 const DIGEST_PREFIX: usize = 8;
 /// Events that a watcher gets at once.
 const EVENTS: u32 = 256;
+/// Entries of the audit log that are sent at once.
+const ENTRIES: u32 = 1000;
 
 /// The target agent's brain.
 pub struct Supervisor {
     /// For work that goes on when its caller leaves.
     me: Weak<Self>,
-    identity: String,
+    notary: Notary,
     source: Arc<RemoteSource>,
     datasets: LocalDatasets,
     store: Store,
@@ -60,7 +63,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// Made at start; `stop` ends everything.
     pub fn new(
-        identity: String,
+        notary: Notary,
         source: Arc<RemoteSource>,
         datasets: LocalDatasets,
         store: Store,
@@ -72,7 +75,7 @@ impl Supervisor {
         let (running, drivers, broken) = (Mutex::default(), TaskTracker::new(), Mutex::default());
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            identity,
+            notary,
             source,
             datasets,
             store,
@@ -86,7 +89,7 @@ impl Supervisor {
     }
 
     /// The agent ends, and says why.
-    fn give_up(&self, failure: Failure) {
+    pub fn give_up(&self, failure: Failure) {
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
         self.stop.cancel();
     }
@@ -109,7 +112,12 @@ impl Supervisor {
     /// Takes up every migration that has not ended.
     pub async fn carry_on(&self) -> Result<()> {
         let mut migrations = self.store.migrations().await?;
-        migrations.retain(|migration| !migration.state.phase.is_final());
+        for ended in migrations.extract_if(.., |migration| migration.state.phase.is_final()) {
+            // The agent ended before it had signed it.
+            if !self.notary.has(&ended.id) {
+                self.keep_report(&ended.id).await;
+            }
+        }
         let names: Vec<MigrationId> = migrations.iter().map(|migration| migration.id.clone()).collect();
         self.spools.keep_only(&names)?;
         self.datasets.keep_only(&names);
@@ -163,6 +171,9 @@ impl Supervisor {
             if done.is_ok() && !stop.is_cancelled() {
                 // The migration has ended. What cannot be removed now is when the agent starts.
                 let _ = std::fs::remove_dir_all(here.directory);
+                if let Some(me) = me.upgrade() {
+                    me.keep_report(&id).await;
+                }
             }
             if let Err(failure) = done {
                 // Without a journal nothing may be acknowledged: the agent ends, and whoever starts it again sees why.
@@ -245,7 +256,7 @@ impl Supervisor {
         let now = SystemClock.now();
         let stamp: String = now.to_string().chars().filter(char::is_ascii_digit).take(14).collect();
         let noise = handover_engine::digest::Digest::of(
-            format!("{}{}{:?}", self.identity, approved.digest(), now).as_bytes(),
+            format!("{}{}{:?}", self.notary.identity(), approved.digest(), now).as_bytes(),
         );
         let id = format!("m-{stamp}-{}", &noise.short()[..4]);
         Ok(Migration {
@@ -283,6 +294,27 @@ impl Supervisor {
         })
     }
 
+    /// Signs the last report of a migration and keeps it. One that cannot be kept now is when the agent starts.
+    async fn keep_report(&self, id: &MigrationId) {
+        let kept = self.signed_report(id).await.and_then(|document| self.notary.keep(id, &document));
+        if let Err(failure) = kept {
+            tracing::warn!(migration = %id, %failure, "its signed report is not kept");
+        }
+    }
+
+    /// All that has happened.
+    async fn history(&self, id: &MigrationId) -> Result<Vec<Logged>> {
+        let mut all: Vec<Logged> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |logged| logged.seq);
+            let more = self.store.events(id, after, EVENTS).await?;
+            if more.is_empty() {
+                return Ok(all);
+            }
+            all.extend(more);
+        }
+    }
+
     async fn status(&self, migration: Migration) -> Result<Status> {
         if let Some(handle) = self.handle(&migration.id) {
             return Ok(handle.status().borrow().clone());
@@ -311,11 +343,11 @@ impl Control for Supervisor {
         }
     }
 
-    async fn plan(&self, options: Options) -> Result<Plan> {
+    async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
         let (source, target) = self.both().await?;
         let rates = self.rates().await?;
         let name = self.source.identity();
-        let plan = Plan::make((&name, &source), (&self.identity, &target), options, &rates)?;
+        let plan = Plan::make((&name, &source), (&self.notary.identity(), &target), options, &rates)?;
         self.store.keep_plan(&plan).await?;
         Ok(plan)
     }
@@ -415,10 +447,22 @@ impl Control for Supervisor {
         for dataset in migration.plan.datasets() {
             sums.insert(dataset.clone(), self.store.sums(id, dataset).await?);
         }
-        Ok(Report::of(&migration, sums))
+        // Events first: what is in them has been written down.
+        let events = self.history(id).await?;
+        let (by, at) = (self.notary.identity(), SystemClock.now());
+        let audit = self.store.audit_head().await?;
+        Ok(Report::of(&migration, sums).with_history(events).made(Made { by, at, audit }))
     }
 
-    async fn probe(&self, bytes: u64) -> Result<(u64, Duration)> {
+    async fn signed_report(&self, id: &MigrationId) -> Result<Vec<u8>> {
+        self.notary.sign(&self.report(id).await?)
+    }
+
+    async fn audit(&self, after: u64) -> Result<Vec<String>> {
+        self.store.audit(after, ENTRIES).await
+    }
+
+    async fn probe(&self, bytes: u64, _by: &str) -> Result<(u64, Duration)> {
         self.source.probe(bytes).await
     }
 }

@@ -25,7 +25,7 @@ use crate::identity::{Identity, Role};
 
 pub use error::AuthorityError;
 use error::certificate;
-use index::from_hex;
+pub(crate) use index::from_hex;
 pub(crate) use index::to_hex as hex;
 pub use index::{Index, Issued, Which};
 pub use issued::IssuedIdentity;

@@ -6,6 +6,7 @@
 //! - [`authority`] issues, renews and revokes; [`summary`] tells what there is;
 //! - [`material`] loads and checks one identity's files; [`tls`] turns them into rustls configs, and is the only place
 //!   that does; [`reload`] keeps both current while connections live on;
+//! - [`signed`] signs texts with an identity's key, and checks them offline;
 //! - [`identity`] and [`peer`] say who somebody is.
 
 pub mod authority;
@@ -17,5 +18,6 @@ pub mod identity;
 pub mod material;
 pub mod peer;
 pub mod reload;
+pub mod signed;
 pub mod summary;
 pub mod tls;

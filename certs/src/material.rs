@@ -226,7 +226,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, MaterialErr
     Ok(found)
 }
 
-fn load_anchors(path: &Path) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
+pub(crate) fn load_anchors(path: &Path) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
     let load = |certificate: &CertificateDer<'static>| {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         // webpki takes any certificate for a trust anchor: a peer's own, put here by mistake, would make it a CA.
@@ -245,7 +245,7 @@ fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, MaterialError> {
     })
 }
 
-fn load_crls(path: &Path) -> Result<Vec<OwnedCertRevocationList>, MaterialError> {
+pub(crate) fn load_crls(path: &Path) -> Result<Vec<OwnedCertRevocationList>, MaterialError> {
     // Only a file that is not there: one that cannot be looked at must not pass for one that revokes nobody.
     if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(Vec::new());

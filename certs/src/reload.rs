@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -18,6 +19,7 @@ use webpki::OwnedCertRevocationList;
 use crate::clock;
 use crate::identity::{Identity, Role};
 use crate::material::{Material, MaterialError, MaterialPaths};
+use crate::signed::{Signed, SignedError};
 use crate::tls::{self, Side};
 
 struct InUse {
@@ -27,6 +29,7 @@ struct InUse {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     trust: tls::Trust,
+    signing: Arc<CertifiedKey>,
     crls: Vec<OwnedCertRevocationList>,
 }
 
@@ -83,6 +86,11 @@ impl Credentials {
     /// Who we are.
     pub fn identity(&self) -> Identity {
         self.now.load().identity.clone()
+    }
+
+    /// Signs a text with the key in use now.
+    pub fn sign(&self, text: String) -> Result<Signed, SignedError> {
+        Signed::make(text, &self.now.load().signing)
     }
 
     /// When our certificate expires.
@@ -235,6 +243,7 @@ fn in_use(material: Material, peer: Option<Role>) -> Result<InUse, MaterialError
         server: tls::server_config(&material)?,
         client: tls::client_config(&material, peer)?,
         trust: tls::Trust::new(&material, peer),
+        signing: tls::signing_key(&material)?,
         crls: material.crls,
     })
 }

@@ -6,8 +6,10 @@ mod verify;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::OwnedCertRevocationList;
 
 use crate::identity::Role;
 use crate::material::{Material, MaterialError};
@@ -45,12 +47,34 @@ impl Trust {
     }
 }
 
+/// An error when `presented` was not a certificate of one of the CAs, for somebody with this role who may serve, at `at`, or has been
+/// revoked since.
+pub(crate) fn verify_signer(
+    anchors: &[TrustAnchor<'static>],
+    crls: &[OwnedCertRevocationList],
+    trust_domain: &str,
+    role: Role,
+    presented: &[CertificateDer<'_>],
+    at: UnixTime,
+) -> Result<(), rustls::Error> {
+    let (own, intermediates) = presented.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+    let verifier = PeerVerifier::of(anchors, crls, trust_domain, Some(role));
+    verifier.verify(own, intermediates, at, webpki::KeyUsage::server_auth())
+}
+
 /// HTTP/2, which is all that gRPC speaks.
 const ALPN: &[u8] = b"h2";
 
 /// The cryptography: aws-lc-rs with X25519MLKEM768 first (feature `prefer-post-quantum`).
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// The key of `material` with its certificates, to sign with.
+pub(crate) fn signing_key(material: &Material) -> Result<Arc<CertifiedKey>, MaterialError> {
+    let key = provider().key_provider.load_private_key(material.key.clone_key());
+    let key = key.map_err(material.unusable_key())?;
+    Ok(Arc::new(CertifiedKey::new(material.chain.clone(), key)))
 }
 
 /// Serves with `material` to any verified peer of our trust domain; which role may call what is the service's to check, on

@@ -6,5 +6,6 @@ mod pki {
     mod handshake;
     mod material;
     mod reload;
+    mod signed;
     mod swap;
 }

@@ -7,6 +7,7 @@ use handover_certs::identity::Role;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::time::Timestamp;
 
+use crate::report::{AuditArguments, ReportArguments};
 use crate::throttle::ThrottleArguments;
 
 /// Moves a running appliance from one host to another.
@@ -106,8 +107,10 @@ pub enum Verb {
     Finalize(Act),
     /// Show or change how fast the source is read, and when.
     Throttle(ThrottleArguments),
-    /// Show what was moved and how it was verified.
-    Report(Which),
+    /// Show what was moved and how it was verified; have it signed; check a signed report.
+    Report(ReportArguments),
+    /// Show who did what at the target, or check that the log of it is as it was written.
+    Audit(AuditArguments),
     /// Measure the way between the agents.
     Probe {
         /// Bytes to send.

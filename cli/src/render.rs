@@ -1,5 +1,7 @@
 //! Text for people.
 
+pub mod report;
+
 use std::fmt::Write;
 
 use handover_engine::check::{Finding, Severity};
@@ -11,8 +13,9 @@ use handover_engine::journal::{Event, Logged};
 use handover_engine::phase::{Condition, Task};
 use handover_engine::plan::Plan;
 use handover_engine::progress::StepProgress;
-use handover_engine::report::Report;
 use handover_engine::reserve::Room;
+
+pub use self::report::report;
 
 /// A failure's text without its item and hint.
 pub fn with_causes(failure: &Failure) -> String {
@@ -308,66 +311,6 @@ pub fn event(logged: &Logged) -> String {
         }
     };
     format!("{} {text}", logged.at)
-}
-
-/// What was moved and how it was verified.
-pub fn report(report: &Report) -> String {
-    let totals = &report.totals;
-    let mut out = format!("{} ({}): {}\n", report.migration, report.appliance, report.state);
-    let _ = writeln!(
-        out,
-        "plan {}, started by {} at {}",
-        report.plan.short(),
-        report.started_by,
-        report.started_at
-    );
-    for (name, held) in &report.datasets {
-        let verified = report.outcome.verified.get(name).map_or("not verified yet".to_owned(), |v| {
-            format!("verified {} rows, {} files, {}", v.read.rows, v.read.files, bytes(v.read.bytes))
-        });
-        let unsettled = report.outcome.verified.get(name).map_or(0, |verified| verified.unsettled);
-        let verified = match unsettled {
-            0 => verified,
-            rows => format!("{verified}; {rows} rows changed each time they were looked at"),
-        };
-        let _ = writeln!(
-            out,
-            "  {name}: {} rows in {} tables, {} files, {}; {verified}",
-            held.rows,
-            held.tables,
-            held.files,
-            bytes(held.bytes)
-        );
-    }
-    let outcome = &report.outcome;
-    for (title, list, found) in [
-        ("differs", &outcome.differences, totals.differences),
-        ("repaired", &outcome.repaired, totals.repaired),
-        ("left out", &outcome.left_out, totals.left_out),
-    ] {
-        for item in list {
-            let _ = writeln!(out, "  {title}: {}, {}: {}", item.dataset, item.item, item.what);
-        }
-        let more = found.saturating_sub(list.len() as u64);
-        if more > 0 {
-            let _ = writeln!(out, "  {title}: {more} more");
-        }
-    }
-    if let Some(why) = &outcome.verifying_ended {
-        let _ = writeln!(out, "  {why}");
-    }
-    let _ = write!(
-        out,
-        "in all {} rows in {} tables, {} files, {}; {} differences{}{}",
-        totals.rows,
-        totals.tables,
-        totals.files,
-        bytes(totals.bytes),
-        totals.differences,
-        if totals.repaired > 0 { format!(", {} repaired", totals.repaired) } else { String::new() },
-        if totals.left_out > 0 { format!(", {} left out", totals.left_out) } else { String::new() }
-    );
-    out
 }
 
 #[cfg(test)]

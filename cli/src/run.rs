@@ -1,5 +1,6 @@
 //! Carrying out a command.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -20,8 +21,9 @@ use serde_json::{Value, json};
 
 use crate::arguments::{Act, Arguments, PlanArguments, Verb, Which};
 use crate::exit::Code;
+use crate::report::{AuditArguments, ReportArguments};
 use crate::throttle::ThrottleArguments;
-use crate::{certs, documents, render, throttle, watch};
+use crate::{certs, documents, render, report, throttle, watch};
 
 /// Prints text, or the document.
 fn print(json: bool, text: &str, document: &Value) {
@@ -32,6 +34,10 @@ fn print(json: bool, text: &str, document: &Value) {
 pub async fn run(arguments: Arguments) -> Result<Code> {
     if let Verb::Certs(verb) = arguments.verb {
         let (text, document) = certs::run(verb, arguments.identity.as_deref())?;
+        print(arguments.json, &text, &document);
+        return Ok(Code::Done);
+    }
+    if let Some((text, document)) = offline(&arguments).await? {
         print(arguments.json, &text, &document);
         return Ok(Code::Done);
     }
@@ -77,8 +83,23 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         }
         Verb::Finalize(act) => session.act(Operation::Finalize, act).await,
         Verb::Throttle(asked) => session.throttle(asked).await,
-        Verb::Report(which) => session.report(which).await,
+        Verb::Report(asked) => session.report(asked).await,
+        Verb::Audit(asked) => session.audit(asked, arguments.identity.as_deref()).await,
         Verb::Probe { bytes } => session.probe(bytes).await,
+    }
+}
+
+/// What needs no agent.
+async fn offline(arguments: &Arguments) -> Result<Option<report::Printed>> {
+    let identity = arguments.identity.as_deref();
+    match &arguments.verb {
+        Verb::Report(ReportArguments { verify: Some(path), trust, .. }) => {
+            report::verify(path, trust, identity).map(Some)
+        }
+        Verb::Audit(asked) if matches!(asked.verify, Some(Some(_))) => {
+            report::audit(None, asked, identity).await.map(Some)
+        }
+        _ => Ok(None),
     }
 }
 
@@ -138,7 +159,7 @@ impl Session {
     }
 
     async fn plan(&self, plan: PlanArguments) -> Result<Code> {
-        let plan = self.control.plan(options(plan)).await?;
+        let plan = self.control.plan(options(plan), "").await?;
         self.print(&render::plan(&plan), &json!({ "digest": plan.digest(), "plan": plan }));
         Ok(Code::Done)
     }
@@ -250,18 +271,24 @@ impl Session {
         Ok(Code::Done)
     }
 
-    async fn report(&self, which: Which) -> Result<Code> {
-        let id = match which.id {
+    async fn report(&self, asked: ReportArguments) -> Result<Code> {
+        let id = match asked.which.id {
             Some(id) => id,
-            None => self.pick(which).await?.migration,
+            None => self.pick(asked.which).await?.migration,
         };
-        let report = self.control.report(&id).await?;
-        self.print(&render::report(&report), &json!(report));
+        let (text, document) = report::report(&self.control, &id, asked.out.as_deref()).await?;
+        self.print(&text, &document);
+        Ok(Code::Done)
+    }
+
+    async fn audit(&self, asked: AuditArguments, identity: Option<&Path>) -> Result<Code> {
+        let (text, document) = report::audit(Some(&self.control), &asked, identity).await?;
+        self.print(&text, &document);
         Ok(Code::Done)
     }
 
     async fn probe(&self, bytes: u64) -> Result<Code> {
-        let (bytes, time) = self.control.probe(bytes).await?;
+        let (bytes, time) = self.control.probe(bytes, "").await?;
         let rate = bytes as f64 / time.as_secs_f64().max(1e-9);
         let text = format!(
             "{} in {:.2} s: {}/s",

@@ -1,5 +1,6 @@
 //! What a migration has brought, in numbers and by name.
 
+mod account;
 mod verifying;
 
 use std::collections::BTreeMap;
@@ -7,12 +8,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::journal::{Migration, Sums};
+use crate::journal::{Logged, Migration, Sums};
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
 use crate::throttle::Throttle;
 use crate::time::Timestamp;
 
+pub use self::account::Made;
 pub use self::verifying::{Checked, Found, Verifying};
 
 /// Differences named in a report; further ones are only counted.
@@ -310,6 +312,21 @@ pub struct Report {
     pub datasets: BTreeMap<DatasetName, Sums>,
     /// What the passes brought.
     pub outcome: Outcome,
+    /// When it ended, if it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// How long writers found neither side at the cut-over, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downtime_ms: Option<u64>,
+    /// What happened, when, and who asked for it; the first of it are left out where it is long.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Logged>,
+    /// How much of it is left out.
+    #[serde(default)]
+    pub history_left_out: u64,
+    /// By whom, when and on what grounds this report was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
 }
 
 impl Report {
@@ -342,6 +359,11 @@ impl Report {
             passes: migration.pass,
             totals,
             datasets,
+            ended_at: None,
+            downtime_ms: outcome.cutover.and_then(|cutover| cutover.downtime_ms()),
+            history: Vec::new(),
+            history_left_out: 0,
+            made: None,
             outcome,
         }
     }

@@ -1,12 +1,14 @@
 //! The state store: the target's journal in SQLite, through sqlx. One file; WAL; a commit returns when it is on disk
 //! (`synchronous = FULL`: SQLite manual, PRAGMA synchronous).
 
+mod audit;
 mod holdings;
 mod records;
 mod schema;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use handover_engine::digest::Digest;
@@ -28,6 +30,8 @@ pub use schema::VERSION;
 pub struct Store {
     path: PathBuf,
     pool: SqlitePool,
+    /// Who writes what happens by itself.
+    agent: Arc<str>,
 }
 
 impl Store {
@@ -41,8 +45,8 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(std::time::Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await;
-        let store =
-            Self { path: path.to_owned(), pool: pool.map_err(|e| failed(path, "cannot be opened", e))? };
+        let pool = pool.map_err(|e| failed(path, "cannot be opened", e))?;
+        let store = Self { path: path.to_owned(), pool, agent: "this agent".into() };
         schema::bring_up_to_date(&store).await?;
         Ok(store)
     }
@@ -149,7 +153,7 @@ impl Journal for Store {
 
     async fn commit(&self, id: &MigrationId, at: Timestamp, records: &[Record]) -> Result<()> {
         let mut tx = self.begin().await?;
-        let mut writer = records::Writer { store: self, tx: &mut tx, id: id.as_str(), at };
+        let mut writer = records::Writer { store: self, tx: &mut tx, migration: id, id: id.as_str(), at };
         for record in records {
             writer.write(record).await?;
         }

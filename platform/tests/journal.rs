@@ -109,3 +109,17 @@ async fn the_index_of_a_tree_is_still_there() {
         assert_eq!((partials.len(), partials[0].end()), (1, 3 << 19));
     }
 }
+
+#[tokio::test]
+async fn the_audit_log_is_still_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    for version in 1..=VERSION {
+        let (store, migration) = open(version, directory.path()).await;
+        let lines = store.audit(0, 100).await.unwrap();
+        let head = handover_engine::audit::check(&lines).unwrap();
+        // It begins where the journal has learnt to keep it.
+        assert_eq!(head.seq, if version < 3 { 0 } else { 3 });
+        store.commit(&migration.id, migration.started_at, &[]).await.unwrap();
+        assert_eq!(store.audit_head().await.unwrap(), head);
+    }
+}

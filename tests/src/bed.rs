@@ -142,6 +142,13 @@ impl Bed {
         command
     }
 
+    /// The command line, with no agent and as nobody.
+    pub fn command_alone(&self) -> Command {
+        let mut command = Command::new(&self.binaries.cli);
+        command.env_remove("HANDOVER_IDENTITY").env_remove("HANDOVER_TARGET");
+        command
+    }
+
     /// Runs a verb to its end.
     pub fn cli<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<Output> {
         Output::of(self.command().args(args))

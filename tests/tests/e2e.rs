@@ -2,6 +2,8 @@
 
 #[path = "e2e/arrows.rs"]
 mod arrows;
+#[path = "e2e/audit.rs"]
+mod audit;
 #[path = "e2e/crashes.rs"]
 mod crashes;
 #[path = "e2e/identities.rs"]

@@ -34,7 +34,7 @@ pub trait Control: Send + Sync {
     /// A preflight.
     async fn check(&self, options: Options) -> Result<Vec<Finding>>;
     /// Makes a plan and keeps it.
-    async fn plan(&self, options: Options) -> Result<Plan>;
+    async fn plan(&self, options: Options, by: &str) -> Result<Plan>;
     /// Runs the kept plan whose digest begins so.
     async fn start(&self, digest: &str, by: &str) -> Result<MigrationId>;
     /// Every migration, oldest first.
@@ -50,6 +50,10 @@ pub trait Control: Send + Sync {
     async fn verify(&self, id: &MigrationId, repair: bool, by: &str) -> Result<Status>;
     /// What was moved and how it was verified.
     async fn report(&self, id: &MigrationId) -> Result<Report>;
+    /// The same as a document that the target has signed.
+    async fn signed_report(&self, id: &MigrationId) -> Result<Vec<u8>>;
+    /// Lines of the audit log after an entry, oldest first; none when there are no more.
+    async fn audit(&self, after: u64) -> Result<Vec<String>>;
     /// Measures the way to the source: bytes and the time they took.
-    async fn probe(&self, bytes: u64) -> Result<(u64, Duration)>;
+    async fn probe(&self, bytes: u64, by: &str) -> Result<(u64, Duration)>;
 }

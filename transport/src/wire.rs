@@ -43,7 +43,7 @@ impl BadField {
         Self { field, problem: "is missing".to_owned() }
     }
 
-    fn bad(field: &'static str, problem: impl ToString) -> Self {
+    pub(crate) fn bad(field: &'static str, problem: impl ToString) -> Self {
         Self { field, problem: problem.to_string() }
     }
 }

@@ -8,7 +8,10 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{CertRevocationList, EndEntityCert, KeyUsage, RevocationOptionsBuilder, UnknownStatusPolicy};
+use webpki::{
+    CertRevocationList, EndEntityCert, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder,
+    UnknownStatusPolicy,
+};
 
 use crate::identity::{Identity, IdentityError, Role};
 use crate::material::Material;
@@ -50,10 +53,20 @@ fn wrong(peer: WrongPeer) -> Error {
 
 impl PeerVerifier {
     pub(super) fn new(material: &Material, expected: Option<Role>) -> Self {
+        Self::of(&material.anchors, &material.crls, &material.identity().trust_domain, expected)
+    }
+
+    /// Without an identity of our own.
+    pub(super) fn of(
+        anchors: &[TrustAnchor<'static>],
+        crls: &[OwnedCertRevocationList],
+        trust_domain: &str,
+        expected: Option<Role>,
+    ) -> Self {
         Self {
-            anchors: material.anchors.clone(),
-            crls: material.crls.iter().cloned().map(CertRevocationList::from).collect(),
-            trust_domain: material.identity().trust_domain.clone(),
+            anchors: anchors.to_vec(),
+            crls: crls.iter().cloned().map(CertRevocationList::from).collect(),
+            trust_domain: trust_domain.to_owned(),
             expected,
             provider: super::provider(),
         }

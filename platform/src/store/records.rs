@@ -1,8 +1,9 @@
 //! Writing records.
 
+use handover_engine::audit::Act;
 use handover_engine::failure::Failure;
-use handover_engine::journal::{Landing, Migration, Record};
-use handover_engine::name::DatasetName;
+use handover_engine::journal::{Event, Landing, Migration, Record};
+use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::Result;
 use handover_engine::rows::{HeldChunk, Schema, SnapshotId, TableName};
 use handover_engine::time::Timestamp;
@@ -80,6 +81,7 @@ pub(super) async fn inherit_index(store: &Store, tx: &mut Tx, m: &Migration) -> 
 pub(super) struct Writer<'a> {
     pub store: &'a Store,
     pub tx: &'a mut Tx,
+    pub migration: &'a MigrationId,
     pub id: &'a str,
     pub at: Timestamp,
 }
@@ -103,7 +105,8 @@ impl Writer<'_> {
             }
             Record::Event(event) => {
                 let sql = "INSERT INTO event SELECT ?1, coalesce(max(seq), 0) + 1, ?2, ?3 FROM event WHERE migration = ?1";
-                self.run(sqlx::query(sql).bind(id).bind(self.at.millis()).bind(text(event))).await
+                self.run(sqlx::query(sql).bind(id).bind(self.at.millis()).bind(text(event))).await?;
+                self.audit(event).await
             }
             Record::Shown(shown) => {
                 self.run(sqlx::query("UPDATE migration SET shown = ? WHERE id = ?").bind(*shown).bind(id))
@@ -129,6 +132,16 @@ impl Writer<'_> {
                 self.partial(dataset, entry, *offset, blocks).await
             }
         }
+    }
+
+    /// What belongs in the audit log is in it with the event, or neither is.
+    async fn audit(&mut self, event: &Event) -> Result<()> {
+        let Some(act) = Act::of(event) else { return Ok(()) };
+        let by = match event {
+            Event::State { by, .. } => by.as_deref(),
+            _ => None,
+        };
+        super::audit::append(self.store, self.tx, self.at, by, Some(self.migration), act).await.map(drop)
     }
 
     async fn run(&mut self, query: Query<'_>) -> Result<()> {

@@ -7,10 +7,10 @@ use super::Store;
 
 /// The version of the journal that this release writes (`PRAGMA user_version`). Every released version keeps a fixture
 /// in `tests/fixtures/journal` that must still open.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// What makes a journal of each version out of one of the version before.
-const STEPS: [&str; 2] = [V1, V2];
+const STEPS: [&str; 3] = [V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE plan (digest TEXT PRIMARY KEY, plan TEXT NOT NULL) STRICT;
@@ -56,6 +56,14 @@ CREATE TABLE applied (
 const V2: &str = "
 ALTER TABLE tree_entry ADD COLUMN pass INTEGER NOT NULL DEFAULT 0;
 UPDATE tree_entry SET pass = coalesce((SELECT pass FROM migration WHERE id = tree_entry.migration), 0);
+";
+
+/// Who did what: lines of JSON, each with the digest of the one before. The triggers stop mistakes; who means to change it is found by the
+/// chain.
+const V3: &str = "
+CREATE TABLE audit (seq INTEGER PRIMARY KEY, entry TEXT NOT NULL) STRICT;
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END;
+CREATE TRIGGER audit_is_not_removed BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log only grows'); END;
 ";
 
 /// Brings the journal up to [`VERSION`], one version after the other, each in a transaction of its own.

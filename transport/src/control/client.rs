@@ -25,7 +25,7 @@ use v1::control_client::ControlClient;
 use super::{Control, Seen};
 use crate::client::read_document;
 use crate::failure::from_status;
-use crate::wire::IntoWire;
+use crate::wire::{BadField, IntoWire};
 use crate::{MAX_MESSAGE_BYTES, connect, version, wire};
 
 type Announce = fn(Request<()>) -> Result<Request<()>, tonic::Status>;
@@ -87,7 +87,7 @@ impl Control for RemoteControl {
         read_document("findings_json", &reply.findings_json)
     }
 
-    async fn plan(&self, options: Options) -> Result<Plan> {
+    async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
         let reply =
             self.client.clone().plan(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
         let plan: Plan = read_document("plan_json", &reply.plan_json)?;
@@ -166,7 +166,24 @@ impl Control for RemoteControl {
         read_document("report_json", &reply.report_json)
     }
 
-    async fn probe(&self, bytes: u64) -> Result<(u64, Duration)> {
+    async fn signed_report(&self, id: &MigrationId) -> Result<Vec<u8>> {
+        let request = v1::ReportRequest { migration: id.to_string() };
+        let reply = self.client.clone().signed_report(request).await.map_err(|s| self.failed(s))?;
+        Ok(reply.into_inner().document.into())
+    }
+
+    async fn audit(&self, after: u64) -> Result<Vec<String>> {
+        let reply =
+            self.client.clone().audit(v1::AuditRequest { after }).await.map_err(|s| self.failed(s))?;
+        let entries = reply.into_inner().entries;
+        match entries.iter().find(|entry| entry.contains('\n')) {
+            // It would pass for two.
+            Some(_) => Err(BadField::bad("entries", "an entry is not one line").into()),
+            None => Ok(entries),
+        }
+    }
+
+    async fn probe(&self, bytes: u64, _by: &str) -> Result<(u64, Duration)> {
         let reply = self
             .client
             .clone()

@@ -70,8 +70,8 @@ impl Service for ControlService {
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanReply> {
-        caller(&request, WRITE)?;
-        let plan = self.control.plan(options(request.into_inner())?).await.map_err(to_status)?;
+        let by = caller(&request, WRITE)?.to_string();
+        let plan = self.control.plan(options(request.into_inner())?, &by).await.map_err(to_status)?;
         let (plan_json, digest) = (plan.to_bytes().into(), plan.digest().to_string());
         Ok(Response::new(v1::PlanReply { plan_json, digest }))
     }
@@ -152,9 +152,22 @@ impl Service for ControlService {
         Ok(Response::new(v1::ReportReply { report_json: document(&report)? }))
     }
 
+    async fn signed_report(&self, request: Request<v1::ReportRequest>) -> Answer<v1::SignedReportReply> {
+        caller(&request, READ)?;
+        let id = wire::name("migration", &request.into_inner().migration)?;
+        let document = self.control.signed_report(&id).await.map_err(to_status)?.into();
+        Ok(Response::new(v1::SignedReportReply { document }))
+    }
+
+    async fn audit(&self, request: Request<v1::AuditRequest>) -> Answer<v1::AuditReply> {
+        caller(&request, READ)?;
+        let entries = self.control.audit(request.into_inner().after).await.map_err(to_status)?;
+        Ok(Response::new(v1::AuditReply { entries }))
+    }
+
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Answer<v1::ProbeReply> {
-        caller(&request, WRITE)?;
-        let (bytes, time) = self.control.probe(request.into_inner().bytes).await.map_err(to_status)?;
+        let by = caller(&request, WRITE)?.to_string();
+        let (bytes, time) = self.control.probe(request.into_inner().bytes, &by).await.map_err(to_status)?;
         Ok(Response::new(v1::ProbeReply { bytes, nanos: time.as_nanos() as u64 }))
     }
 }

@@ -1,0 +1,168 @@
+//! Writes down who asks for what, before it is done, and what came of it. Only what reads is not written down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use handover_engine::audit::Act;
+use handover_engine::check::Finding;
+use handover_engine::driver::Status;
+use handover_engine::failure::Failure;
+use handover_engine::inventory::Inventory;
+use handover_engine::name::MigrationId;
+use handover_engine::phase::Operation;
+use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::{Answers, Result};
+use handover_engine::report::{Report, Terms, When};
+use handover_engine::throttle::{Change, Throttle};
+use handover_engine::time::Clock;
+use handover_platform::SystemClock;
+use handover_platform::store::Store;
+use handover_transport::control::{Control, Seen};
+
+use crate::supervisor::Supervisor;
+
+/// A [`Supervisor`] whose callers are written down.
+pub struct Audited {
+    supervisor: Arc<Supervisor>,
+    store: Store,
+}
+
+impl Audited {
+    /// Writes to the audit log in `store`.
+    pub fn new(supervisor: Arc<Supervisor>, store: Store) -> Arc<Self> {
+        Arc::new(Self { supervisor, store })
+    }
+
+    /// Does what `by` asks for, between two entries. On a task of its own: a client that goes away meanwhile must not leave it without
+    /// its second one.
+    async fn noted<T: Send + 'static>(
+        &self,
+        (by, id, what): (&str, Option<&MigrationId>, String),
+        call: impl Future<Output = Result<T>> + Send + 'static,
+        told: impl FnOnce(&T) -> String + Send + 'static,
+    ) -> Result<T> {
+        let asked = self.store.note(SystemClock.now(), Some(by), id, Act::Asked { what }).await?;
+        let (store, supervisor, id) = (self.store.clone(), self.supervisor.clone(), id.cloned());
+        let answered = tokio::spawn(async move {
+            let result = call.await;
+            let (done, refused) = match &result {
+                Ok(value) => (Some(told(value)), None),
+                Err(failure) => (None, Some(failure.to_string())),
+            };
+            let act = Act::Answered { asked, done, refused };
+            // Done, and not written down: nothing more may be acknowledged.
+            let written = store.note(SystemClock.now(), None, id.as_ref(), act).await;
+            written.inspect_err(|failure| supervisor.give_up(failure.clone()))?;
+            result
+        });
+        answered.await.map_err(|_| Failure::transient("agent", "the agent is stopping"))?
+    }
+}
+
+fn state(status: &Status) -> String {
+    format!("it is {}", status.state)
+}
+
+/// What is asked of a migration, in words.
+fn words(operation: Operation, terms: Terms) -> String {
+    let mut out = operation.to_string();
+    if operation == Operation::Cutover {
+        out +=
+            &format!(" (downtime at most {} ms, lag at most {} ms)", terms.max_downtime_ms, terms.max_lag_ms);
+        match terms.when {
+            When::Now => {}
+            When::At(at) => out += &format!(" at {at}"),
+            When::DryRun => out += ", as a dry run",
+            When::Never => out += ", the planned one no more",
+        }
+    }
+    if terms.discard {
+        out += ", discarding what was written at the target";
+    }
+    out
+}
+
+fn words_of_change(change: &Change) -> String {
+    let changed = Throttle::default().with(change);
+    let from = if change.reset { "configuration" } else { "what is kept to" };
+    format!("throttle: of the {from}, as far as named: {changed}")
+}
+
+fn words_of_plan(options: &Options) -> String {
+    format!("plan {}", serde_json::to_string(options).unwrap_or_default())
+}
+
+#[async_trait]
+impl Control for Audited {
+    async fn inspect(&self) -> Result<(Inventory, Inventory)> {
+        self.supervisor.inspect().await
+    }
+
+    async fn check(&self, options: Options) -> Result<Vec<Finding>> {
+        self.supervisor.check(options).await
+    }
+
+    async fn plan(&self, options: Options, by: &str) -> Result<Plan> {
+        let (me, who) = (self.supervisor.clone(), by.to_owned());
+        let what = words_of_plan(&options);
+        let call = async move { me.plan(options, &who).await };
+        self.noted((by, None, what), call, |plan| format!("plan {}", plan.digest())).await
+    }
+
+    async fn start(&self, digest: &str, by: &str) -> Result<MigrationId> {
+        let (me, plan, who) = (self.supervisor.clone(), digest.to_owned(), by.to_owned());
+        let call = async move { me.start(&plan, &who).await };
+        self.noted((by, None, format!("start {digest}")), call, |id| format!("migration {id}")).await
+    }
+
+    async fn list(&self) -> Result<Vec<Status>> {
+        self.supervisor.list().await
+    }
+
+    async fn watch(&self, id: &MigrationId, after: u64) -> Result<Answers<Seen>> {
+        self.supervisor.watch(id, after).await
+    }
+
+    async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status> {
+        let (me, of, who) = (self.supervisor.clone(), id.clone(), by.to_owned());
+        let call = async move { me.act(&of, operation, terms, &who).await };
+        self.noted((by, Some(id), words(operation, terms)), call, state).await
+    }
+
+    async fn throttle(&self, id: &MigrationId, change: Change, by: &str) -> Result<Status> {
+        let (me, of, who) = (self.supervisor.clone(), id.clone(), by.to_owned());
+        let what = words_of_change(&change);
+        let call = async move { me.throttle(&of, change, &who).await };
+        let told = |status: &Status| {
+            let kept = status.throttle.as_ref().map(|throttled| throttled.settings.to_string());
+            kept.unwrap_or_else(|| state(status))
+        };
+        self.noted((by, Some(id), what), call, told).await
+    }
+
+    async fn verify(&self, id: &MigrationId, repair: bool, by: &str) -> Result<Status> {
+        let (me, of, who) = (self.supervisor.clone(), id.clone(), by.to_owned());
+        let what = if repair { "verify, repairing what differs" } else { "verify" };
+        let call = async move { me.verify(&of, repair, &who).await };
+        self.noted((by, Some(id), what.to_owned()), call, state).await
+    }
+
+    async fn report(&self, id: &MigrationId) -> Result<Report> {
+        self.supervisor.report(id).await
+    }
+
+    async fn signed_report(&self, id: &MigrationId) -> Result<Vec<u8>> {
+        self.supervisor.signed_report(id).await
+    }
+
+    async fn audit(&self, after: u64) -> Result<Vec<String>> {
+        self.supervisor.audit(after).await
+    }
+
+    async fn probe(&self, bytes: u64, by: &str) -> Result<(u64, Duration)> {
+        let (me, who) = (self.supervisor.clone(), by.to_owned());
+        let call = async move { me.probe(bytes, &who).await };
+        self.noted((by, None, format!("probe with {bytes} bytes")), call, |_| "measured".to_owned()).await
+    }
+}

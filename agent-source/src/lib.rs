@@ -11,6 +11,7 @@ use handover_certs::reload::Credentials;
 use handover_engine::ports::Source;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
+use handover_platform::hooks::{HookDirectory, Side};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
 use handover_platform::source::{CaptureLimits, LocalSource};
 use handover_transport::listen;
@@ -124,7 +125,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let address = listener.local_addr().unwrap_or(config.listen);
     state.publish_address(address)?;
     tracing::info!(%address, identity = %credentials.identity(), "the source agent serves");
-    let service = SourceService::server(Source::of(source.clone()), clock);
+    let hooks = Arc::new(HookDirectory::new(&manifest, Side::Source));
+    let service = SourceService::server(Source::of(source.clone()).with_hooks(hooks), clock);
     let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
     tokio::select! {
         served = listen::serve(listener, credentials, service, stop) => served?,

@@ -150,16 +150,17 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let credentials = Credentials::load(config.tls, Some(Role::Source))?;
     let store = Store::open(&state.path().join("journal.db")).await?;
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
-    let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
-    let identity = credentials.identity().to_string();
-    let spools =
-        SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let settings = Settings {
         lanes: config.limits.lanes.max(1),
         patience: Duration::from_secs(config.limits.patience_seconds),
         throttle: config.throttle.throttle(),
         reserve: Reserve { bytes: config.limits.reserve_bytes },
+        calendar: manifest.calendar.calendar(),
     };
+    let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
+    let identity = credentials.identity().to_string();
+    let spools =
+        SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await

@@ -4,6 +4,7 @@
 //! This crate does no IO. It knows no gRPC, no SQL, no files and no processes: adapters in `platform`
 //! and `transport` implement [`ports`] and are handed to the driver.
 
+pub mod calendar;
 pub mod change;
 pub mod check;
 pub mod chunk;

@@ -3,6 +3,7 @@
 mod datasets;
 mod supervisor;
 mod throttle;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ use self::datasets::LocalDatasets;
 use self::supervisor::Supervisor;
 use self::throttle::ThrottleSection;
 
+/// The journal, in the state directory.
+const JOURNAL: &str = "journal.db";
+
 /// Brings an appliance's data to this host, from a Handover source agent.
 #[derive(Debug, clap::Parser)]
 #[command(name = "handover-target", version)]
@@ -38,6 +42,9 @@ pub struct Arguments {
     /// Settings of this agent.
     #[arg(long, value_name = "FILE", default_value = "/etc/handover/target.toml")]
     pub config: PathBuf,
+    /// Says whether this agent may be upgraded now, and does nothing else. Exits with 1 while a migration goes on.
+    #[arg(long)]
+    pub check_upgrade: bool,
 }
 
 /// `target.toml`
@@ -128,6 +135,9 @@ pub enum AgentError {
 
 /// Runs until a signal; the exit code says how it went.
 pub async fn main(arguments: &Arguments) -> ExitCode {
+    if arguments.check_upgrade {
+        return upgrade::check(&arguments.config).await;
+    }
     daemon::log_to_stderr();
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));
@@ -148,7 +158,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let manifest = Manifest::read(&config.manifest)?;
     let state = StateDir::open(&config.state)?;
     let credentials = Credentials::load(config.tls, Some(Role::Source))?;
-    let store = Store::open(&state.path().join("journal.db")).await?;
+    let store = Store::open(&state.path().join(JOURNAL)).await?;
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
     let settings = Settings {
         lanes: config.limits.lanes.max(1),
@@ -158,10 +168,10 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         calendar: manifest.calendar.calendar(),
     };
     let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
-    let identity = credentials.identity().to_string();
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
-    let supervisor = Supervisor::new(identity, source, datasets, store, spools, settings, stop.clone());
+    let supervisor =
+        Supervisor::new(credentials.clone(), source, datasets, store, spools, settings, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

@@ -2,6 +2,7 @@
 
 mod looking;
 mod notice;
+mod readiness;
 mod starting;
 mod watching;
 
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use handover_certs::reload::Credentials;
 use handover_engine::check::{Finding, Severity};
 use handover_engine::driver::{Driver, Handle, Ports, Settings, Status};
 use handover_engine::failure::Failure;
@@ -42,6 +44,7 @@ pub struct Supervisor {
     store: Store,
     spools: Arc<SpoolDirectory>,
     settings: Settings,
+    credentials: Arc<Credentials>,
     stop: CancellationToken,
     running: Mutex<HashMap<MigrationId, Handle>>,
     drivers: TaskTracker,
@@ -51,7 +54,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// Made at start; `stop` ends everything.
     pub fn new(
-        identity: String,
+        credentials: Arc<Credentials>,
         source: Arc<RemoteSource>,
         datasets: LocalDatasets,
         store: Store,
@@ -59,6 +62,7 @@ impl Supervisor {
         settings: Settings,
         stop: CancellationToken,
     ) -> Arc<Self> {
+        let identity = credentials.identity().to_string();
         let spools = Arc::new(spools);
         let (running, drivers, broken) = (Mutex::default(), TaskTracker::new(), Mutex::default());
         Arc::new_cyclic(|me| Self {
@@ -69,6 +73,7 @@ impl Supervisor {
             store,
             spools,
             settings,
+            credentials,
             stop,
             running,
             drivers,
@@ -174,10 +179,10 @@ impl Supervisor {
 
     async fn status(&self, migration: Migration) -> Result<Status> {
         if let Some(handle) = self.handle(&migration.id) {
-            return Ok(handle.status().borrow().clone());
+            return Ok(self.shown(handle.status().borrow().clone()));
         }
         let last_event = self.store.last_event(&migration.id).await?;
-        Ok(handover_engine::driver::at_rest(migration, last_event))
+        Ok(self.shown(handover_engine::driver::at_rest(migration, last_event)))
     }
 }
 
@@ -189,7 +194,11 @@ impl Control for Supervisor {
 
     async fn check(&self, options: Options) -> Result<Vec<Finding>> {
         match self.findings(&options).await {
-            Ok(findings) => Ok(findings),
+            Ok(mut findings) => {
+                findings.extend(self.unready_to_start());
+                findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+                Ok(findings)
+            }
             Err(failure) => {
                 let what = failure
                     .causes
@@ -233,7 +242,7 @@ impl Control for Supervisor {
             self.give_notice(id, terms.when);
         }
         let status = handle.status().borrow().clone();
-        Ok(status)
+        Ok(self.shown(status))
     }
 
     async fn throttle(&self, id: &MigrationId, change: Change, by: &str) -> Result<Status> {
@@ -246,7 +255,7 @@ impl Control for Supervisor {
         handle.throttle(change, by).await?;
         tracing::info!(migration = %id, by, "throttling was changed");
         let status = handle.status().borrow().clone();
-        Ok(status)
+        Ok(self.shown(status))
     }
 
     async fn verify(&self, id: &MigrationId, repair: bool, by: &str) -> Result<Status> {
@@ -254,7 +263,7 @@ impl Control for Supervisor {
         handle.verify(repair, by).await?;
         tracing::info!(migration = %id, repair, by, "a verification was asked for");
         let status = handle.status().borrow().clone();
-        Ok(status)
+        Ok(self.shown(status))
     }
 
     async fn report(&self, id: &MigrationId) -> Result<Report> {

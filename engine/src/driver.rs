@@ -136,6 +136,8 @@ impl Driver {
             planned: migration.outcome.planned,
             throttle: None,
             room: None,
+            differences: migration.outcome.differences_found,
+            readiness: None,
         };
         let now = Instant::now();
         let (status, watch) = watch::channel(driver_status.clone());
@@ -404,6 +406,8 @@ impl Driver {
             planned: self.migration.outcome.planned,
             throttle: Some(self.throttled()),
             room: self.room.clone(),
+            differences: self.migration.outcome.differences_found,
+            readiness: None,
         });
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Hooks as executables: those that this host's own manifest names, in the order of their names.
 
+pub mod note;
 mod run;
 mod trust;
 

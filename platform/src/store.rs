@@ -2,6 +2,7 @@
 //! (`synchronous = FULL`: SQLite manual, PRAGMA synchronous).
 
 mod holdings;
+mod peek;
 mod records;
 mod schema;
 

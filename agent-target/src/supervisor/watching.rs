@@ -31,6 +31,7 @@ impl Supervisor {
             return Ok(tokio_stream::wrappers::ReceiverStream::new(seen).boxed());
         };
         let (id, mut status) = (id.clone(), handle.status());
+        let me = self.me.clone();
         tokio::spawn(async move {
             let mut cursor = after;
             loop {
@@ -40,6 +41,7 @@ impl Supervisor {
                 if now.last_event > cursor && !send_events(&store, &id, &mut cursor, &to).await {
                     return;
                 }
+                let Some(now) = me.upgrade().map(|me| me.shown(now)) else { return };
                 if to.send(Ok(Seen::Status(Box::new(now)))).await.is_err()
                     || last
                     || status.changed().await.is_err()

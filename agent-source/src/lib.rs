@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
+use handover_engine::mode::Mode;
 use handover_engine::ports::Source;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
+use handover_platform::hooks::note::{self, Noting};
+use handover_platform::hooks::{HookDirectory, Side};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
 use handover_platform::source::{CaptureLimits, LocalSource};
 use handover_transport::listen;
@@ -26,6 +29,9 @@ pub struct Arguments {
     /// Settings of this agent.
     #[arg(long, value_name = "FILE", default_value = "/etc/handover/source.toml")]
     pub config: PathBuf,
+    /// Says whether this agent may be upgraded now, and does nothing else. Exits with 1 while a migration goes on.
+    #[arg(long)]
+    pub check_upgrade: bool,
 }
 
 /// `source.toml`
@@ -93,6 +99,9 @@ pub enum AgentError {
 
 /// Runs until a signal; the exit code says how it went.
 pub async fn main(arguments: &Arguments) -> ExitCode {
+    if arguments.check_upgrade {
+        return check_upgrade(&arguments.config);
+    }
     daemon::log_to_stderr();
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));
@@ -103,6 +112,25 @@ pub async fn main(arguments: &Arguments) -> ExitCode {
         Err(error) => {
             tracing::error!("{}", daemon::with_causes(&error));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether this agent may be upgraded: not while a migration goes on. It may be running meanwhile.
+fn check_upgrade(config: &Path) -> ExitCode {
+    let state = match read_toml::<Config>(config) {
+        Ok(config) => config.state,
+        Err(error) => return daemon::refuse_upgrade(&daemon::with_causes(&error)),
+    };
+    match note::noted(&state) {
+        Ok(None) => daemon::allow_upgrade(),
+        Ok(Some(migration)) => daemon::refuse_upgrade(&format!(
+            "migration {migration} goes on (mode {}): finalize or abort it first; if the target is gone for good, remove {}",
+            Mode::Migration,
+            note::file(&state).display()
+        )),
+        Err(error) => {
+            daemon::refuse_upgrade(&format!("{}: cannot be read: {error}", note::file(&state).display()))
         }
     }
 }
@@ -124,7 +152,9 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let address = listener.local_addr().unwrap_or(config.listen);
     state.publish_address(address)?;
     tracing::info!(%address, identity = %credentials.identity(), "the source agent serves");
-    let service = SourceService::server(Source::of(source.clone()), clock);
+    let hooks = Arc::new(HookDirectory::new(&manifest, Side::Source));
+    let hooks = Arc::new(Noting::new(state.path(), hooks));
+    let service = SourceService::server(Source::of(source.clone()).with_hooks(hooks), clock);
     let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
     tokio::select! {
         served = listen::serve(listener, credentials, service, stop) => served?,

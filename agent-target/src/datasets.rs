@@ -14,6 +14,7 @@ use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::access::{self, Side};
 use handover_platform::database::Place;
+use handover_platform::hooks::{self, HookDirectory};
 use handover_platform::manifest::{FilesSection, Manifest};
 use handover_platform::source::{CaptureLimits, LocalSource, inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
@@ -77,6 +78,11 @@ impl LocalDatasets {
         let limits = CaptureLimits { bytes: self.capture_bytes, ..CaptureLimits::default() };
         let source = LocalSource::new(&self.manifest, &directory, LEASE, limits, Arc::new(SystemClock))?;
         Ok(Here { source, directory })
+    }
+
+    /// This host's hooks.
+    pub fn hooks(&self) -> Arc<HookDirectory> {
+        Arc::new(HookDirectory::new(&self.manifest, hooks::Side::Target))
     }
 
     /// Removes what [`Self::here`] has made for other migrations, which have ended.

@@ -5,6 +5,7 @@ mod datasets;
 mod notary;
 mod supervisor;
 mod throttle;
+mod upgrade;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,9 @@ use self::notary::Notary;
 use self::supervisor::Supervisor;
 use self::throttle::ThrottleSection;
 
+/// The journal, in the state directory.
+const JOURNAL: &str = "journal.db";
+
 /// Brings an appliance's data to this host, from a Handover source agent.
 #[derive(Debug, clap::Parser)]
 #[command(name = "handover-target", version)]
@@ -44,6 +48,9 @@ pub struct Arguments {
     /// Settings of this agent.
     #[arg(long, value_name = "FILE", default_value = "/etc/handover/target.toml")]
     pub config: PathBuf,
+    /// Says whether this agent may be upgraded now, and does nothing else. Exits with 1 while a migration goes on.
+    #[arg(long)]
+    pub check_upgrade: bool,
 }
 
 /// `target.toml`
@@ -134,6 +141,9 @@ pub enum AgentError {
 
 /// Runs until a signal; the exit code says how it went.
 pub async fn main(arguments: &Arguments) -> ExitCode {
+    if arguments.check_upgrade {
+        return upgrade::check(&arguments.config).await;
+    }
     daemon::log_to_stderr();
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));
@@ -155,18 +165,19 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let state = StateDir::open(&config.state)?;
     let credentials = Credentials::load(config.tls, Some(Role::Source))?;
     let identity = credentials.identity().to_string();
-    let store = Store::open(&state.path().join("journal.db")).await?.of_agent(&identity);
+    let store = Store::open(&state.path().join(JOURNAL)).await?.of_agent(&identity);
     let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
-    let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
     let notary = Notary::new(credentials.clone(), state.path().join("reports"));
-    let spools =
-        SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let settings = Settings {
         lanes: config.limits.lanes.max(1),
         patience: Duration::from_secs(config.limits.patience_seconds),
         throttle: config.throttle.throttle(),
         reserve: Reserve { bytes: config.limits.reserve_bytes },
+        calendar: manifest.calendar.calendar(),
     };
+    let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
+    let spools =
+        SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let supervisor = Supervisor::new(notary, source, datasets, store.clone(), spools, settings, stop.clone());
     let listener = TcpListener::bind(config.listen)
         .await

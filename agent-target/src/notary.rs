@@ -28,6 +28,11 @@ impl Notary {
         self.credentials.identity().to_string()
     }
 
+    /// When the certificate ends.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.credentials.not_after()
+    }
+
     /// The signed document.
     pub fn sign(&self, report: &Report) -> Result<Vec<u8>> {
         let failed = |what| Failure::permanent(format!("report {}", report.migration), what);

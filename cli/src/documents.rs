@@ -1,6 +1,7 @@
 //! The JSON documents that `--json` prints. Their shape is stable: fields are added, never changed.
 
 use handover_engine::driver::Status;
+use handover_engine::mode::{Instance, Mode};
 use handover_engine::phase::{Condition, Phase, Task};
 use serde_json::{Value, json};
 
@@ -30,11 +31,15 @@ pub fn status(status: &Status) -> Value {
     json!({
         "migration": status.migration,
         "phase": status.state.phase,
+        "mode": Mode::of(&status.state),
+        "instance": Instance::of(&status.state),
         "condition": condition,
         "failure": failure,
         "activity": activity(status),
         "progress": status.progress,
         "allowed": status.allowed,
+        "differences": status.differences,
+        "readiness": status.readiness,
         "last_event": status.last_event,
         "following": status.following,
         "following_trees": status.following_trees,
@@ -74,8 +79,14 @@ mod tests {
             planned: None,
             throttle: None,
             room: None,
+            differences: 0,
+            readiness: None,
         });
         assert_eq!(document["phase"], "copying");
+        assert_eq!(
+            (&document["mode"], &document["instance"]),
+            (&json!("Migration"), &json!("Miscellaneous"))
+        );
         assert_eq!(document["condition"], "failed");
         assert_eq!(document["failure"]["item"], "disk");
         assert_eq!(document["activity"], "copying");

@@ -1,5 +1,6 @@
 //! Text for people.
 
+mod readiness;
 pub mod report;
 
 use std::fmt::Write;
@@ -10,6 +11,7 @@ use handover_engine::failure::Failure;
 use handover_engine::follow::{Figures, TreeFigures};
 use handover_engine::inventory::{DatasetFacts, Inventory};
 use handover_engine::journal::{Event, Logged};
+use handover_engine::mode::{Instance, Mode};
 use handover_engine::phase::{Condition, Task};
 use handover_engine::plan::Plan;
 use handover_engine::progress::StepProgress;
@@ -178,6 +180,8 @@ pub fn status(status: &Status) -> String {
             let _ = write!(out, "\n  {dataset}: {}", following_tree(figures));
         }
     }
+    let (mode, instance) = (Mode::of(&status.state), Instance::of(&status.state));
+    let _ = write!(out, "\n  mode {mode}, instance {instance}");
     if let Some(reason) = throttled(status) {
         let _ = write!(out, "\n  {reason}");
     }
@@ -195,6 +199,9 @@ pub fn status(status: &Status) -> String {
         if !failure.hint.is_empty() {
             let _ = write!(out, "\n  {}", failure.hint);
         }
+    }
+    if let Some(found) = &status.readiness {
+        out.push_str(&readiness::text(found));
     }
     let allowed: Vec<&str> = status.allowed.iter().map(|operation| operation.as_str()).collect();
     let allowed = if allowed.is_empty() { "nothing".to_owned() } else { allowed.join(", ") };

@@ -3,6 +3,7 @@
 
 mod back;
 mod handle;
+mod hooks;
 mod live;
 mod planned;
 mod tally;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use self::handle::{Command, Handle, Status, at_rest};
+use crate::calendar::Calendar;
 use crate::failure::Failure;
 use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Event, Holdings, Journal, Migration, Record};
@@ -66,12 +68,15 @@ pub struct Settings {
     pub throttle: Throttle,
     /// What is kept free of the disks.
     pub reserve: Reserve,
+    /// What is planned for the appliance otherwise.
+    pub calendar: Calendar,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (throttle, reserve) = (Throttle::default(), Reserve::default());
-        Self { lanes: 4, patience: Duration::from_secs(300), throttle, reserve }
+        let calendar = Calendar::default();
+        Self { lanes: 4, patience: Duration::from_secs(300), throttle, reserve, calendar }
     }
 }
 
@@ -131,6 +136,8 @@ impl Driver {
             planned: migration.outcome.planned,
             throttle: None,
             room: None,
+            differences: migration.outcome.differences_found,
+            readiness: None,
         };
         let now = Instant::now();
         let (status, watch) = watch::channel(driver_status.clone());
@@ -261,6 +268,10 @@ impl Driver {
         if self.migration.state.next(asked.clone()).is_err() {
             let refused = self.transition(asked, Some(by)).await?;
             let _ = answer.send(refused.map_err(|r| self.explain(&r)));
+            return Ok(busy);
+        }
+        if let Err(refused) = self.look_at_calendar(operation, &terms) {
+            let _ = answer.send(Err(refused));
             return Ok(busy);
         }
         if operation == Operation::Cutover && matches!(terms.when, When::At(_) | When::Never) {
@@ -395,6 +406,8 @@ impl Driver {
             planned: self.migration.outcome.planned,
             throttle: Some(self.throttled()),
             room: self.room.clone(),
+            differences: self.migration.outcome.differences_found,
+            readiness: None,
         });
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! and `transport` implement [`ports`] and are handed to the driver.
 
 pub mod audit;
+pub mod calendar;
 pub mod change;
 pub mod check;
 pub mod chunk;
@@ -14,12 +15,14 @@ pub mod failure;
 pub mod follow;
 pub mod inventory;
 pub mod journal;
+pub mod mode;
 pub mod name;
 pub mod pass;
 pub mod phase;
 pub mod plan;
 pub mod ports;
 pub mod progress;
+pub mod readiness;
 pub mod report;
 pub mod reserve;
 pub mod rows;

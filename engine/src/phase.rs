@@ -233,7 +233,9 @@ impl State {
             (Trigger::Asked(Accept), Trial, Some(Task::FollowBack), _) => {
                 to(Accepted, Some(Task::Part), Condition::Good)
             }
-            (Trigger::Asked(Accept), Trial, None, Condition::Good) => to(Accepted, None, Condition::Good),
+            (Trigger::Asked(Accept), Trial, None, Condition::Good) => {
+                to(Accepted, Some(Task::Part), Condition::Good)
+            }
             (Trigger::Asked(Finalize), Accepted, Some(Task::Part), Condition::Good)
             | (Trigger::Asked(Finalize), Following | Accepted, None, Condition::Good) => {
                 to(self.phase, Some(Task::Finalize), Condition::Good)

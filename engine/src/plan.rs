@@ -4,6 +4,7 @@
 mod steps;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,11 @@ impl Plan {
     pub fn to_bytes(&self) -> Vec<u8> {
         // Plain data: strings, numbers, lists and maps with string keys always serialize.
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// How long it is expected to take.
+    pub fn expected(&self) -> Duration {
+        Duration::from_millis(self.steps.iter().map(|step| step.expected_ms).sum())
     }
 
     /// Names the plan.

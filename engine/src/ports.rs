@@ -5,6 +5,7 @@
 
 pub mod changes;
 pub mod gauge;
+pub mod hooks;
 pub mod rows;
 pub mod source;
 pub mod spool;

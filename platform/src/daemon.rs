@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +33,18 @@ pub enum StateError {
         /// The directory.
         path: PathBuf,
     },
+}
+
+/// Says that this agent may be upgraded.
+pub fn allow_upgrade() -> ExitCode {
+    println!("upgrade allowed: mode {}", handover_engine::mode::Mode::Operational);
+    ExitCode::SUCCESS
+}
+
+/// Says why it may not.
+pub fn refuse_upgrade(why: &str) -> ExitCode {
+    eprintln!("upgrade refused: {why}");
+    ExitCode::FAILURE
 }
 
 /// A state directory, this process's alone until dropped.

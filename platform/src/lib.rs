@@ -5,6 +5,7 @@ pub mod contract;
 pub mod daemon;
 pub mod database;
 pub mod disk;
+pub mod hooks;
 pub mod host;
 pub mod load;
 pub mod manifest;

@@ -1,6 +1,9 @@
 //! `appliance.toml`: what an appliance consists of on one host. The source's says what may be read, the target's where it
 //! lands; parts are matched by name. An agent touches nothing that its own manifest does not name.
 
+mod calendar;
+mod hooks;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +11,8 @@ use handover_engine::inventory::ApplianceFacts;
 use handover_engine::name::DatasetName;
 use serde::Deserialize;
 
+pub use self::calendar::{CalendarSection, DowntimeSection};
+pub use self::hooks::{HookSection, HooksSection, OnFailure};
 use crate::database::Place;
 
 /// A manifest.
@@ -25,6 +30,15 @@ pub struct Manifest {
     /// Its logs.
     #[serde(default)]
     pub log: Vec<LogSection>,
+    /// Where its hooks are.
+    #[serde(default)]
+    pub hooks: HooksSection,
+    /// Its hooks.
+    #[serde(default)]
+    pub hook: Vec<HookSection>,
+    /// What is planned for it otherwise.
+    #[serde(default)]
+    pub calendar: CalendarSection,
 }
 
 /// `[appliance]`
@@ -144,7 +158,7 @@ pub enum ManifestError {
         path: PathBuf,
         /// The section's kind.
         section: &'static str,
-        /// The dataset's name.
+        /// Its name.
         name: String,
         /// What is wrong and what to write instead.
         problem: String,
@@ -198,7 +212,8 @@ impl Manifest {
                 return refuse("`pattern`: write at least one glob, such as \"*.log*\"");
             }
         }
-        Ok(())
+        hooks::check(&self.hooks, &self.hook)?;
+        self.calendar.check()
     }
 
     /// Its file trees, and its logs as trees of the files that their patterns match.

@@ -3,6 +3,7 @@
 
 mod audit;
 mod holdings;
+mod peek;
 mod records;
 mod schema;
 

@@ -6,6 +6,8 @@ mod arrows;
 mod audit;
 #[path = "e2e/crashes.rs"]
 mod crashes;
+#[path = "e2e/hooks.rs"]
+mod hooks;
 #[path = "e2e/identities.rs"]
 mod identities;
 #[path = "e2e/live.rs"]
@@ -28,6 +30,8 @@ mod room;
 mod throttle;
 #[path = "e2e/trouble.rs"]
 mod trouble;
+#[path = "e2e/upgrades.rs"]
+mod upgrades;
 #[path = "e2e/verifying.rs"]
 mod verifying;
 

@@ -2,6 +2,7 @@
 
 mod fenced;
 mod follow;
+mod hooks;
 mod trees;
 
 use std::sync::Arc;

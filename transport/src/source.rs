@@ -276,6 +276,15 @@ impl Service for SourceService {
         Ok(Response::new(readings.into_wire()))
     }
 
+    async fn run_hooks(
+        &self,
+        request: Request<v1::HooksRequest>,
+    ) -> Result<Response<v1::HooksReply>, Status> {
+        let occasion = FromWire::from_wire(from_target(request)?)?;
+        let warnings = self.source.hooks.run(&occasion).await.map_err(to_status)?;
+        Ok(Response::new(v1::HooksReply { warnings }))
+    }
+
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Result<Response<Frames>, Status> {
         Ok(Response::new(crate::probe::frames(from_target(request)?.bytes)))
     }

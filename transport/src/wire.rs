@@ -3,6 +3,7 @@
 //! Outgoing: [`IntoWire`]. Incoming: [`FromWire`], whose error names the field that was refused.
 
 mod changes;
+mod hooks;
 mod room;
 mod rows;
 mod spots;

@@ -13,6 +13,7 @@ use crate::name::{DatasetName, MigrationId};
 use crate::phase::{Operation, State};
 use crate::ports::Result;
 use crate::progress::{Meter, Progress};
+use crate::readiness::Readiness;
 use crate::report::{Cutover, Planned, Terms};
 use crate::reserve::Room;
 use crate::throttle::Throttled;
@@ -48,6 +49,12 @@ pub struct Status {
     /// What may run out, as it was seen last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room: Option<Room>,
+    /// Differences that the last verification found.
+    #[serde(default)]
+    pub differences: u64,
+    /// Whether it is ready for what comes next; none when it is over, or being undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<Readiness>,
 }
 
 /// An operator's request.
@@ -110,6 +117,8 @@ pub fn at_rest(migration: Migration, last_event: u64) -> Status {
         planned: migration.outcome.planned,
         throttle: None,
         room: None,
+        differences: migration.outcome.differences_found,
+        readiness: None,
         progress: Meter::new(task::steps(&migration), migration.shown).read(),
         state: migration.state,
         last_event,

@@ -13,6 +13,7 @@ use crate::name::DatasetName;
 use crate::pass::{self, Message, TargetDataset};
 use crate::phase::Trigger;
 use crate::plan::StepKind;
+use crate::ports::hooks::Moment;
 use crate::ports::{Direction, Result};
 use crate::report::When;
 
@@ -27,6 +28,7 @@ const FIXED_MS: u64 = 250;
 impl Runner {
     /// The first copy, while the source keeps its changes and they are taken into the spool.
     pub(super) async fn live_pass(&self) -> Result<Trigger> {
+        self.begin_hooks().await?;
         self.stage(|kind| *kind == StepKind::Prepare).await?;
         self.stage(|kind| matches!(kind, StepKind::Capture(_))).await?;
         let copy = async {
@@ -34,7 +36,8 @@ impl Runner {
             self.close_leases().await;
             self.stage(|kind| matches!(kind, StepKind::Index(_))).await?;
             self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?;
-            self.refuse_differences()
+            self.refuse_differences()?;
+            self.tell_hooks(Moment::AfterCopy).await
         };
         let followers = self.followers().await?;
         let gather = async {
@@ -150,6 +153,11 @@ impl Runner {
                         format!("the copy is too far behind: {} ms would be needed", cutover.predicted_ms);
                     return self.call_off(&cutover, Failure::operator(item, what)).await;
                 }
+                if let Err(failure) = self.tell_hooks(Moment::BeforeFence).await {
+                    self.work.desk.checkpoint()?;
+                    self.tell_hooks(Moment::CalledOff).await?;
+                    return self.call_off(&cutover, failure).await;
+                }
                 cutover.fenced_at = Some(self.work.clock.now());
                 self.tell(cutover).await?;
             }
@@ -166,6 +174,7 @@ impl Runner {
             cutover.back = self.back();
             self.tell(cutover).await?;
         }
+        self.tell_hooks(Moment::AfterPublish).await?;
         self.close_leases().await;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
         Ok(self.taken_over())
@@ -217,11 +226,13 @@ impl Runner {
         let left = Duration::from_millis(cutover.terms.max_downtime_ms.saturating_sub(gone));
         let work = async {
             self.stage(|kind| *kind == StepKind::Fence).await?;
+            self.tell_hooks(Moment::AfterFence).await?;
             self.stage(|kind| matches!(kind, StepKind::CatchUp(_))).await?;
             cutover.finishing = true;
             self.tell(*cutover).await?;
             self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
-            self.stage(|kind| matches!(kind, StepKind::Keep(_))).await
+            self.stage(|kind| matches!(kind, StepKind::Keep(_))).await?;
+            self.tell_hooks(Moment::BeforePublish).await
         };
         tokio::time::timeout(left, work).await.unwrap_or_else(|_| {
             let item = format!("migration {}", self.work.migration);
@@ -241,6 +252,9 @@ impl Runner {
                 async move { try_join_all(all).await.map(drop) }.boxed()
             };
             self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
+        }
+        if cutover.fenced_at.is_some() || self.was_told(Moment::BeforeFence) {
+            self.tell_hooks(Moment::CalledOff).await?;
         }
         self.go_back(format!("the cut-over was called off, and following goes on: {why}")).await
     }

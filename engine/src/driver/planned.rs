@@ -51,6 +51,18 @@ impl Driver {
         }
     }
 
+    /// Refuses what the calendar does not allow. A cut-over is looked at for the time at which it is to begin.
+    pub(super) fn look_at_calendar(&self, operation: Operation, terms: &Terms) -> Result<()> {
+        let (now, calendar) = (self.ports.clock.now(), &self.settings.calendar);
+        let takes = Duration::from_millis(terms.max_downtime_ms);
+        match (operation, terms.when) {
+            (Operation::Cutover, When::Now) => calendar.refuse_cutover(now, takes),
+            (Operation::Cutover, When::At(at)) => calendar.refuse_cutover(at, takes),
+            (Operation::Accept, _) => calendar.refuse_start(now, Duration::ZERO),
+            _ => Ok(()),
+        }
+    }
+
     async fn note(&mut self, text: String) -> Result<()> {
         let event = Event::Note { item: "cutover".to_owned(), text };
         self.commit(&[Record::Outcome(Box::new(self.migration.outcome.clone())), Record::Event(event)])
@@ -74,6 +86,12 @@ impl Driver {
         if late > GRACE.as_millis() as i64 {
             let text = format!("it was planned for {}, and could not begin then: plan it again", planned.at);
             self.note(text).await?;
+            return Ok(busy);
+        }
+        if let Err(refused) =
+            self.look_at_calendar(Operation::Cutover, &Terms { when: When::Now, ..planned.terms })
+        {
+            self.note(format!("it was planned for {}, and does not begin: {refused}", planned.at)).await?;
             return Ok(busy);
         }
         if let Some(busy) = busy {

@@ -17,6 +17,7 @@ use crate::name::DatasetName;
 use crate::pass::{self, Message, TargetDataset, Work};
 use crate::phase::{Phase, Task, Trigger};
 use crate::plan::{Plan, StepKind};
+use crate::ports::hooks::Moment;
 use crate::ports::{Parts, Result, Source, Spools};
 use crate::progress::{StepProgress, StepState};
 use crate::report::{Cutover, Verifying};
@@ -120,10 +121,19 @@ impl Runner {
             Task::VerifyLive => return self.verify_live().await,
             Task::CutOver => return self.cut_over().await,
             Task::FollowBack => return self.follow_back().await,
-            Task::Part => self.part().await?,
+            Task::Part => {
+                self.part().await?;
+                self.tell_hooks(Moment::AfterAccept).await?;
+            }
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
-            Task::Undo => self.undo().await?,
-            Task::Finalize => self.finalize().await?,
+            Task::Undo => {
+                self.undo().await?;
+                self.tell_hooks(Moment::AfterAbort).await?;
+            }
+            Task::Finalize => {
+                self.finalize().await?;
+                self.tell_hooks(Moment::AfterFinalize).await?;
+            }
         }
         Ok(Trigger::Done)
     }
@@ -145,13 +155,17 @@ impl Runner {
     }
 
     async fn pass(&self) -> Result<()> {
+        self.begin_hooks().await?;
         self.stage(|kind| *kind == StepKind::Prepare).await?;
         self.stage(|kind| matches!(kind, StepKind::Copy(_))).await?;
         self.close_leases().await;
         self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
         self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?;
         self.refuse_differences()?;
-        self.stage(|kind| *kind == StepKind::Publish).await
+        self.tell_hooks(Moment::AfterCopy).await?;
+        self.tell_hooks(Moment::BeforePublish).await?;
+        self.stage(|kind| *kind == StepKind::Publish).await?;
+        self.tell_hooks(Moment::AfterPublish).await
     }
 
     pub(super) fn refuse_differences(&self) -> Result<()> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::hooks::{Hooks, NoHooks};
 use super::{Answers, ChangeSource, FencedSource, Result};
 use crate::change::LogPosition;
 use crate::inventory::Inventory;
@@ -120,10 +121,12 @@ pub struct Source {
     pub changes: Arc<dyn ChangeSource>,
     /// What is written to it once it has been replaced.
     pub fenced: Arc<dyn FencedSource>,
+    /// What its host runs at certain moments.
+    pub hooks: Arc<dyn Hooks>,
 }
 
 impl Source {
-    /// A source whose one type plays every part.
+    /// A source whose one type plays every part, on a host without hooks.
     pub fn of<T>(source: Arc<T>) -> Self
     where
         T: SourceHost + RowSource + TreeSource + ChangeSource + FencedSource + 'static,
@@ -134,6 +137,13 @@ impl Source {
             trees: source.clone(),
             changes: source.clone(),
             fenced: source,
+            hooks: Arc::new(NoHooks),
         }
+    }
+
+    /// The same source on a host with hooks.
+    #[must_use]
+    pub fn with_hooks(self, hooks: Arc<dyn Hooks>) -> Self {
+        Self { hooks, ..self }
     }
 }

@@ -1,0 +1,114 @@
+//! Hooks as executables: those that this host's own manifest names, in the order of their names.
+
+pub mod note;
+mod run;
+mod trust;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use handover_engine::failure::Failure;
+use handover_engine::ports::Result;
+use handover_engine::ports::hooks::{Hooks, Occasion};
+
+use self::run::Ended;
+use crate::manifest::{HookSection, Manifest, OnFailure};
+
+/// The part that a host plays in a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It is moved from.
+    Source,
+    /// It is moved to.
+    Target,
+}
+
+impl Side {
+    /// As hooks are told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Side::Source => "source",
+            Side::Target => "target",
+        }
+    }
+}
+
+/// This host's hooks.
+#[derive(Debug)]
+pub struct HookDirectory {
+    directory: PathBuf,
+    hooks: Vec<HookSection>,
+    appliance: String,
+    side: Side,
+    /// Two occasions are never told at once: a target whose answer got lost tells the same one again.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl HookDirectory {
+    /// Those that `manifest` names.
+    pub fn new(manifest: &Manifest, side: Side) -> Self {
+        let mut hooks = manifest.hook.clone();
+        hooks.sort_by(|a, b| a.name.cmp(&b.name));
+        let (directory, appliance) = (manifest.hooks.directory.clone(), manifest.appliance.name.clone());
+        Self { directory, hooks, appliance, side, turn: tokio::sync::Mutex::default() }
+    }
+
+    async fn run_one(&self, hook: &HookSection, occasion: &Occasion) -> Result<()> {
+        let item = format!("hook {} at the {}", hook.name, self.side.as_str());
+        let failed = |what: String| Failure::operator(&item, format!("{what} ({})", occasion.moment));
+        let path = self.directory.join(&hook.name);
+        trust::check(&self.directory, &path).map_err(|problem| failed(problem.what).hint(problem.hint))?;
+        let began = tokio::time::Instant::now();
+        let ended = run::run(&path, self.environment(occasion), hook.limit()).await;
+        let ended = ended.map_err(|error| failed("it cannot be run".to_owned()).because(error))?;
+        tracing::info!(
+            migration = %occasion.migration, moment = %occasion.moment, hook = hook.name, ?ended,
+            ms = began.elapsed().as_millis() as u64, "a hook has run"
+        );
+        let hint = "put right what it complains of, or change its section in this host's manifest";
+        match ended {
+            Ended::Well => Ok(()),
+            Ended::Badly { how, last } => Err(failed(format!("it {how}{}", told(&last))).hint(hint)),
+            Ended::Late { last } => {
+                let what = format!("it took longer than {} s and was killed{}", hook.seconds, told(&last));
+                Err(failed(what).hint(hint))
+            }
+        }
+    }
+
+    /// All that a hook is told. Nothing of the agent's own environment is passed on.
+    fn environment(&self, occasion: &Occasion) -> Vec<(&'static str, String)> {
+        let mut out = vec![
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("HANDOVER_MIGRATION", occasion.migration.to_string()),
+            ("HANDOVER_MOMENT", occasion.moment.to_string()),
+            ("HANDOVER_ROLE", self.side.as_str().to_owned()),
+            ("HANDOVER_APPLIANCE", self.appliance.clone()),
+        ];
+        out.extend(occasion.at.map(|at| ("HANDOVER_AT", at.to_string())));
+        out
+    }
+}
+
+/// The last lines, as they end a message.
+fn told(last: &[String]) -> String {
+    if last.is_empty() { String::new() } else { format!(", saying: {}", last.join(" | ")) }
+}
+
+#[async_trait]
+impl Hooks for HookDirectory {
+    async fn run(&self, occasion: &Occasion) -> Result<Vec<String>> {
+        let _turn = self.turn.lock().await;
+        let mut warnings = Vec::new();
+        for hook in self.hooks.iter().filter(|hook| hook.moments.contains(&occasion.moment)) {
+            let Err(failure) = self.run_one(hook, occasion).await else { continue };
+            tracing::warn!(migration = %occasion.migration, %failure, "a hook failed");
+            if hook.on_failure == OnFailure::Stop && occasion.moment.can_stop() {
+                return Err(failure);
+            }
+            warnings.push(failure.to_string());
+        }
+        Ok(warnings)
+    }
+}

@@ -9,6 +9,7 @@ use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
 use handover_engine::report::Report;
+use handover_engine::time::Timestamp;
 
 /// The agent as one who signs.
 pub struct Notary {
@@ -29,8 +30,8 @@ impl Notary {
     }
 
     /// When the certificate ends.
-    pub fn not_after(&self) -> OffsetDateTime {
-        self.credentials.not_after()
+    pub fn not_after(&self) -> Timestamp {
+        Timestamp { seconds: self.credentials.not_after().unix_timestamp(), nanos: 0 }
     }
 
     /// The signed document.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use handover_engine::check::{Finding, Severity};
 use handover_engine::driver::Status;
 use handover_engine::readiness::{Facts, readiness};
-use handover_engine::time::{Clock, Timestamp};
+use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 
 use super::Supervisor;
@@ -15,12 +15,11 @@ const CERTIFICATE_WARNING_MS: i64 = 14 * 86_400_000;
 
 impl Supervisor {
     fn facts(&self) -> Facts {
-        let ends = self.notary.not_after();
         Facts {
             now: SystemClock.now(),
             calendar: self.settings.calendar.clone(),
             reserve: self.settings.reserve,
-            certificate_ends: Timestamp { seconds: ends.unix_timestamp(), nanos: 0 },
+            certificate_ends: self.notary.not_after(),
         }
     }
 

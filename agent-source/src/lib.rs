@@ -154,7 +154,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     tracing::info!(%address, identity = %credentials.identity(), "the source agent serves");
     let hooks = Arc::new(HookDirectory::new(&manifest, Side::Source));
     let hooks = Arc::new(Noting::new(state.path(), hooks));
-    let service = SourceService::server(Source::of(source.clone()).with_hooks(hooks), clock);
+    let served = Source::of(source.clone()).with_hooks(hooks).with_licences(source.licence());
+    let service = SourceService::server(served, clock);
     let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
     tokio::select! {
         served = listen::serve(listener, credentials, service, stop) => served?,

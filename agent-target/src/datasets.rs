@@ -9,7 +9,7 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory, TreeFacts};
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
-use handover_engine::ports::{Result, TreeReader};
+use handover_engine::ports::{Licences, Result, TreeReader};
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::access::{self, Side};
@@ -137,7 +137,8 @@ impl LocalDatasets {
             let returning = Vec::new();
             datasets.push(Dataset { name, facts, findings, following: Vec::new(), returning, offers: None });
         }
-        inventory(self.manifest.facts(), datasets, clock).await
+        let licence = self.manifest.local_licence(&self.here).standing().await?;
+        inventory(self.manifest.facts(), datasets, licence, clock).await
     }
 
     async fn tree(&self, section: &FilesSection) -> Result<DatasetFacts> {

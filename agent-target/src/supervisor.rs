@@ -125,8 +125,12 @@ impl Supervisor {
         let id = migration.id.clone();
         let here = self.datasets.here(&id)?;
         let ports = Ports {
-            source: Source::of(self.source.clone()).with_hooks(self.source.clone()),
-            here: Source::of(here.source.clone()).with_hooks(self.datasets.hooks()),
+            source: Source::of(self.source.clone())
+                .with_hooks(self.source.clone())
+                .with_licences(self.source.clone()),
+            here: Source::of(here.source.clone())
+                .with_hooks(self.datasets.hooks())
+                .with_licences(here.source.licence()),
             datasets: self.datasets.of(&id)?,
             journal: Arc::new(self.store.clone()),
             holdings: Arc::new(self.store.clone()),

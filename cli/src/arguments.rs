@@ -134,6 +134,9 @@ pub struct PlanArguments {
     /// Do not let the source follow the target once that has taken over: `abort` loses what was written there then.
     #[arg(long, requires = "follow")]
     pub one_way: bool,
+    /// Move the licence, too: the source's is valid no more then. `abort` brings it back.
+    #[arg(long, requires = "follow")]
+    pub licence: bool,
 }
 
 /// Which migration.

@@ -11,6 +11,7 @@ use handover_engine::failure::Failure;
 use handover_engine::follow::{Figures, TreeFigures};
 use handover_engine::inventory::{DatasetFacts, Inventory};
 use handover_engine::journal::{Event, Logged};
+use handover_engine::licence::{Licence, Standing};
 use handover_engine::mode::{Instance, Mode};
 use handover_engine::phase::{Condition, Task};
 use handover_engine::plan::Plan;
@@ -22,6 +23,21 @@ pub use self::report::report;
 /// A failure's text without its item and hint.
 pub fn with_causes(failure: &Failure) -> String {
     failure.causes.iter().fold(failure.what.clone(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// A host's licence, on a line of its own.
+fn licence(standing: &Standing, out: &mut String) {
+    let _ = match standing {
+        Standing::Undeclared => Ok(()),
+        Standing::None => writeln!(out, "  licence: none"),
+        Standing::Invalid { problem, .. } => writeln!(out, "  licence: not valid: {problem}"),
+        Standing::Valid(Licence { guid, holder, maintenance_until }) => {
+            let holder = if holder.is_empty() { String::new() } else { format!(" of {holder}") };
+            let until =
+                maintenance_until.map_or_else(String::new, |until| format!(", maintained until {until}"));
+            writeln!(out, "  licence {guid}{holder}{until}")
+        }
+    };
 }
 
 /// Bytes in the unit that suits them.
@@ -89,6 +105,7 @@ fn inventory(side: &str, inventory: &Inventory) -> String {
         appliance.host_name,
         appliance.addresses.join(" ")
     );
+    licence(&inventory.licence, &mut out);
     for disk in &host.disks {
         let _ = writeln!(
             out,

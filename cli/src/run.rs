@@ -305,5 +305,6 @@ impl Session {
 }
 
 fn options(plan: PlanArguments) -> Options {
-    Options { overwrite: plan.overwrite, datasets: plan.datasets, follow: plan.follow, one_way: plan.one_way }
+    let PlanArguments { overwrite, datasets, follow, one_way, licence } = plan;
+    Options { overwrite, datasets, follow, one_way, licence }
 }

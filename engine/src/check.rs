@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
+use crate::licence;
 use crate::name::DatasetName;
 use crate::plan::{self, Options};
 
@@ -56,6 +57,9 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
     clocks(skew_ms, &mut findings);
     datasets(source, target, options, &mut findings);
     space(source, target, options, &mut findings);
+    if options.licence {
+        findings.extend(licence::unmet(&source.licence, &target.licence, source.taken_at));
+    }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
@@ -244,6 +248,7 @@ mod tests {
                 returning: vec![Finding::new(Severity::Error, "shop", "no way back", "allow it")],
                 offers,
             }],
+            licence: licence::Standing::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 mod back;
 mod handle;
 mod hooks;
+mod licensing;
 mod live;
 mod planned;
 mod tally;

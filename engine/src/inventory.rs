@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Finding;
 use crate::digest::Digest;
+use crate::licence::Standing;
 use crate::name::DatasetName;
 use crate::rows::TableName;
 use crate::time::Timestamp;
@@ -23,6 +24,9 @@ pub struct Inventory {
     pub host: HostFacts,
     /// The datasets, in the manifest's order.
     pub datasets: Vec<Dataset>,
+    /// How it stands with its licence.
+    #[serde(default, skip_serializing_if = "Standing::is_undeclared")]
+    pub licence: Standing,
 }
 
 /// The appliance as its manifest describes it.
@@ -198,6 +202,9 @@ impl Inventory {
                 DatasetFacts::Unreadable { declared, .. } => format!("unreadable {declared}"),
             };
             out.insert(format!("dataset {}", dataset.name), shape);
+        }
+        if let Some(guid) = self.licence.guid() {
+            out.insert("licence".to_owned(), guid.to_owned());
         }
         out
     }

@@ -15,6 +15,7 @@ pub mod failure;
 pub mod follow;
 pub mod inventory;
 pub mod journal;
+pub mod licence;
 pub mod mode;
 pub mod name;
 pub mod pass;

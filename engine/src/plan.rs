@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
+use crate::licence;
 use crate::name::DatasetName;
 
 pub use self::steps::{PlannedStep, StepKind};
@@ -32,6 +33,9 @@ pub struct Options {
     /// Let the source not follow the target once that has taken over: an abort loses what was written there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub one_way: bool,
+    /// Move the licence at the cut-over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub licence: bool,
 }
 
 /// How fast the parts of a migration go, for expected times.
@@ -102,6 +106,9 @@ impl Plan {
         rates: &Rates,
     ) -> Result<Plan, Failure> {
         let chosen = choose(source.1, target.1, &options)?;
+        if options.licence {
+            may_move_licence(source.1, target.1, &options)?;
+        }
         let steps = if options.follow {
             steps::live(&chosen, &options, rates)
         } else {
@@ -167,6 +174,17 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+fn may_move_licence(source: &Inventory, target: &Inventory, options: &Options) -> Result<(), Failure> {
+    if !options.follow {
+        return Err(Failure::operator(
+            "licence",
+            "it moves at the cut-over of a plan that follows its source",
+        )
+        .hint("plan with --follow, too"));
+    }
+    licence::refuse_unmet(&source.licence, &target.licence, source.taken_at)
 }
 
 fn first_difference(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Option<String> {
@@ -252,6 +270,7 @@ mod tests {
             appliance: crate::inventory::ApplianceFacts::default(),
             host: crate::inventory::HostFacts::default(),
             datasets: datasets.iter().map(dataset).collect(),
+            licence: Default::default(),
         }
     }
 

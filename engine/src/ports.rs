@@ -6,6 +6,7 @@
 pub mod changes;
 pub mod gauge;
 pub mod hooks;
+pub mod licences;
 pub mod rows;
 pub mod source;
 pub mod spool;
@@ -16,6 +17,7 @@ use futures::stream::BoxStream;
 use crate::failure::Failure;
 
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
+pub use licences::{Held, Licences};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};
 pub use source::{Followed, Opened, Parts, RowSource, Source, SourceHost, TreeSource};
 pub use spool::{Backlog, Direction, Spool, SpoolMark, Spools, Window};

@@ -7,6 +7,7 @@ pub mod database;
 pub mod disk;
 pub mod hooks;
 pub mod host;
+pub mod licence;
 pub mod load;
 pub mod manifest;
 pub mod source;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 pub use self::calendar::{CalendarSection, DowntimeSection};
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
 use crate::database::Place;
+use crate::licence::{IssuerKey, LocalLicence};
 
 /// A manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Manifest {
     /// What is planned for it otherwise.
     #[serde(default)]
     pub calendar: CalendarSection,
+    /// Its licence.
+    #[serde(default)]
+    pub licence: Option<LicenceSection>,
 }
 
 /// `[appliance]`
@@ -132,6 +136,16 @@ pub struct LogSection {
     pub pattern: Vec<String>,
 }
 
+/// `[licence]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LicenceSection {
+    /// The file that it is valid in, absolute.
+    pub file: PathBuf,
+    /// The Ed25519 key that its issuer's signatures are checked with, in PEM.
+    pub public_key: String,
+}
+
 /// A manifest (or another file of settings) that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
@@ -150,6 +164,16 @@ pub enum ManifestError {
         path: PathBuf,
         /// The parser's message, with line and key.
         text: String,
+    },
+    /// The licence's section makes no sense.
+    #[error("{path}: [licence] `{key}`: {problem}")]
+    Licence {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What to write instead.
+        problem: String,
     },
     /// A section makes no sense.
     #[error("{path}: [[{section}]] `{name}`: {problem}")]
@@ -185,6 +209,13 @@ impl Manifest {
             name,
             problem,
         })?;
+        if let Some(licence) = &manifest.licence {
+            licence.check().map_err(|(key, problem)| ManifestError::Licence {
+                path: path.to_owned(),
+                key,
+                problem,
+            })?;
+        }
         Ok(manifest)
     }
 
@@ -228,11 +259,29 @@ impl Manifest {
         self.files.iter().cloned().chain(logs).collect()
     }
 
+    /// The licence, whose files for migrations lie in `state`.
+    pub fn local_licence(&self, state: &Path) -> LocalLicence {
+        let declared = self.licence.as_ref();
+        // A manifest that was read has been checked for the key.
+        let declared = declared
+            .and_then(|section| Some((section.file.clone(), IssuerKey::parse(&section.public_key).ok()?)));
+        LocalLicence::new(declared, state)
+    }
+
     /// The appliance as an inventory shows it.
     pub fn facts(&self) -> ApplianceFacts {
         let Appliance { name, release, role, host_name, domain, addresses } = self.appliance.clone();
         let role = role.as_str().to_owned();
         ApplianceFacts { name, release, role, host_name, domain, addresses, licence: None }
+    }
+}
+
+impl LicenceSection {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if !self.file.is_absolute() || self.file.file_name().is_none() {
+            return Err(("file", "write an absolute path".to_owned()));
+        }
+        IssuerKey::parse(&self.public_key).map(drop).map_err(|bad| ("public_key", bad.to_string()))
     }
 }
 
@@ -276,6 +325,16 @@ mod tests {
         pattern = ["*.log*"]
     "#;
 
+    const LICENCE: &str = r#"
+        [licence]
+        file = "/etc/mail/licence"
+        public_key = """
+-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+"""
+    "#;
+
     fn read(text: &str) -> Result<Manifest, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("appliance.toml");
@@ -288,6 +347,7 @@ mod tests {
         let manifest = read(GOOD).unwrap();
         assert_eq!(manifest.database[0].place().unwrap().location(), "/var/lib/mail/main.db");
         assert_eq!(manifest.facts().role, "ha-master");
+        assert!(read(&format!("{GOOD}{LICENCE}")).unwrap().licence.is_some());
     }
 
     #[test]
@@ -308,6 +368,15 @@ mod tests {
             (format!("{GOOD}{LOG}").replace("\"*.log*\"", ""), "[[log]] `logs`: `pattern`"),
             (format!("{GOOD}{LOG}").replace("\"/var/log", "\"log"), "[[log]] `logs`: `root`"),
             (format!("{GOOD}{LOG}").replace("\"logs\"", "\"spool\""), "the name is used twice"),
+            (
+                format!("{GOOD}{LICENCE}").replace("\"/etc", "\"etc"),
+                "[licence] `file`: write an absolute path",
+            ),
+            (
+                format!("{GOOD}{LICENCE}").replace("MCow", "MCoa"),
+                "[licence] `public_key`: write the issuer's Ed25519 key",
+            ),
+            (format!("{GOOD}{LICENCE}").replace("public_key", "private_key"), "private_key"),
         ];
         for (text, expected) in table {
             let error = read(&text).unwrap_err();

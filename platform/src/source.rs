@@ -16,11 +16,12 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
+use handover_engine::licence::Standing;
 use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{
-    Answers, Database, DatabaseSnapshot, FencedDatabase, Followed, LiveDatabase, Opened, Parts, Result,
-    RowSource, SourceHost, TreeReader, TreeSource,
+    Answers, Database, DatabaseSnapshot, FencedDatabase, Followed, Licences, LiveDatabase, Opened, Parts,
+    Result, RowSource, SourceHost, TreeReader, TreeSource,
 };
 use handover_engine::reserve::{Disk, LogKept};
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
@@ -38,6 +39,7 @@ use self::leases::Leases;
 use self::signals::Signals;
 use crate::access::{self, Side};
 use crate::database::Place;
+use crate::licence::LocalLicence;
 use crate::manifest::{DatabaseSection, Manifest};
 use crate::tree::{FileTree, Filter};
 
@@ -80,6 +82,7 @@ pub struct LocalSource {
     ahead: Ahead,
     /// Where its trees are.
     roots: Vec<PathBuf>,
+    licence: LocalLicence,
 }
 
 impl LocalSource {
@@ -137,7 +140,13 @@ impl LocalSource {
             signals,
             ahead,
             roots,
+            licence: manifest.local_licence(state),
         }))
+    }
+
+    /// Its licence.
+    pub fn licence(&self) -> Arc<dyn Licences> {
+        Arc::new(self.licence.clone())
     }
 
     /// Ends leases that are not renewed, until dropped. Run it as long as the source serves.
@@ -214,7 +223,8 @@ impl SourceHost for LocalSource {
         for (name, readable) in &self.datasets {
             datasets.push(self.look(name, readable).await);
         }
-        inventory(self.appliance.clone(), datasets, &*self.clock).await
+        let licence = self.licence.standing().await?;
+        inventory(self.appliance.clone(), datasets, licence, &*self.clock).await
     }
 
     async fn open(&self, lease: &LeaseId, dataset: &DatasetName, wanted: Parts) -> Result<Opened> {
@@ -256,15 +266,17 @@ impl SourceHost for LocalSource {
 pub async fn inventory(
     appliance: ApplianceFacts,
     datasets: Vec<Dataset>,
+    licence: Standing,
     clock: &dyn Clock,
 ) -> Result<Inventory> {
     let host = tokio::task::spawn_blocking(crate::host::facts).await;
     Ok(Inventory {
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         taken_at: clock.now(),
-        appliance,
+        appliance: ApplianceFacts { licence: licence.guid().map(str::to_owned), ..appliance },
         host: host.map_err(|e| Failure::transient("host", "its facts could not be read").because(e))?,
         datasets,
+        licence,
     })
 }
 

@@ -3,6 +3,7 @@
 mod fenced;
 mod follow;
 mod hooks;
+mod licence;
 mod trees;
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod fenced;
+mod licence;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -259,6 +260,13 @@ impl Service for SourceService {
         let schema = crate::client::read_document("schema_json", &schema_json).map_err(to_status)?;
         self.source.fenced.set_positions(&fence, &schema).await.map_err(to_status)?;
         Ok(Response::new(v1::WriteReply {}))
+    }
+
+    async fn licence(
+        &self,
+        request: Request<v1::LicenceRequest>,
+    ) -> Result<Response<v1::LicenceReply>, Status> {
+        licence::act(&*self.source.licences, from_target(request)?).await.map(Response::new)
     }
 
     async fn room(&self, request: Request<v1::RoomRequest>) -> Result<Response<v1::RoomReply>, Status> {

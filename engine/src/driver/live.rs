@@ -176,6 +176,7 @@ impl Runner {
         }
         self.tell_hooks(Moment::AfterPublish).await?;
         self.close_leases().await;
+        self.stage(|kind| *kind == StepKind::Licence).await?;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
         Ok(self.taken_over())
     }
@@ -187,6 +188,7 @@ impl Runner {
 
     /// Carries all that waits, round by round, until a round is short; how long writers will have to wait, in milliseconds.
     async fn close_in(&self) -> Result<u64> {
+        self.licence_may_move().await?;
         let followers = self.followers().await?;
         // The schema is read once more behind the fence: how long does that take? Asked first: what is written meanwhile is carried
         // by the rounds.

@@ -62,9 +62,9 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
 
 /// Whether a step belongs to the cut-over; in a plan that does not follow its source none does.
 fn is_of_cutover(migration: &Migration, step: &StepKind) -> bool {
-    use StepKind::{CatchUp, Fence, Finish, Keep, Publish, Settle};
+    use StepKind::{CatchUp, Fence, Finish, Keep, Licence, Publish, Settle};
     migration.plan.options.follow
-        && matches!(step, Fence | CatchUp(_) | Finish(_) | Keep(_) | Publish | Settle(_))
+        && matches!(step, Fence | CatchUp(_) | Finish(_) | Keep(_) | Publish | Licence | Settle(_))
 }
 
 /// Runs one task.
@@ -151,6 +151,7 @@ impl Runner {
             .boxed()
         })
         .await?;
+        self.forget_licence().await?;
         self.end_following(self.cutover.live_at.is_some()).await
     }
 
@@ -302,6 +303,7 @@ impl Runner {
                 }
             },
             StepKind::Keep(dataset) => self.keep(dataset).await,
+            StepKind::Licence => self.carry_licence().await,
             StepKind::Settle(dataset) => {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
                 database.settle().await?;
@@ -418,6 +420,7 @@ impl Runner {
         })
         .await?;
         self.close_leases().await;
+        self.bring_licence_back().await?;
         // The target is as it was: the source may be written to again.
         self.end_following(false).await
     }

@@ -30,6 +30,8 @@ pub enum StepKind {
     Keep(DatasetName),
     /// Put the databases in their final place.
     Publish,
+    /// Move the licence.
+    Licence,
     /// Finish at the target what takes a time that grows with the data, while it is in use.
     Settle(DatasetName),
 }
@@ -48,6 +50,7 @@ impl StepKind {
             StepKind::CatchUp(d) => format!("catch-up:{d}"),
             StepKind::Keep(d) => format!("keep:{d}"),
             StepKind::Publish => "publish".to_owned(),
+            StepKind::Licence => "licence".to_owned(),
             StepKind::Settle(d) => format!("settle:{d}"),
         }
     }
@@ -65,6 +68,7 @@ impl StepKind {
             StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
             StepKind::Keep(d) => format!("have the source follow {d}"),
             StepKind::Publish => "put databases in place".to_owned(),
+            StepKind::Licence => "move the licence".to_owned(),
             StepKind::Settle(d) => format!("settle {d}"),
         }
     }
@@ -124,6 +128,9 @@ pub(super) fn live(chosen: &[&Dataset], options: &Options, rates: &Rates) -> Vec
         steps.extend(each(StepKind::Keep));
     }
     steps.push(bare(StepKind::Publish));
+    if options.licence {
+        steps.push(bare(StepKind::Licence));
+    }
     steps.extend(each(StepKind::Settle));
     steps
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::hooks::{Hooks, NoHooks};
-use super::{Answers, ChangeSource, FencedSource, Result};
+use super::licences::Undeclared;
+use super::{Answers, ChangeSource, FencedSource, Licences, Result};
 use crate::change::LogPosition;
 use crate::inventory::Inventory;
 use crate::name::{CaptureId, DatasetName, LeaseId};
@@ -123,10 +124,12 @@ pub struct Source {
     pub fenced: Arc<dyn FencedSource>,
     /// What its host runs at certain moments.
     pub hooks: Arc<dyn Hooks>,
+    /// Its licence.
+    pub licences: Arc<dyn Licences>,
 }
 
 impl Source {
-    /// A source whose one type plays every part, on a host without hooks.
+    /// A source whose one type plays every part, on a host without hooks and licence.
     pub fn of<T>(source: Arc<T>) -> Self
     where
         T: SourceHost + RowSource + TreeSource + ChangeSource + FencedSource + 'static,
@@ -138,6 +141,7 @@ impl Source {
             changes: source.clone(),
             fenced: source,
             hooks: Arc::new(NoHooks),
+            licences: Arc::new(Undeclared),
         }
     }
 
@@ -145,5 +149,11 @@ impl Source {
     #[must_use]
     pub fn with_hooks(self, hooks: Arc<dyn Hooks>) -> Self {
         Self { hooks, ..self }
+    }
+
+    /// The same source on a host with a licence.
+    #[must_use]
+    pub fn with_licences(self, licences: Arc<dyn Licences>) -> Self {
+        Self { licences, ..self }
     }
 }

@@ -61,6 +61,7 @@ fn plan_request(options: Options) -> v1::PlanRequest {
         datasets,
         follow: options.follow,
         one_way: options.one_way,
+        licence: options.licence,
     }
 }
 

@@ -42,7 +42,8 @@ impl ControlService {
 fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = request.datasets.iter().map(|name| wire::name("datasets", name));
     let datasets = datasets.collect::<Result<_, BadField>>()?;
-    Ok(Options { overwrite: request.overwrite, datasets, follow: request.follow, one_way: request.one_way })
+    let v1::PlanRequest { overwrite, follow, one_way, licence, .. } = request;
+    Ok(Options { overwrite, datasets, follow, one_way, licence })
 }
 
 type Answer<T> = Result<Response<T>, Status>;

@@ -21,7 +21,7 @@ impl Store {
             .busy_timeout(std::time::Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|e| failed(path, "cannot be opened", e))?;
-        let store = Self { path: path.to_owned(), pool };
+        let store = Self { path: path.to_owned(), pool, agent: "nobody".into() };
         let row = sqlx::query_as::<_, (String, String)>("SELECT id, state FROM migration WHERE ended = 0")
             .fetch_optional(&store.pool)
             .await

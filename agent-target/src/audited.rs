@@ -14,7 +14,7 @@ use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::report::{Report, Terms, When};
-use handover_engine::throttle::{Change, Throttle};
+use handover_engine::throttle::Change;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::store::Store;
@@ -84,9 +84,18 @@ fn words(operation: Operation, terms: Terms) -> String {
 }
 
 fn words_of_change(change: &Change) -> String {
-    let changed = Throttle::default().with(change);
-    let from = if change.reset { "configuration" } else { "what is kept to" };
-    format!("throttle: of the {from}, as far as named: {changed}")
+    let mut named = Vec::new();
+    if change.reset {
+        named.push("as configured".to_owned());
+    }
+    named.extend(change.max_rate.map(|rate| format!("max_rate {rate}")));
+    named.extend(change.hours.as_ref().map(|hours| format!("hours {hours}")));
+    for (signal, limit) in &change.limits {
+        let limit = limit.0.map_or_else(|| "off".to_owned(), |limit| limit.to_string());
+        let signal = serde_json::to_value(signal).unwrap_or_default();
+        named.push(format!("{} {limit}", signal.as_str().unwrap_or_default()));
+    }
+    format!("throttle: {}", named.join(", "))
 }
 
 fn words_of_plan(options: &Options) -> String {
@@ -164,5 +173,38 @@ impl Control for Audited {
         let (me, who) = (self.supervisor.clone(), by.to_owned());
         let call = async move { me.probe(bytes, &who).await };
         self.noted((by, None, format!("probe with {bytes} bytes")), call, |_| "measured".to_owned()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handover_engine::throttle::{Limit, Rate, Signal};
+    use handover_engine::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_told_in_words() {
+        let terms = |when, discard| Terms { when, discard, ..Terms::default() };
+        for (operation, terms, words_of_it) in [
+            (Operation::Pause, Terms::default(), "pause"),
+            (Operation::Abort, terms(When::Now, true), "abort, discarding what was written at the target"),
+            (
+                Operation::Cutover,
+                terms(When::DryRun, false),
+                "cutover (downtime at most 30000 ms, lag at most 5000 ms), as a dry run",
+            ),
+            (
+                Operation::Cutover,
+                terms(When::At(Timestamp::from_millis(0)), false),
+                "cutover (downtime at most 30000 ms, lag at most 5000 ms) at 1970-01-01T00:00:00Z",
+            ),
+        ] {
+            assert_eq!(words(operation, terms), words_of_it);
+        }
+        let limits = [(Signal::CpuPercent, Limit(Some(50))), (Signal::Threads, Limit(None))].into();
+        let change = Change { reset: true, max_rate: Some(Rate(Some(20_000_000))), hours: None, limits };
+        let told = words_of_change(&change);
+        assert_eq!(told, "throttle: as configured, max_rate 20.0 MB/s, cpu_percent 50, threads off");
     }
 }

@@ -6,6 +6,8 @@ mod arrows;
 mod crashes;
 #[path = "e2e/identities.rs"]
 mod identities;
+#[path = "e2e/lab.rs"]
+mod lab;
 #[path = "e2e/live.rs"]
 mod live;
 #[path = "e2e/live_files.rs"]

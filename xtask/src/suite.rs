@@ -25,7 +25,7 @@ pub fn run(options: &Options) -> Result<()> {
         // With a filter of the user's own, which the runner would join to ours, only what it names is run.
         let mut args = vec!["nextest", "run", "--workspace", "--no-fail-fast"];
         if !lab && options.rest.is_empty() {
-            args.extend(["-E", "not test(/^lab::two_hosts/)"]);
+            args.extend(["-E", "not (binary(e2e) & test(/^lab::/))"]);
         }
         run_cargo(&args, &options.rest)?;
         if options.rest.is_empty() {
@@ -35,7 +35,11 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     say("running the tests (cargo-nextest would be faster; it is not installed)");
-    run_cargo(&["test", "--workspace", "--no-fail-fast"], &options.rest)
+    let mut args = vec!["test", "--workspace", "--no-fail-fast"];
+    if !lab && options.rest.is_empty() {
+        args.extend(["--", "--skip", "lab::"]);
+    }
+    run_cargo(&args, &options.rest)
 }
 
 /// Whether the lab's tests can run; if not, says so.
@@ -45,7 +49,7 @@ fn lab_tests() -> bool {
         if rustix::process::geteuid().is_root() { packages::install(packages::LAB) } else { Ok(()) };
     let reason = installed.err().map(|error| format!("{error:#}")).or_else(handover_tests::lab::why_not);
     if let Some(reason) = &reason {
-        say(format!("NOT RUN: the tests on whole hosts (`lab::two_hosts…`), because {reason}"));
+        say(format!("NOT RUN: the tests on whole hosts (`lab::…` in `e2e`), because {reason}"));
     }
     reason.is_none()
 }

@@ -25,6 +25,12 @@ pub fn tree() -> Result<PathBuf> {
         return Ok(tree);
     }
     fs::create_dir_all(root()?)?;
+    // Whoever comes second waits for the first.
+    let lock = fs::File::create(root()?.join("base.lock"))?;
+    lock.lock().context("waiting for the base tree")?;
+    if tree.is_dir() {
+        return Ok(tree);
+    }
     // Built beside its place: a tree that was begun and not finished is never taken for one.
     let partial = tempfile::Builder::new().prefix("base-partial-").tempdir_in(root()?)?;
     let inside = partial.path().join("tree");
@@ -32,9 +38,5 @@ pub fn tree() -> Result<PathBuf> {
     let mut make = Command::new("mmdebstrap");
     make.args(["--quiet", "--variant=minbase"]).arg(format!("--include={PACKAGES}"));
     Output::of(make.arg(SUITE).arg(&inside).arg(sources))?.success()?;
-    match fs::rename(&inside, &tree) {
-        // Another lab was quicker.
-        Err(_) if tree.is_dir() => Ok(tree),
-        done => done.map(|()| tree).context("putting the base tree in place"),
-    }
+    fs::rename(&inside, &tree).map(|()| tree).context("putting the base tree in place")
 }

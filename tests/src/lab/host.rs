@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::link::DEVICE;
 use super::{hosts_dir, label, leftovers};
 use crate::bed::Output;
 use crate::poll;
@@ -76,6 +77,7 @@ impl Host {
 
     /// Boots it, and waits until all its services are up. Its files and its place on the link are what they were.
     pub fn boot(&self) -> Result<()> {
+        self.wire("up")?;
         self.begin()?;
         self.wait_until_running()
     }
@@ -133,10 +135,16 @@ impl Host {
     /// there, synchronized or not.)
     pub fn crash(&self) -> Result<()> {
         let leader = self.leader().with_context(|| format!("{} does not run", self.name))?;
+        // First of all it falls silent: its namespace outlives it, and would tell its peers that their connections are gone.
+        self.wire("down")?;
         kill_process(leader, Signal::KILL).with_context(|| format!("crashing {}", self.name))?;
         poll::until(&format!("{} to be gone", self.name), ENDS_WITHIN, || {
             Ok((!leftovers::is_inhabited(&self.label)).then_some(()))
         })
+    }
+
+    fn wire(&self, state: &str) -> Result<()> {
+        run("ip", &["-n", &self.label, "link", "set", DEVICE, state])
     }
 
     fn inside(&self, args: &[&str]) -> Result<Output> {

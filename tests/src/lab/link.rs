@@ -20,7 +20,8 @@ use crate::locate::own_profile_dir;
 use crate::poll;
 
 const CARRIER: &str = "handover-lab-carrier";
-const DEVICE: &str = "lan0";
+/// What the link is called on every host.
+pub const DEVICE: &str = "lan0";
 const SHAPE: &str = "link.json";
 /// How soon a change of the shape is seen.
 const LOOKS_EVERY: Duration = Duration::from_millis(20);

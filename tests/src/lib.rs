@@ -5,8 +5,10 @@
 pub mod appliance;
 pub mod bed;
 pub mod compare;
+pub mod lab;
 pub mod link;
 pub mod locate;
+pub mod packaging;
 pub mod poll;
 pub mod process;
 pub mod resent;

@@ -103,7 +103,7 @@ fn profile_dir(profile: Profile) -> Result<PathBuf> {
 }
 
 /// `target/debug` for both `target/debug/xtask` and `target/debug/deps/e2e-…`.
-fn own_profile_dir() -> Result<PathBuf> {
+pub(crate) fn own_profile_dir() -> Result<PathBuf> {
     let executable = std::env::current_exe().context("where the running executable lies")?;
     let dir = executable.parent().context("an executable without a directory")?;
     let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };

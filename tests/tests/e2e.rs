@@ -10,6 +10,8 @@ mod crashes;
 mod hooks;
 #[path = "e2e/identities.rs"]
 mod identities;
+#[path = "e2e/lab.rs"]
+mod lab;
 #[path = "e2e/licence.rs"]
 mod licence;
 #[path = "e2e/live.rs"]

@@ -1,9 +1,11 @@
-//! The project's own commands: demo, test, bench, scenario, ci.
+//! The project's own commands: demo, test, bench, scenario, lab, package, ci.
 
 mod bench;
 mod ci;
 mod demo;
 mod interrupt;
+mod lab;
+mod package;
 mod packages;
 mod scenario;
 mod shell;
@@ -32,6 +34,10 @@ enum Command {
     Bench(bench::Options),
     /// Runs one end-to-end scenario; its last line is one JSON object
     Scenario(scenario::Options),
+    /// Boots whole hosts to try things on, and takes them down
+    Lab(lab::Options),
+    /// Makes the Debian packages of the agents and the command line, in target/package
+    Package,
     /// Runs what continuous integration runs: formatting, lints, docs, dependency rules, tests
     Ci,
 }
@@ -49,6 +55,8 @@ fn run(command: Command) -> ExitCode {
         Command::Test(options) => suite::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Scenario(options) => return scenario::run(&options),
+        Command::Lab(options) => return lab::run(&options).unwrap_or_else(|error| failed(&error)),
+        Command::Package => package::run(),
         Command::Ci => ci::run(),
     };
     result.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)

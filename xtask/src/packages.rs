@@ -18,6 +18,9 @@ pub const FILE_PEERS: &[Needed] = &[
     ("mmdebstrap", "mmdebstrap"),
 ];
 
+/// What the lab and the packages need.
+pub const LAB: &[Needed] = handover_tests::lab::PROGRAMS;
+
 /// The database servers.
 pub const SERVERS: &[Needed] =
     &[("/usr/sbin/mariadbd", "mariadb-server"), ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15")];

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use handover_engine::phase::Phase;
 
+use super::hooks;
 use super::model::{Rows, Tree};
 use super::target::Place;
 use super::world::{PerDataset, World, databases};
@@ -97,6 +98,7 @@ fn tree_difference(source: &Tree, target: &Tree) -> String {
 /// The end is the one that was asked for, and leaves what it promises.
 pub fn at_the_end(world: &mut World, found: &Found) {
     let phase = world.books.migration.as_ref().map(|migration| migration.state.phase);
+    hooks::at_the_end(world, phase);
     match phase {
         Some(Phase::Finalized) => is_the_source(world),
         Some(Phase::Aborted) => {

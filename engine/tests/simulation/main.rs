@@ -4,6 +4,7 @@
 //! `HANDOVER_SIM_SEED=7` runs one seed and shows what happened; `HANDOVER_SIM_SEEDS=5000` runs that many.
 
 mod checks;
+mod hooks;
 mod journal;
 mod model;
 mod operator;
@@ -27,6 +28,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::checks::Found;
+use self::hooks::HookPort;
 use self::operator::Operator;
 use self::target::{BasePort, GroundPort};
 use self::world::{Port, World, databases, tree};
@@ -79,9 +81,10 @@ fn ports(port: &Port) -> Ports {
         datasets.insert(dataset, TargetDataset::Database(Arc::new(base)));
     }
     datasets.insert(tree(), TargetDataset::Tree(Arc::new(GroundPort { port: port.clone() })));
+    let hooks = |there| Arc::new(HookPort { port: port.clone(), there });
     Ports {
-        source: Source::of(shared.clone()),
-        here: Source::of(shared.clone()),
+        source: Source::of(shared.clone()).with_hooks(hooks(true)),
+        here: Source::of(shared.clone()).with_hooks(hooks(false)),
         datasets,
         journal: shared.clone(),
         holdings: shared.clone(),

@@ -8,6 +8,7 @@ use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
+use handover_engine::ports::hooks::Moment;
 use handover_engine::time::{Clock, Timestamp};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -50,6 +51,8 @@ pub struct World {
     pub books: Books,
     /// Digests of everything that the source has really sent.
     pub sent: BTreeSet<Digest>,
+    /// What hooks were told: at the source (or the target), and which moment.
+    pub moments: Vec<(bool, Moment)>,
     pub trace: Vec<String>,
     pub wrong: Vec<String>,
     /// Counts the target agent's lives. What belongs to an earlier one can do nothing any more.
@@ -78,6 +81,7 @@ impl World {
             target,
             books: Books::default(),
             sent: BTreeSet::new(),
+            moments: Vec::new(),
             trace: Vec::new(),
             wrong: Vec::new(),
             life: 0,

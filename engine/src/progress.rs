@@ -175,6 +175,8 @@ pub struct Meter {
     looked: Instant,
     /// Expected milliseconds of work that were done already when the meter began.
     head_start_ms: f64,
+    /// How long something had moved, and how much, once work had got under way: it begins slowly.
+    warm: Option<(Duration, f64)>,
     /// Bytes done at moments of the last seconds.
     window: std::collections::VecDeque<(Instant, u64)>,
 }
@@ -193,6 +195,7 @@ impl Meter {
             moving: Duration::ZERO,
             looked: Instant::now(),
             head_start_ms: 0.0,
+            warm: None,
             window: std::collections::VecDeque::new(),
         };
         meter.head_start_ms = meter.moved_ms();
@@ -206,7 +209,7 @@ impl Meter {
 
     /// Forgets how long the steps took so far: call it when what was done before a restart has been added.
     pub fn begin(&mut self) {
-        (self.moving, self.looked) = (Duration::ZERO, Instant::now());
+        (self.moving, self.looked, self.warm) = (Duration::ZERO, Instant::now(), None);
         self.head_start_ms = self.moved_ms();
         self.window.clear();
     }
@@ -224,13 +227,14 @@ impl Meter {
         if total > 0.0 {
             self.shown = self.shown.max(done / total).min(1.0);
         }
+        let remaining_ms = self.remaining();
         let copied = |f: fn(&StepProgress) -> u64| -> u64 {
             self.steps.iter().filter(|s| s.step.starts_with("copy:")).map(f).sum()
         };
         let bytes_done = copied(|s| s.bytes);
         Progress {
             share: self.shown,
-            remaining_ms: self.remaining(),
+            remaining_ms,
             bytes_done,
             bytes_total: copied(|s| s.bytes_total),
             rows_done: copied(|s| s.rows),
@@ -249,12 +253,16 @@ impl Meter {
     /// The plan's expectation of what is left, corrected by how its expectation of what was moved compares with the time in
     /// which that moved. Steps that move nothing say nothing about the pace: preparing a target, or taking a snapshot, takes as
     /// long as it takes.
-    fn remaining(&self) -> Option<u64> {
+    fn remaining(&mut self) -> Option<u64> {
         let seen = self.moved_ms() - self.head_start_ms;
         if seen < ENOUGH_MS {
             return None;
         }
-        let pace = self.moving.as_secs_f64() * 1000.0 / seen;
+        let (since, before) = *self.warm.get_or_insert((self.moving, seen));
+        let is_enough = seen - before >= ENOUGH_MS;
+        let (moving, seen) =
+            if is_enough { (self.moving - since, seen - before) } else { (self.moving, seen) };
+        let pace = moving.as_secs_f64() * 1000.0 / seen;
         Some(self.steps.iter().map(|s| s.left_ms(pace)).sum::<f64>() as u64)
     }
 
@@ -320,6 +328,22 @@ mod tests {
         meter.step("copy:a").unwrap().state = StepState::Running;
         // Half took 10 s where 5 were expected: the other half will take 10 as well.
         assert_eq!(meter.read().remaining_ms, Some(10_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_beginning_is_no_sign_of_the_pace() {
+        let mut meter = Meter::new(vec![step("a", 1000, 10_000)], 0.0);
+        meter.step("copy:a").unwrap().start();
+        let mut move_on = async |seconds, bytes: u64| {
+            meter.step("copy:a").unwrap().add(Amount { bytes: 1, ..Amount::default() });
+            meter.read();
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            meter.step("copy:a").unwrap().add(Amount { bytes: bytes - 1, ..Amount::default() });
+            meter.read().remaining_ms
+        };
+        // A tenth in 5 s, and the next four tenths in as much as the plan says.
+        assert_eq!(move_on(5, 100).await, Some(45_000));
+        assert_eq!(move_on(4, 400).await, Some(5_000));
     }
 
     #[tokio::test(start_paused = true)]

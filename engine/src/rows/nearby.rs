@@ -28,7 +28,8 @@ impl<'a> Whole<'a> {
         let is_whole = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
         let size = (digits.len(), digits);
         let is_negative = digits.len() < text.len();
-        is_whole.then(|| if is_negative { Self::Negative(Reverse(size)) } else { Self::Positive(size) })
+        let whole = if is_negative { Self::Negative(Reverse(size)) } else { Self::Positive(size) };
+        is_whole.then_some(whole)
     }
 }
 

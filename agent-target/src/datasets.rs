@@ -37,6 +37,8 @@ pub struct LocalDatasets {
     here: PathBuf,
     /// How much these databases keep for a source that follows them.
     capture_bytes: u64,
+    /// One for all: its hooks run one after another.
+    hooks: Arc<HookDirectory>,
 }
 
 fn filter(section: &FilesSection) -> Result<Filter> {
@@ -47,7 +49,8 @@ impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
     pub fn new(manifest: Manifest, here: PathBuf, capture_bytes: u64) -> Result<Self> {
         manifest.trees().iter().try_for_each(|section| filter(section).map(drop))?;
-        Ok(Self { manifest, here, capture_bytes })
+        let hooks = Arc::new(HookDirectory::new(&manifest, hooks::Side::Target));
+        Ok(Self { manifest, here, capture_bytes, hooks })
     }
 
     /// The places where `migration` lands.
@@ -82,7 +85,7 @@ impl LocalDatasets {
 
     /// This host's hooks.
     pub fn hooks(&self) -> Arc<HookDirectory> {
-        Arc::new(HookDirectory::new(&self.manifest, hooks::Side::Target))
+        self.hooks.clone()
     }
 
     /// Removes what [`Self::here`] has made for other migrations, which have ended.

@@ -1,7 +1,7 @@
 //! A licence moves with its appliance: valid on one host at a time, and never on none for good.
 //!
 //! The document is kept, durably, where it goes to before it is withdrawn where it comes from, and is instated only once that is durable. So at
-//! every moment and after any crash it is valid on one host at most, and whichever host is lost, one that is left holds it. The same
+//! every moment and after any crash it is valid on one host at most, and from the moment that it is withdrawn both hold it. The same
 //! three acts, the other way round, undo the move.
 
 use std::fmt;
@@ -130,28 +130,54 @@ pub fn refuse_unmet(source: &Standing, target: &Standing, now: Timestamp) -> Res
 
 /// Moves the licence. Idempotent: whatever of it was done before is found done.
 pub async fn carry(source: &dyn Licences, target: &dyn Licences, migration: &MigrationId) -> Result<()> {
-    let Held { valid, kept } = source.held(migration).await?;
+    let Held { valid, kept, .. } = source.held(migration).await?;
     let document = valid.or(kept).ok_or_else(|| {
         Failure::operator("licence", "the source has none any more")
             .hint("put it back in place there, and resume")
     })?;
+    // Before anything is withdrawn.
+    let there = target.held(migration).await?;
+    if there.valid.is_some_and(|valid| valid != document) {
+        if there.is_of_kept {
+            // It had moved before this try, and was renewed since.
+            return Ok(());
+        }
+        return Err(Failure::operator("licence", "the target has one of its own in its place")
+            .hint("look at it, move it away, then resume"));
+    }
     target.keep(migration, &document).await?;
     source.withdraw(migration, document.digest()).await?;
     target.instate(migration).await
 }
 
-/// Takes a move back, as far as it went: the source's licence is valid there again. One that was renewed at the target meanwhile
-/// comes home as it is. Idempotent.
+/// Takes a move back, as far as it went: the source's licence is valid there again, and what came of it at the target is not. One that
+/// was renewed there meanwhile comes home as it is. Idempotent.
 pub async fn bring_back(source: &dyn Licences, target: &dyn Licences, migration: &MigrationId) -> Result<()> {
-    let home = source.held(migration).await?;
-    // What the source keeps was withdrawn there. Where it keeps nothing, the target's was never valid.
-    if let (None, Some(withdrawn)) = (home.valid, home.kept) {
-        let Held { valid, kept } = target.held(migration).await?;
-        if let Some(document) = valid.filter(|document| kept.is_some() || *document == withdrawn) {
-            source.keep(migration, &document).await?;
-            target.withdraw(migration, document.digest()).await?;
+    for (side, licences) in [("source", source), ("target", target)] {
+        if licences.standing().await?.is_undeclared() {
+            return Err(Failure::operator(
+                "licence",
+                format!("the {side}'s manifest declares none any more"),
+            )
+            .hint(
+                "put [licence] back into its appliance.toml as it was, restart the agent, then abort again",
+            ));
         }
-        source.instate(migration).await?;
+    }
+    let (home, there) = (source.held(migration).await?, target.held(migration).await?);
+    // What the source keeps was withdrawn there. A source that has lost all it had gets what the target keeps.
+    let withdrawn = home.kept.clone().or(there.kept.clone().filter(|_| home.valid.is_none()));
+    if let Some(withdrawn) = withdrawn {
+        let ours = there.valid.filter(|valid| there.is_of_kept || *valid == withdrawn);
+        if home.valid.is_none() {
+            source.keep(migration, ours.as_ref().unwrap_or(&withdrawn)).await?;
+        }
+        if let Some(ours) = ours {
+            target.withdraw(migration, ours.digest()).await?;
+        }
+        if home.valid.is_none() {
+            source.instate(migration).await?;
+        }
     }
     forget(source, target, migration).await
 }

@@ -6,6 +6,7 @@ mod signed;
 mod stored;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use handover_engine::digest::Digest;
@@ -15,7 +16,7 @@ use handover_engine::name::MigrationId;
 use handover_engine::ports::{Held, Licences, Result};
 
 pub use self::signed::{BadKey, IssuerKey};
-use self::stored::{Stored, read, remove, write};
+use self::stored::{Stored, make_directory, may_write, read, remove, write};
 
 /// The licence of this host.
 #[derive(Debug, Clone)]
@@ -27,21 +28,24 @@ pub struct LicenceFile {
 
 /// This host's licence, where its manifest declares one.
 #[derive(Debug, Clone, Default)]
-pub struct LocalLicence(Option<LicenceFile>);
+pub struct LocalLicence(Option<Arc<Mutex<LicenceFile>>>);
 
 impl LocalLicence {
     /// The licence at `place`; what is kept for migrations goes into a directory of `state`.
     pub fn new(declared: Option<(PathBuf, IssuerKey)>, state: &Path) -> Self {
-        Self(declared.map(|(place, key)| LicenceFile { place, key, kept: state.join("licence") }))
+        let file = |(place, key)| LicenceFile { place, key, kept: state.join("licence") };
+        Self(declared.map(file).map(Mutex::new).map(Arc::new))
     }
 
-    /// Does something with the file, where there is one, on a thread that may wait for the disk.
+    /// Does something with the file, where there is one, on a thread that may wait for the disk. One after another: what was given up
+    /// on comes to its end before anything else is looked at.
     async fn with<T: Send + 'static>(
         &self,
         act: impl FnOnce(&LicenceFile) -> Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
         let Some(file) = self.0.clone() else { return Ok(None) };
-        let done = tokio::task::spawn_blocking(move || act(&file)).await;
+        let locked = move || act(&file.lock().unwrap_or_else(PoisonError::into_inner));
+        let done = tokio::task::spawn_blocking(locked).await;
         done.map_err(|e| Failure::transient("licence", "it was not looked at").because(e))?.map(Some)
     }
 
@@ -80,6 +84,13 @@ impl LicenceFile {
 
     fn standing(&self) -> Standing {
         let invalid = |problem: String, hint: &str| Standing::Invalid { problem, hint: hint.to_owned() };
+        if let Err(error) = may_write(&self.place) {
+            let problem = format!("its directory cannot be written to: {error}");
+            return invalid(
+                problem,
+                "let the agent write there: a unit that is hardened needs ReadWritePaths= for it",
+            );
+        }
         match read(&self.place) {
             Ok(None) => Standing::None,
             Ok(Some(stored)) => match self.key.licence(&stored.document.0) {
@@ -113,12 +124,17 @@ impl LicenceFile {
     }
 
     fn store(&self, migration: &MigrationId, stored: &Stored) -> Result<()> {
-        std::fs::create_dir_all(&self.kept).map_err(self.failed("nothing can be kept for it"))?;
+        make_directory(&self.kept).map_err(self.failed("nothing can be kept for it"))?;
         write(&self.kept_at(migration), stored).map_err(self.failed("it cannot be kept"))
     }
 
     fn withdraw(&self, migration: &MigrationId, digest: Digest) -> Result<()> {
-        let Some(valid) = self.valid()? else { return Ok(()) };
+        let Some(valid) = self.valid()? else {
+            if self.kept(migration)?.is_some_and(|kept| kept.document.digest() == digest) {
+                return Ok(());
+            }
+            return Err(Failure::transient(self.item(), "it is not in its place any more: who moves it?"));
+        };
         if valid.document.digest() != digest {
             return Err(Failure::transient(self.item(), "it was renewed while it was moved"));
         }
@@ -150,7 +166,15 @@ impl Licences for LocalLicence {
         let migration = migration.clone();
         let held = move |file: &LicenceFile| {
             let document = |stored: Stored| stored.document;
-            Ok(Held { valid: file.valid()?.map(document), kept: file.kept(&migration)?.map(document) })
+            let (valid, kept) = (file.valid()?.map(document), file.kept(&migration)?.map(document));
+            let guid = |document: &Option<Document>| {
+                document
+                    .as_ref()
+                    .and_then(|document| file.key.licence(&document.0).ok())
+                    .map(|licence| licence.guid)
+            };
+            let is_of_kept = guid(&valid).is_some() && guid(&valid) == guid(&kept);
+            Ok(Held { valid, kept, is_of_kept })
         };
         Ok(self.with(held).await?.unwrap_or_default())
     }

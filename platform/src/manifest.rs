@@ -210,7 +210,7 @@ impl Manifest {
             problem,
         })?;
         if let Some(licence) = &manifest.licence {
-            licence.check().map_err(|(key, problem)| ManifestError::Licence {
+            licence.check(&manifest.files).map_err(|(key, problem)| ManifestError::Licence {
                 path: path.to_owned(),
                 key,
                 problem,
@@ -277,9 +277,20 @@ impl Manifest {
 }
 
 impl LicenceSection {
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    fn check(&self, trees: &[FilesSection]) -> Result<(), (&'static str, String)> {
         if !self.file.is_absolute() || self.file.file_name().is_none() {
             return Err(("file", "write an absolute path".to_owned()));
+        }
+        for tree in trees {
+            let Ok(below) = self.file.strip_prefix(&tree.root) else { continue };
+            let below = below.display().to_string();
+            if !tree.exclude.contains(&below) {
+                let problem = format!(
+                    "it would be copied with `{}`: write {below:?} into that section's `exclude`",
+                    tree.name
+                );
+                return Err(("file", problem));
+            }
         }
         IssuerKey::parse(&self.public_key).map(drop).map_err(|bad| ("public_key", bad.to_string()))
     }
@@ -367,6 +378,10 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
             (format!("{GOOD}{LOG}").replace("pattern", "patern"), "line 17"),
             (format!("{GOOD}{LOG}").replace("\"*.log*\"", ""), "[[log]] `logs`: `pattern`"),
             (format!("{GOOD}{LOG}").replace("\"/var/log", "\"log"), "[[log]] `logs`: `root`"),
+            (
+                format!("{GOOD}{LICENCE}").replace("/etc/mail", "/var/spool/mail"),
+                "[licence] `file`: it would be copied with `spool`: write \"licence\"",
+            ),
             (format!("{GOOD}{LOG}").replace("\"logs\"", "\"spool\""), "the name is used twice"),
             (
                 format!("{GOOD}{LICENCE}").replace("\"/etc", "\"etc"),

@@ -12,9 +12,15 @@ impl Runner {
         if !self.plan.options.licence {
             return Ok(());
         }
-        let there = || self.work.source.licences.standing();
-        let (source, target) = tokio::try_join!(there(), self.here.licences.standing())?;
-        licence::refuse_unmet(&source, &target, self.work.clock.now())
+        let look = || {
+            async {
+                let (there, here) = (&self.work.source.licences, &self.here.licences);
+                let (source, target) = tokio::try_join!(there.standing(), here.standing())?;
+                licence::refuse_unmet(&source, &target, self.work.clock.now())
+            }
+            .boxed()
+        };
+        self.persist("licence", || self.work.desk.recorded(), look).await
     }
 
     pub(super) async fn carry_licence(&self) -> Result<()> {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::task::Runner;
 use crate::failure::Failure;
 use crate::follow::Follower;
+use crate::journal::Record;
 use crate::name::DatasetName;
 use crate::pass::{self, Message, TargetDataset};
 use crate::phase::Trigger;
@@ -22,6 +23,8 @@ use crate::report::When;
 const SHORT: Duration = Duration::from_millis(50);
 /// Rounds before the fence.
 const ROUNDS: u32 = 20;
+/// Journaled before a cut-over is called off: one that is taken up again goes on with that.
+const CALLING_OFF: &str = "calling-off";
 /// What fencing, finishing and publishing are expected to take together, for the prediction.
 const FIXED_MS: u64 = 250;
 
@@ -130,6 +133,11 @@ impl Runner {
     pub(super) async fn cut_over(&self) -> Result<Trigger> {
         let mut cutover = self.cutover;
         if !cutover.committed {
+            if self.done.iter().any(|done| done == CALLING_OFF) {
+                // Writers may have been let in again: what was carried over behind the fence is not all there is any more.
+                let item = format!("migration {}", self.work.migration);
+                return self.call_off(&cutover, Failure::operator(item, "it was being called off")).await;
+            }
             if cutover.fenced_at.is_none() {
                 if cutover.finishing {
                     self.take_back_finish().await?;
@@ -155,6 +163,7 @@ impl Runner {
                 }
                 if let Err(failure) = self.tell_hooks(Moment::BeforeFence).await {
                     self.work.desk.checkpoint()?;
+                    self.begin_calling_off().await?;
                     self.tell_hooks(Moment::CalledOff).await?;
                     return self.call_off(&cutover, failure).await;
                 }
@@ -174,9 +183,9 @@ impl Runner {
             cutover.back = self.back();
             self.tell(cutover).await?;
         }
-        self.tell_hooks(Moment::AfterPublish).await?;
         self.close_leases().await;
         self.stage(|kind| *kind == StepKind::Licence).await?;
+        self.tell_hooks(Moment::AfterPublish).await?;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
         Ok(self.taken_over())
     }
@@ -244,8 +253,15 @@ impl Runner {
         })
     }
 
+    /// From here on the cut-over at hand is called off, whatever comes.
+    async fn begin_calling_off(&self) -> Result<()> {
+        self.work.desk.record(vec![Record::StepDone(CALLING_OFF.to_owned())]).await?;
+        self.work.desk.flush().await
+    }
+
     /// Lets the source's writers back in, and says why.
     async fn call_off(&self, cutover: &crate::report::Cutover, why: Failure) -> Result<Trigger> {
+        self.begin_calling_off().await?;
         // It is journaled before it is put up.
         if cutover.fenced_at.is_some() {
             let followers = self.followers().await?;

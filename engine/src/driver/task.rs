@@ -407,6 +407,8 @@ impl Runner {
     }
 
     async fn undo(&self) -> Result<()> {
+        // First: whatever keeps it from coming home is mended while everything else is still there.
+        self.bring_licence_back().await?;
         self.bring_back().await?;
         self.look_for_what_is_ours().await?;
         self.each(|target| {
@@ -420,7 +422,6 @@ impl Runner {
         })
         .await?;
         self.close_leases().await;
-        self.bring_licence_back().await?;
         // The target is as it was: the source may be written to again.
         self.end_following(false).await
     }

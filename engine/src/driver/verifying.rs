@@ -133,8 +133,6 @@ impl Runner {
         for n in 0..tries {
             let pass = || async {
                 let TargetDataset::Tree(tree) = self.target(dataset)? else { return Ok(0) };
-                // What was found to differ must be out of the index before the pass asks what is held.
-                self.work.desk.flush().await?;
                 self.work.desk.send(Message::CopyBegins(dataset.clone())).await?;
                 pass::tree::copy(self.work.clone(), dataset.clone(), tree.clone()).await?;
                 pass::verify::tree(self.work.clone(), dataset.clone(), tree, 0).await

@@ -24,6 +24,8 @@ const FATES: [Fate; 3] = [Fate::Done, Fate::Lost, Fate::Unanswered];
 struct World {
     /// Of the source, and of the target.
     hosts: [Held; 2],
+    /// Whose manifest declares none.
+    undeclared: Option<usize>,
     /// What becomes of the next calls; those after them are done.
     fates: VecDeque<Fate>,
     wrong: Vec<&'static str>,
@@ -66,8 +68,19 @@ impl Host {
 
 #[async_trait]
 impl Licences for Host {
+    async fn standing(&self) -> Result<Standing> {
+        let world = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(if world.undeclared == Some(self.1) { Standing::Undeclared } else { Standing::None })
+    }
+
     async fn held(&self, _: &MigrationId) -> Result<Held> {
-        self.call(|held| Ok(held.clone()))
+        self.call(|held| {
+            let is_of_kept = match (&held.valid, &held.kept) {
+                (Some(valid), Some(kept)) => valid.0[..3] == kept.0[..3],
+                _ => false,
+            };
+            Ok(Held { is_of_kept, ..held.clone() })
+        })
     }
 
     async fn keep(&self, _: &MigrationId, document: &Document) -> Result<()> {
@@ -87,7 +100,8 @@ impl Licences for Host {
                 held.kept = Some(valid);
                 Ok(())
             }
-            None => Ok(()),
+            None if held.kept.as_ref().is_some_and(|kept| kept.digest() == digest) => Ok(()),
+            None => Err(Failure::transient("licence", "somebody else moves it")),
         })
     }
 
@@ -112,12 +126,16 @@ impl Licences for Host {
     }
 }
 
+fn only(text: &'static str) -> Held {
+    Held { valid: Some(document(text)), ..Held::default() }
+}
+
 fn document(text: &'static str) -> Document {
     Document(Bytes::from_static(text.as_bytes()))
 }
 
 fn world(fates: &[Fate]) -> (Arc<Mutex<World>>, Host, Host) {
-    let held = Held { valid: Some(document("one")), kept: None };
+    let held = Held { valid: Some(document("one")), ..Held::default() };
     let world =
         World { hosts: [held, Held::default()], fates: fates.iter().copied().collect(), ..World::default() };
     let world = Arc::new(Mutex::new(world));
@@ -150,7 +168,7 @@ fn it_moves_whatever_is_lost() {
         persist(|| block_on(forget(&source, &target, &id)));
         let world = world.lock().unwrap();
         assert_eq!(world.wrong, [""; 0], "{fates:?}");
-        assert_eq!(world.hosts, [Held::default(), Held { valid: Some(document("one")), kept: None }]);
+        assert_eq!(world.hosts, [Held::default(), only("one")]);
     }
 }
 
@@ -167,7 +185,7 @@ fn it_comes_home_from_wherever_it_is() {
         persist(|| block_on(bring_back(&source, &target, &id)));
         let world = world.lock().unwrap();
         assert_eq!(world.wrong, [""; 0], "{fates:?}, {tries} tries");
-        assert_eq!(world.hosts, [Held { valid: Some(document("one")), kept: None }, Held::default()]);
+        assert_eq!(world.hosts, [only("one"), Held::default()]);
     }
 }
 
@@ -176,24 +194,66 @@ fn one_that_is_renewed_moves_as_it_is() {
     let id = MigrationId::nobody();
     let (world, source, target) = world(&[]);
     block_on(target.keep(&id, &document("one"))).unwrap();
-    world.lock().unwrap().hosts[0].valid = Some(document("two"));
+    world.lock().unwrap().hosts[0].valid = Some(document("one, renewed"));
     block_on(carry(&source, &target, &id)).unwrap();
-    assert_eq!(world.lock().unwrap().hosts[1].valid, Some(document("two")));
-    world.lock().unwrap().hosts[1].valid = Some(document("three"));
+    assert_eq!(world.lock().unwrap().hosts[1].valid, Some(document("one, renewed")));
+    world.lock().unwrap().hosts[1].valid = Some(document("one, again"));
+    // A try whose answer was lost.
+    block_on(carry(&source, &target, &id)).unwrap();
+    assert_eq!(world.lock().unwrap().hosts[1].valid, Some(document("one, again")));
     block_on(bring_back(&source, &target, &id)).unwrap();
-    assert_eq!(
-        world.lock().unwrap().hosts,
-        [Held { valid: Some(document("three")), kept: None }, Held::default()]
-    );
+    assert_eq!(world.lock().unwrap().hosts, [only("one, again"), Held::default()]);
 }
 
 #[test]
 fn what_the_target_has_of_its_own_is_left_alone() {
     let id = MigrationId::nobody();
     let (world, source, target) = world(&[]);
-    world.lock().unwrap().hosts = [Held::default(), Held { valid: Some(document("own")), kept: None }];
+    // Put there before the move: nothing is withdrawn.
+    world.lock().unwrap().hosts[1].valid = Some(document("own"));
+    let refused = block_on(carry(&source, &target, &id)).unwrap_err();
+    assert!(refused.what.contains("of its own") && !refused.is_transient(), "{refused}");
     block_on(bring_back(&source, &target, &id)).unwrap();
-    assert_eq!(world.lock().unwrap().hosts[1].valid, Some(document("own")));
+    assert_eq!(world.lock().unwrap().hosts, [only("one"), only("own")]);
+    // Put there in place of ours.
+    world.lock().unwrap().hosts[1] = Held::default();
+    block_on(carry(&source, &target, &id)).unwrap();
+    world.lock().unwrap().hosts[1].valid = Some(document("own"));
+    block_on(bring_back(&source, &target, &id)).unwrap();
+    assert_eq!(world.lock().unwrap().hosts, [only("one"), only("own")]);
+}
+
+#[test]
+fn one_that_was_put_back_by_hand_is_not_valid_twice() {
+    let id = MigrationId::nobody();
+    let (world, source, target) = world(&[]);
+    block_on(carry(&source, &target, &id)).unwrap();
+    world.lock().unwrap().hosts[0].valid = Some(document("one"));
+    block_on(bring_back(&source, &target, &id)).unwrap();
+    assert_eq!(world.lock().unwrap().hosts, [only("one"), Held::default()]);
+}
+
+#[test]
+fn a_source_that_has_lost_everything_gets_it_back() {
+    let id = MigrationId::nobody();
+    let (world, source, target) = world(&[]);
+    block_on(carry(&source, &target, &id)).unwrap();
+    world.lock().unwrap().hosts[0] = Held::default();
+    block_on(bring_back(&source, &target, &id)).unwrap();
+    assert_eq!(world.lock().unwrap().hosts, [only("one"), Held::default()]);
+}
+
+#[test]
+fn a_host_that_declares_none_any_more_stops_the_way_back() {
+    let id = MigrationId::nobody();
+    for host in [0, 1] {
+        let (world, source, target) = world(&[]);
+        block_on(carry(&source, &target, &id)).unwrap();
+        world.lock().unwrap().undeclared = Some(host);
+        let refused = block_on(bring_back(&source, &target, &id)).unwrap_err();
+        assert!(refused.what.contains("declares none any more") && !refused.is_transient(), "{refused}");
+        assert_eq!(world.lock().unwrap().hosts[1].valid, Some(document("one")));
+    }
 }
 
 fn valid(until: Option<i64>) -> Standing {

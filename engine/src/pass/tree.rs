@@ -65,6 +65,8 @@ async fn pass(
     target: Arc<dyn TreeTarget>,
     spots: Option<Spots>,
 ) -> Result<Delta> {
+    // What an earlier pass has landed or found to be gone is in the index, too.
+    work.desk.flush().await?;
     work.throttle.begin(&work.desk).await?;
     target.prepare().await?;
     let partials = work.holdings.partials(&work.migration, &dataset).await?;

@@ -15,6 +15,8 @@ pub struct Held {
     pub valid: Option<Document>,
     /// The one that is kept for a migration.
     pub kept: Option<Document>,
+    /// Both have the same identifier: the valid one is the kept one, or its renewal.
+    pub is_of_kept: bool,
 }
 
 /// The licence of one host, of which there is one at most. Valid is the document that lies in its place; what is kept for a migration
@@ -39,7 +41,8 @@ pub trait Licences: Send + Sync {
     }
 
     /// The document with this digest is valid here no more, and is kept for this migration. Durable when it returns. Idempotent: when
-    /// none is valid, nothing is done. Refuses (transient) when another one is valid: it was renewed meanwhile.
+    /// it is kept and none is valid, nothing is done. Refuses (transient) when another one is valid, or none is: it was renewed meanwhile, or
+    /// somebody else moves it.
     async fn withdraw(&self, migration: &MigrationId, digest: Digest) -> Result<()> {
         let _ = (migration, digest);
         Err(undeclared())

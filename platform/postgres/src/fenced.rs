@@ -60,10 +60,6 @@ impl KeyedTarget for PostgresFenced {
         self.target.apply_keys(rows).await
     }
 
-    async fn make_durable(&self) -> Result<()> {
-        self.target.make_durable().await
-    }
-
     async fn clear(&self, table: &TableName) -> Result<()> {
         self.target.clear(table).await
     }

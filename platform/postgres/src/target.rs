@@ -52,6 +52,8 @@ pub struct PostgresTarget {
 struct Open {
     at: Option<(Settings, Arc<Schema>)>,
     idle: Vec<Conn>,
+    /// Older than any commit that may not be durable yet.
+    witness: Option<keyed::Witness>,
     fresh: Fresh,
 }
 

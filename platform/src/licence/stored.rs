@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use handover_engine::licence::{Document, LARGEST};
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags};
 
 /// The mode of a file that comes from another host.
 const MODE: u32 = 0o640;
@@ -25,6 +25,17 @@ impl Stored {
         let meta = std::fs::metadata(directory(place))?;
         Ok(Self { document, owner: (meta.uid(), meta.gid()), mode: MODE })
     }
+}
+
+/// Makes a directory. Durable when it returns.
+pub fn make_directory(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path)?;
+    File::open(directory(path))?.sync_all()
+}
+
+/// Whether files can be put there and taken away.
+pub fn may_write(place: &Path) -> Result<()> {
+    Ok(rustix::fs::access(directory(place), Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
 fn directory(place: &Path) -> &Path {

@@ -32,6 +32,7 @@ impl Hooked {
             fs::create_dir(&hooks).unwrap();
             let script = format!(
                 "#!/bin/sh\ncd '{}' || exit 1\necho \"$HANDOVER_ROLE $HANDOVER_MOMENT\" >> record\n\
+                 while [ -e \"hang-$HANDOVER_ROLE-$HANDOVER_MOMENT\" ]; do sleep 0.05; done\n\
                  [ ! -e \"refuse-$HANDOVER_ROLE-$HANDOVER_MOMENT\" ] || {{ echo users are at work; exit 7; }}\n",
                 dir.path().display()
             );
@@ -49,7 +50,11 @@ impl Hooked {
     }
 
     fn refuse(&self, what: &str) -> PathBuf {
-        let file = self.dir.path().join(format!("refuse-{what}"));
+        self.have(&format!("refuse-{what}"))
+    }
+
+    fn have(&self, file: &str) -> PathBuf {
+        let file = self.dir.path().join(file);
         fs::write(&file, "").unwrap();
         file
     }
@@ -121,6 +126,31 @@ fn both_hosts_hooks_run_at_every_moment_and_can_call_a_cutover_off() {
     hooked.reach("accepted", "idle");
     bed.cli(&["finalize", "--watch"]).unwrap().success().unwrap();
     assert_eq!(hooked.moments(), both(&["after-accept", "after-finalize"]));
+}
+
+#[test]
+fn a_cutover_that_is_being_called_off_is_not_taken_up_again() {
+    let mut hooked = Hooked::new(64);
+    let plan = hooked.bed.json(&["plan", "--follow"]).unwrap();
+    hooked.bed.json(&["start", plan["digest"].as_str().unwrap()]).unwrap();
+    hooked.reach("following", "following");
+    let (refusal, hang) = (hooked.refuse("target-before-publish"), hooked.have("hang-target-called-off"));
+    hooked.bed.json(&["cutover"]).unwrap();
+    poll::until("the target's hook to hang", SETTLES_WITHIN, || {
+        let told = fs::read_to_string(hooked.dir.path().join("record"))?;
+        Ok(told.contains("target called-off").then_some(()))
+    })
+    .unwrap();
+    // Writers are let in again: nothing of that may be lost, though all would go well now.
+    hooked.bed.original().change(1).unwrap();
+    hooked.bed.target.kill().unwrap();
+    fs::remove_file(refusal).unwrap();
+    fs::remove_file(hang).unwrap();
+    hooked.bed.target.restart().unwrap();
+    hooked.reach("following", "following");
+    hooked.bed.original().change(2).unwrap();
+    hooked.bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(settle_and_compare(&hooked.bed).phase, "trial");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn it_is_valid_where_the_appliance_is() {
     bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
     assert_eq!(licensed.valid(), ["target"]);
     // Renewed meanwhile: that one comes home.
-    licensed.put("target", "guid = \"5a2d\"\n");
+    licensed.put("target", "guid = \"4f1c\"\nseats = 9\n");
     let renewed = fs::read(licensed.place("target")).unwrap();
     bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
     assert_eq!(licensed.valid(), ["source"]);

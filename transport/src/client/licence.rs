@@ -27,8 +27,9 @@ impl Licences for RemoteSource {
     }
 
     async fn held(&self, migration: &MigrationId) -> Result<Held> {
-        let v1::LicenceReply { valid, kept, .. } = self.licence(migration, Act::Held(true)).await?;
-        Ok(Held { valid: valid.map(Document), kept: kept.map(Document) })
+        let reply = self.licence(migration, Act::Held(true)).await?;
+        let v1::LicenceReply { valid, kept, is_of_kept, .. } = reply;
+        Ok(Held { valid: valid.map(Document), kept: kept.map(Document), is_of_kept })
     }
 
     async fn keep(&self, migration: &MigrationId, document: &Document) -> Result<()> {

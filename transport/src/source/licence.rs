@@ -26,9 +26,10 @@ pub async fn act(licences: &dyn Licences, request: v1::LicenceRequest) -> Result
             return Ok(v1::LicenceReply { standing_json: document(&standing)?, ..nothing });
         }
         Act::Held(_) => {
-            let Held { valid, kept } = licences.held(&migration).await.map_err(to_status)?;
+            let Held { valid, kept, is_of_kept } = licences.held(&migration).await.map_err(to_status)?;
             let bytes = |document: Document| document.0;
-            return Ok(v1::LicenceReply { valid: valid.map(bytes), kept: kept.map(bytes), ..nothing });
+            let (valid, kept) = (valid.map(bytes), kept.map(bytes));
+            return Ok(v1::LicenceReply { valid, kept, is_of_kept, ..nothing });
         }
         Act::Keep(bytes) if bytes.len() > LARGEST => {
             return Err(bad("keep", "is larger than a licence may be").into());

@@ -127,10 +127,15 @@ impl Fence<'_> {
         let deadline = Instant::now() + wait;
         let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'";
         let timeout = self.list(sql).await?.into_iter().flatten().next().and_then(|ms| ms.parse().ok());
-        let longest = Duration::from_millis(timeout.unwrap_or(1000)) + PATIENCE;
-        let (mut patience, mut order) = (FIRST, Order::default());
+        let timeout = Duration::from_millis(timeout.unwrap_or(1000));
+        let longest = timeout + PATIENCE;
+        let (mut patience, mut order) = (FIRST.min(timeout / 4), Order::default());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            // The last one is long enough for autovacuum to give way.
+            if left < patience + longest {
+                patience = longest;
+            }
             let refused = match self.stand(patience.min(left), &mut order).await {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,

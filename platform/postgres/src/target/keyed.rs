@@ -1,6 +1,6 @@
 //! Writing rows by their keys: the keys' rows go, and those that were found come, in one transaction.
 
-use handover_engine::failure::Failure;
+use handover_engine::failure::{Class, Failure};
 use handover_engine::ports::Result;
 use handover_engine::rows::KeyedRows;
 use tokio_postgres::Error;
@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use super::PostgresTarget;
 use super::load::copy;
+use crate::Settings;
 use crate::connect::Conn;
 use crate::error::failed;
 use crate::shape::{BadShape, Shape};
@@ -28,12 +29,31 @@ struct Part<'a> {
     shape: Shape,
 }
 
+/// A connection that a crash of the server would have ended.
+pub struct Witness {
+    conn: Conn,
+    /// There are commits that were not waited for.
+    is_called: bool,
+}
+
+impl Witness {
+    /// Calls it, unless it cannot stand by any more and need not have.
+    fn call(&mut self) -> bool {
+        self.is_called |= !self.conn.is_closed();
+        self.is_called
+    }
+}
+
 impl PostgresTarget {
     /// Makes each of the keys hold exactly its row, or none.
     pub(super) async fn put_keys(&self, rows: &[KeyedRows]) -> Result<()> {
         let (settings, schema) = self.at().await?;
         let table = |at: usize| rows.get(at).map(|rows| &rows.chunk.header.table);
         let bad = |at: usize, e: BadShape| Failure::permanent(self.item(table(at)), e.to_string());
+        // Who writes in place asks for each answer by itself, and waits for the disk.
+        if !self.in_place {
+            self.call_witness(&settings).await?;
+        }
         let conn = self.rows_conn(&settings, &schema).await?;
         let mut parts = Vec::with_capacity(rows.len());
         for (at, rows) in rows.iter().enumerate() {
@@ -44,7 +64,7 @@ impl PostgresTarget {
             }
             parts.push(Part { rows, shape });
         }
-        apply(&conn, &parts).await.map_err(|refused| match refused {
+        apply(&conn, &parts, self.in_place).await.map_err(|refused| match refused {
             Refused::Server(at, error) => {
                 failed(self.item(table(at)), "rows cannot be written by key", &error)
             }
@@ -54,14 +74,39 @@ impl PostgresTarget {
         Ok(())
     }
 
-    /// Waits until the log of every commit so far is on disk: that of one more, which is waited for, lies behind them.
+    /// Has a connection stand by from before the first commit that is not waited for. A crash that loses such a commit ends it.
+    async fn call_witness(&self, settings: &Settings) -> Result<()> {
+        if self.lock().witness.as_mut().is_some_and(Witness::call) {
+            return Ok(());
+        }
+        let new = Witness { conn: self.conn(settings).await?, is_called: true };
+        let mut open = self.lock();
+        if !open.witness.as_mut().is_some_and(Witness::call) {
+            open.witness = Some(new);
+        }
+        Ok(())
+    }
+
+    /// Waits until the log of every commit so far is on disk: that of one more, which is waited for, lies behind them. Fails
+    /// (transient) when the server was away in between, since what it had not written by then is lost.
     pub(super) async fn flush_log(&self) -> Result<()> {
-        let (settings, schema) = self.at().await?;
-        let conn = self.rows_conn(&settings, &schema).await?;
-        conn.text("SELECT pg_catalog.pg_logical_emit_message(true, 'handover', '')")
-            .await
-            .map_err(|error| failed(self.item(None), "what was written cannot be made durable", &error))?;
-        self.keep_conn(conn);
+        let witness = self.lock().witness.take();
+        let conn = match witness {
+            Some(Witness { conn, is_called: true }) => conn,
+            // Nothing was written since the last time.
+            idle => {
+                self.lock().witness = idle;
+                return Ok(());
+            }
+        };
+        conn.text("SELECT pg_catalog.pg_logical_emit_message(true, 'handover', '')").await.map_err(
+            |error| {
+                let mut failure = failed(self.item(None), "what was written may not be durable", &error);
+                failure.class = Class::Transient;
+                failure
+            },
+        )?;
+        self.lock().witness = Some(Witness { conn, is_called: false });
         Ok(())
     }
 }
@@ -75,10 +120,10 @@ enum Refused {
 }
 
 /// Makes each key hold exactly its row, or none.
-async fn apply(conn: &Conn, parts: &[Part<'_>]) -> Result<(), Refused> {
+async fn apply(conn: &Conn, parts: &[Part<'_>], wait: bool) -> Result<(), Refused> {
     let (mut careful, mut tries) = (false, 0);
     loop {
-        let refused = match attempt(conn, parts, careful).await {
+        let refused = match attempt(conn, parts, careful, wait).await {
             Ok(()) => return Ok(()),
             Err(refused) => refused,
         };
@@ -97,12 +142,12 @@ async fn apply(conn: &Conn, parts: &[Part<'_>]) -> Result<(), Refused> {
     }
 }
 
-async fn attempt(conn: &Conn, parts: &[Part<'_>], careful: bool) -> Result<(), Refused> {
+async fn attempt(conn: &Conn, parts: &[Part<'_>], careful: bool, wait: bool) -> Result<(), Refused> {
     let server = |at| move |error| Refused::Server(at, error);
-    // Made durable together, by `flush_log`.
-    conn.batch_execute(&format!("BEGIN; SET LOCAL synchronous_commit = off; {LOOK_UP}"))
-        .await
-        .map_err(server(0))?;
+    // Not waited for: made durable together, by `flush_log`.
+    let commit = if wait { "on" } else { "off" };
+    let begin = format!("BEGIN; SET LOCAL synchronous_commit = {commit}; {LOOK_UP}");
+    conn.batch_execute(&begin).await.map_err(server(0))?;
     for (at, Part { rows, shape }) in parts.iter().enumerate() {
         for keys in rows.keys.chunks(KEYS) {
             let lookup = shape.lookup(keys).map_err(|bad| Refused::Key(at, bad))?;

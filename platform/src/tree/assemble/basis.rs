@@ -79,9 +79,12 @@ impl Basis {
         self.may_change
     }
 
-    /// It looks as it did when it was opened.
+    /// It looks as it did when it was opened. One that was set aside may lose its other name meanwhile, which changes its ctime.
     pub fn is_unchanged(&self) -> bool {
-        fstat(&*self.file).is_ok_and(|stat| meta::stamp(&stat) == self.stamp)
+        let is_like = |stamp: Stamp| {
+            stamp == self.stamp || self.is_elsewhere && stamp == Stamp { ctime: stamp.ctime, ..self.stamp }
+        };
+        fstat(&*self.file).is_ok_and(|stat| is_like(meta::stamp(&stat)))
     }
 
     /// Where a block begins.

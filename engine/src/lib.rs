@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod calendar;
 pub mod change;
+pub mod changeover;
 pub mod check;
 pub mod chunk;
 pub mod digest;

@@ -3,6 +3,7 @@
 //! A remote source is an ordinary trait: the in-process source (`platform`) and the gRPC client (`transport`) both
 //! implement [`SourceHost`], [`RowSource`] and [`TreeSource`], and the driver cannot tell them apart.
 
+pub mod changeover;
 pub mod changes;
 pub mod gauge;
 pub mod hooks;

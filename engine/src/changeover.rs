@@ -1,0 +1,200 @@
+//! Changing over: what each host does to itself beside its data. Settings, services, certificates; what is told of them, and what
+//! travels between the hosts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What settings belong together for, as a manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Group(pub String);
+
+impl Group {
+    /// The groups that make a host the one it is. Where settings are not swapped, they are left alone (MISSION A6).
+    pub const OF_THE_HOST: [&'static str; 7] =
+        ["network", "dns", "web-server", "round-robin", "load-balancing", "remote-data", "ftp-backup"];
+
+    /// Whether it is left alone where settings are not swapped.
+    pub fn is_of_the_host(&self) -> bool {
+        Self::OF_THE_HOST.contains(&self.0.as_str())
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Those that are not of the host.
+    Basic,
+    /// All of them.
+    All,
+}
+
+impl Scope {
+    /// Whether settings of this group are among them.
+    pub fn holds(self, group: &Group) -> bool {
+        match self {
+            Scope::Basic => !group.is_of_the_host(),
+            Scope::All => true,
+        }
+    }
+}
+
+/// Settings on their way from one host to the other, matched by name.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// In the order of the manifest that they were read by.
+    pub settings: Vec<Setting>,
+}
+
+/// The settings of one section of a manifest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// The section's name; the same in both manifests.
+    pub name: String,
+    /// What they are for.
+    pub group: Group,
+    /// What they are.
+    pub contents: Contents,
+}
+
+/// What the settings of a section are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contents {
+    /// The file is not there.
+    Absent,
+    /// The whole file.
+    Whole {
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// Its permissions, for a host that has no such file.
+        mode: u32,
+    },
+    /// Some keys of the file, with their values; none where the file has no such key.
+    Keys(BTreeMap<String, Option<serde_json::Value>>),
+}
+
+/// What an inventory tells of a section of settings. No values: they may be secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsFacts {
+    /// The section's name.
+    pub name: String,
+    /// What they are for.
+    pub group: Group,
+    /// Where they are.
+    pub file: String,
+    /// What keeps the agent from reading or changing them, with what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What an inventory tells of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceFacts {
+    /// Its unit.
+    pub unit: String,
+    /// Its state, as systemd names it: `active`, `inactive`, `failed`…
+    pub state: String,
+    /// Whether it starts with the host.
+    pub enabled: bool,
+    /// What keeps the agent from handling it, with what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What is to be done about a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CertificateAction {
+    /// The source's is put in place at the target.
+    Copy,
+    /// A new one is issued at the target.
+    Reissue,
+    /// The target keeps its own.
+    Keep,
+}
+
+/// What an inventory tells of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateFacts {
+    /// The section's name.
+    pub name: String,
+    /// What is to be done about it.
+    pub action: CertificateAction,
+    /// The names it is for.
+    pub names: Vec<String>,
+    /// When it expires; none where there is no certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<crate::time::Timestamp>,
+    /// What is wrong with it, with what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A certificate with its key on its way to the target. Its key is a secret: it is not shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateMaterial {
+    /// The section's name; the same in both manifests.
+    pub name: String,
+    /// The chain, the host's own certificate first, in PEM.
+    pub chain: String,
+    /// The private key, in PEM.
+    pub key: String,
+}
+
+impl fmt::Debug for CertificateMaterial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificateMaterial").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// How far a host is with a change of its settings that a reboot belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SwapStanding {
+    /// Nothing of the kind goes on: its settings are its own.
+    Own,
+    /// The new settings are in place and its dead-man timer runs, but it was not booted with them yet.
+    Armed,
+    /// It was booted with the new settings, and its dead-man timer runs.
+    Up,
+    /// The new settings are there to stay, until they are restored.
+    Confirmed,
+    /// It has restored its own and was booted with them: nobody had confirmed in time, or it was asked to.
+    RolledBack,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_keeps_what_makes_it_the_one_it_is() {
+        for (group, is_basic) in
+            [("mail", true), ("network", false), ("ftp-backup", false), ("Network", true)]
+        {
+            let group = Group(group.to_owned());
+            assert_eq!(Scope::Basic.holds(&group), is_basic, "{group}");
+            assert!(Scope::All.holds(&group));
+        }
+    }
+
+    #[test]
+    fn keys_are_not_shown() {
+        let material =
+            CertificateMaterial { name: "www".into(), chain: "chain".into(), key: "secret".into() };
+        assert!(!format!("{material:?}").contains("secret"));
+    }
+}

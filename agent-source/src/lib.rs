@@ -10,6 +10,7 @@ use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
 use handover_engine::mode::Mode;
 use handover_engine::ports::Source;
+use handover_engine::ports::changeover::Changeover;
 use handover_platform::SystemClock;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::hooks::note::{self, Noting};
@@ -145,7 +146,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let lease = Duration::from_secs(config.lease_seconds);
     let idle = Duration::from_secs(config.capture_hours.saturating_mul(3600));
     let limits = CaptureLimits { idle, bytes: config.capture_bytes };
-    let source = LocalSource::new(&manifest, state.path(), lease, limits, clock.clone())?;
+    let source =
+        LocalSource::new(&manifest, state.path(), lease, limits, clock.clone(), Changeover::default())?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

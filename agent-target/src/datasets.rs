@@ -9,6 +9,7 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory, TreeFacts};
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
+use handover_engine::ports::changeover::Changeover;
 use handover_engine::ports::{Licences, Result, TreeReader};
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
@@ -39,6 +40,8 @@ pub struct LocalDatasets {
     capture_bytes: u64,
     /// One for all: its hooks run one after another.
     hooks: Arc<HookDirectory>,
+    /// What it does to itself.
+    changeover: Changeover,
 }
 
 fn filter(section: &FilesSection) -> Result<Filter> {
@@ -47,10 +50,15 @@ fn filter(section: &FilesSection) -> Result<Filter> {
 
 impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
-    pub fn new(manifest: Manifest, here: PathBuf, capture_bytes: u64) -> Result<Self> {
+    pub fn new(
+        manifest: Manifest,
+        here: PathBuf,
+        capture_bytes: u64,
+        changeover: Changeover,
+    ) -> Result<Self> {
         manifest.trees().iter().try_for_each(|section| filter(section).map(drop))?;
         let hooks = Arc::new(HookDirectory::new(&manifest, hooks::Side::Target));
-        Ok(Self { manifest, here, capture_bytes, hooks })
+        Ok(Self { manifest, here, capture_bytes, hooks, changeover })
     }
 
     /// The places where `migration` lands.
@@ -79,13 +87,25 @@ impl LocalDatasets {
         };
         std::fs::create_dir_all(&directory).map_err(failed)?;
         let limits = CaptureLimits { bytes: self.capture_bytes, ..CaptureLimits::default() };
-        let source = LocalSource::new(&self.manifest, &directory, LEASE, limits, Arc::new(SystemClock))?;
+        let source = LocalSource::new(
+            &self.manifest,
+            &directory,
+            LEASE,
+            limits,
+            Arc::new(SystemClock),
+            Changeover::default(),
+        )?;
         Ok(Here { source, directory })
     }
 
     /// This host's hooks.
     pub fn hooks(&self) -> Arc<HookDirectory> {
         self.hooks.clone()
+    }
+
+    /// What this host does to itself when it is changed over.
+    pub fn changeover(&self) -> Changeover {
+        self.changeover.clone()
     }
 
     /// Removes what [`Self::here`] has made for other migrations, which have ended.
@@ -141,7 +161,7 @@ impl LocalDatasets {
             datasets.push(Dataset { name, facts, findings, following: Vec::new(), returning, offers: None });
         }
         let licence = self.manifest.local_licence(&self.here).standing().await?;
-        inventory(self.manifest.facts(), datasets, licence, clock).await
+        inventory(self.manifest.facts(), datasets, licence, self.changeover.facts().await?, clock).await
     }
 
     async fn tree(&self, section: &FilesSection) -> Result<DatasetFacts> {

@@ -18,6 +18,7 @@ use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
 use handover_engine::audit::Act;
 use handover_engine::driver::Settings;
+use handover_engine::ports::changeover::Changeover;
 use handover_engine::reserve::Reserve;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
@@ -81,6 +82,9 @@ pub struct Config {
 pub struct SourceSection {
     /// Its address: host:port.
     pub address: String,
+    /// Where it answers otherwise, tried in this order: after a swap of settings it is at another address.
+    #[serde(default)]
+    pub others: Vec<String>,
 }
 
 /// `[limits]`
@@ -91,6 +95,8 @@ pub struct Limits {
     pub lanes: usize,
     /// How long a step is tried again by itself without getting on, in seconds.
     pub patience_seconds: u64,
+    /// How long each host waits for the other after a reboot with swapped settings, in seconds, before it takes its own back.
+    pub swap_seconds: u64,
     /// Bytes of changes that may wait on disk, for each database.
     pub spool_bytes: u64,
     /// Bytes of changes that this host's databases may keep for a source that follows them and does not come for them, about.
@@ -104,6 +110,7 @@ impl Default for Limits {
         Self {
             lanes: 4,
             patience_seconds: 300,
+            swap_seconds: 120,
             spool_bytes: 10 << 30,
             capture_bytes: 10 << 30,
             reserve_bytes: None,
@@ -166,16 +173,22 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let credentials = Credentials::load(config.tls, Some(Role::Source))?;
     let identity = credentials.identity().to_string();
     let store = Store::open(&state.path().join(JOURNAL)).await?.of_agent(&identity);
-    let source = Arc::new(RemoteSource::new(&config.source.address, &credentials)?);
+    let source = Arc::new(RemoteSource::new(&config.source.address, &config.source.others, &credentials)?);
     let notary = Notary::new(credentials.clone(), state.path().join("reports"));
     let settings = Settings {
         lanes: config.limits.lanes.max(1),
         patience: Duration::from_secs(config.limits.patience_seconds),
+        swap_limit: Duration::from_secs(config.limits.swap_seconds.max(1)),
         throttle: config.throttle.throttle(),
         reserve: Reserve { bytes: config.limits.reserve_bytes },
         calendar: manifest.calendar.calendar(),
     };
-    let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
+    let datasets = LocalDatasets::new(
+        manifest,
+        state.path().join("here"),
+        config.limits.capture_bytes,
+        Changeover::default(),
+    )?;
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let supervisor = Supervisor::new(notary, source, datasets, store.clone(), spools, settings, stop.clone());

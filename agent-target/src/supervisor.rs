@@ -21,6 +21,7 @@ use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::changeover::Changeover;
 use handover_engine::ports::{Answers, Result, Source};
 use handover_engine::report::{Report, Terms};
 use handover_engine::throttle::Change;
@@ -127,10 +128,12 @@ impl Supervisor {
         let ports = Ports {
             source: Source::of(self.source.clone())
                 .with_hooks(self.source.clone())
-                .with_licences(self.source.clone()),
+                .with_licences(self.source.clone())
+                .with_changeover(Changeover::of(self.source.clone())),
             here: Source::of(here.source.clone())
                 .with_hooks(self.datasets.hooks())
-                .with_licences(here.source.licence()),
+                .with_licences(here.source.licence())
+                .with_changeover(self.datasets.changeover()),
             datasets: self.datasets.of(&id)?,
             journal: Arc::new(self.store.clone()),
             holdings: Arc::new(self.store.clone()),

@@ -137,6 +137,13 @@ pub struct PlanArguments {
     /// Move the licence, too: the source's is valid no more then. `abort` brings it back.
     #[arg(long, requires = "follow")]
     pub licence: bool,
+    /// Let both hosts exchange all settings that both manifests name, and reboot. Each takes its own back unless they find each other
+    /// again
+    #[arg(long, requires = "follow", conflicts_with = "data_only")]
+    pub swap: bool,
+    /// Leave services, settings and certificates alone, whatever the manifests name
+    #[arg(long)]
+    pub data_only: bool,
 }
 
 /// Which migration.

@@ -305,6 +305,6 @@ impl Session {
 }
 
 fn options(plan: PlanArguments) -> Options {
-    let PlanArguments { overwrite, datasets, follow, one_way, licence } = plan;
-    Options { overwrite, datasets, follow, one_way, licence }
+    let PlanArguments { overwrite, datasets, follow, one_way, licence, swap, data_only } = plan;
+    Options { overwrite, datasets, follow, one_way, licence, swap, data_only }
 }

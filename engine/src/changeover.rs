@@ -39,6 +39,14 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::Basic => "basic",
+            Scope::All => "all",
+        }
+    }
+
     /// Whether settings of this group are among them.
     pub fn holds(self, group: &Group) -> bool {
         match self {
@@ -157,6 +165,53 @@ pub struct CertificateMaterial {
 impl fmt::Debug for CertificateMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateMaterial").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What an inventory tells of all that a host does to itself when it is changed over.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// Its services, in the manifest's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceFacts>,
+    /// Its settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<SettingsFacts>,
+    /// Its certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateFacts>,
+}
+
+impl Facts {
+    /// Nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        *self == Facts::default()
+    }
+
+    /// What must not change between approval and start, by item.
+    pub fn structure(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        let services =
+            self.services.iter().map(|service| (format!("service {}", service.unit), String::new()));
+        let settings = self.settings.iter();
+        let settings = settings.map(|section| {
+            (format!("settings {}", section.name), format!("{} {}", section.group, section.file))
+        });
+        let certificates = self.certificates.iter();
+        let certificates =
+            certificates.map(|one| (format!("certificate {}", one.name), format!("{:?}", one.action)));
+        services.chain(settings).chain(certificates)
+    }
+
+    /// What keeps the agent from doing its part: what it is about, and the problem.
+    pub fn problems(&self) -> impl Iterator<Item = (String, &str)> + '_ {
+        let services = self.services.iter().map(|one| (format!("service {}", one.unit), &one.problem));
+        let settings = self.settings.iter().map(|one| (format!("settings {}", one.name), &one.problem));
+        let certificates =
+            self.certificates.iter().map(|one| (format!("certificate {}", one.name), &one.problem));
+        services
+            .chain(settings)
+            .chain(certificates)
+            .filter_map(|(item, problem)| Some((item, problem.as_deref()?)))
     }
 }
 

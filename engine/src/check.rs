@@ -249,6 +249,7 @@ mod tests {
                 offers,
             }],
             licence: licence::Standing::default(),
+            changeover: Default::default(),
         }
     }
 

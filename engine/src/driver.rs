@@ -2,6 +2,7 @@
 //! before it acts or answers, and shows what it knows to watchers.
 
 mod back;
+mod changing;
 mod handle;
 mod hooks;
 mod licensing;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub lanes: usize,
     /// How long a step is tried again by itself without getting on, before it fails.
     pub patience: Duration,
+    /// How long a host waits for its peer after a reboot with swapped settings, before it takes its own back.
+    pub swap_limit: Duration,
     /// How the source is throttled, until an operator says something else.
     pub throttle: Throttle,
     /// What is kept free of the disks.
@@ -77,7 +80,8 @@ impl Default for Settings {
     fn default() -> Self {
         let (throttle, reserve) = (Throttle::default(), Reserve::default());
         let calendar = Calendar::default();
-        Self { lanes: 4, patience: Duration::from_secs(300), throttle, reserve, calendar }
+        let (patience, swap_limit) = (Duration::from_secs(300), Duration::from_secs(120));
+        Self { lanes: 4, patience, swap_limit, throttle, reserve, calendar }
     }
 }
 
@@ -218,6 +222,7 @@ impl Driver {
             plan: self.migration.plan.clone(),
             done: self.migration.steps_done.clone(),
             patience: self.settings.patience,
+            swap_limit: self.settings.swap_limit,
             differs: (task == Task::Pass && self.migration.outcome.differences_found > 0).into(),
             verified_passes: match task {
                 Task::Pass => self.migration.outcome.verified_passes.clone(),

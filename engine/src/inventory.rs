@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::changeover;
 use crate::check::Finding;
 use crate::digest::Digest;
 use crate::licence::Standing;
@@ -27,6 +28,9 @@ pub struct Inventory {
     /// How it stands with its licence.
     #[serde(default, skip_serializing_if = "Standing::is_undeclared")]
     pub licence: Standing,
+    /// What it does to itself when it is changed over.
+    #[serde(default, skip_serializing_if = "changeover::Facts::is_empty")]
+    pub changeover: changeover::Facts,
 }
 
 /// The appliance as its manifest describes it.
@@ -206,6 +210,7 @@ impl Inventory {
         if let Some(guid) = self.licence.guid() {
             out.insert("licence".to_owned(), guid.to_owned());
         }
+        out.extend(self.changeover.structure());
         out
     }
 }

@@ -1,6 +1,7 @@
 //! The plan: what a migration will do, as a value. It is made from two inventories and the options by a pure
 //! function, shown, and approved by its digest; [`Plan::approve`] is the only way to something that can run.
 
+mod acts;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::licence;
 use crate::name::DatasetName;
 
+use self::acts::Acts;
 pub use self::steps::{PlannedStep, StepKind};
 
 /// What the operator chose.
@@ -36,6 +38,12 @@ pub struct Options {
     /// Move the licence at the cut-over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub licence: bool,
+    /// Let both hosts exchange all their settings at the cut-over, and reboot; otherwise the target takes the basic ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub swap: bool,
+    /// Leave services, settings and certificates alone, whatever the manifests name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub data_only: bool,
 }
 
 /// How fast the parts of a migration go, for expected times.
@@ -106,11 +114,19 @@ impl Plan {
         rates: &Rates,
     ) -> Result<Plan, Failure> {
         let chosen = choose(source.1, target.1, &options)?;
+        if options.swap && !options.follow {
+            return Err(Failure::operator(
+                "settings",
+                "they are swapped at the cut-over of a plan that follows its source",
+            )
+            .hint("plan with --follow, too"));
+        }
         if options.licence {
             may_move_licence(source.1, target.1, &options)?;
         }
         let steps = if options.follow {
-            steps::live(&chosen, &options, rates)
+            let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options)?;
+            steps::live(&chosen, &acts, &options, rates)
         } else {
             steps::of_one_moment(&chosen, rates)
         };
@@ -271,6 +287,7 @@ mod tests {
             host: crate::inventory::HostFacts::default(),
             datasets: datasets.iter().map(dataset).collect(),
             licence: Default::default(),
+            changeover: Default::default(),
         }
     }
 
@@ -300,7 +317,7 @@ mod tests {
         let ids: Vec<_> = plan.steps.iter().map(|s| s.step.id()).collect();
         assert_eq!(
             ids.join(" "),
-            "prepare capture:db copy:db copy:www index:db verify:db verify:www \
+            "prepare capture:db copy:db copy:www index:db verify:db verify:www maintain \
              fence catch-up:db catch-up:www finish:db keep:db publish settle:db"
         );
         assert_eq!(plan.datasets().count(), 2);

@@ -14,14 +14,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use handover_engine::changeover::Facts;
 use handover_engine::failure::Failure;
+use handover_engine::follow::capture_id;
 use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
 use handover_engine::licence::Standing;
-use handover_engine::name::{DatasetName, LeaseId};
+use handover_engine::name::{DatasetName, LeaseId, MigrationId};
+use handover_engine::ports::changeover::Changeover;
 use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::{
-    Answers, Database, DatabaseSnapshot, FencedDatabase, Followed, Licences, LiveDatabase, Opened, Parts,
-    Result, RowSource, SourceHost, TreeReader, TreeSource,
+    Answers, ChangeSource, Database, DatabaseSnapshot, Direction, FencedDatabase, Followed, Licences,
+    LiveDatabase, Opened, Parts, Result, RowSource, SourceHost, TreeReader, TreeSource,
 };
 use handover_engine::reserve::{Disk, LogKept};
 use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWanted, Schema, TableName};
@@ -83,6 +86,7 @@ pub struct LocalSource {
     /// Where its trees are.
     roots: Vec<PathBuf>,
     licence: LocalLicence,
+    changeover: Changeover,
 }
 
 impl LocalSource {
@@ -94,6 +98,7 @@ impl LocalSource {
         lease: Duration,
         limits: CaptureLimits,
         clock: Arc<dyn Clock>,
+        changeover: Changeover,
     ) -> Result<Arc<Self>> {
         let scratch = state.join("scratch");
         crate::sqlite::remove_stale_copies(&scratch)?;
@@ -141,12 +146,24 @@ impl LocalSource {
             ahead,
             roots,
             licence: manifest.local_licence(state),
+            changeover,
         }))
     }
 
     /// Its licence.
     pub fn licence(&self) -> Arc<dyn Licences> {
         Arc::new(self.licence.clone())
+    }
+
+    /// Lets writers in again wherever they are fenced off for a migration: its maintenance is over.
+    pub async fn lift_fences(&self, migration: &MigrationId) -> Result<()> {
+        for (dataset, readable) in &self.datasets {
+            let capture = capture_id(migration, dataset, Direction::Forth)?;
+            if matches!(readable, Readable::Database(_)) && self.captures.is_fenced(dataset, &capture) {
+                self.unfence(dataset, &capture).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends leases that are not renewed, until dropped. Run it as long as the source serves.
@@ -224,7 +241,8 @@ impl SourceHost for LocalSource {
             datasets.push(self.look(name, readable).await);
         }
         let licence = self.licence.standing().await?;
-        inventory(self.appliance.clone(), datasets, licence, &*self.clock).await
+        let changeover = self.changeover.facts().await?;
+        inventory(self.appliance.clone(), datasets, licence, changeover, &*self.clock).await
     }
 
     async fn open(&self, lease: &LeaseId, dataset: &DatasetName, wanted: Parts) -> Result<Opened> {
@@ -267,6 +285,7 @@ pub async fn inventory(
     appliance: ApplianceFacts,
     datasets: Vec<Dataset>,
     licence: Standing,
+    changeover: Facts,
     clock: &dyn Clock,
 ) -> Result<Inventory> {
     let host = tokio::task::spawn_blocking(crate::host::facts).await;
@@ -277,6 +296,7 @@ pub async fn inventory(
         host: host.map_err(|e| Failure::transient("host", "its facts could not be read").because(e))?,
         datasets,
         licence,
+        changeover,
     })
 }
 

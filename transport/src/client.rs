@@ -1,5 +1,6 @@
 //! A source on another host: the engine's source ports over gRPC.
 
+mod changeover;
 mod fenced;
 mod follow;
 mod hooks;
@@ -57,11 +58,12 @@ pub struct RemoteSource {
 }
 
 impl RemoteSource {
-    /// A source at `address` (host:port); connects when it is first called.
-    pub fn new(address: &str, credentials: &Arc<Credentials>) -> Result<Self> {
+    /// A source at `address` (host:port), or else at one of `others`; connects when it is first called.
+    pub fn new(address: &str, others: &[String], credentials: &Arc<Credentials>) -> Result<Self> {
+        let addresses: Vec<String> = [address.to_owned()].into_iter().chain(others.iter().cloned()).collect();
         let peer = format!("source {address}");
         let client = |_| {
-            let channel = connect::channel(address, credentials.clone()).map_err(|error| {
+            let channel = connect::channel(&addresses, credentials.clone()).map_err(|error| {
                 Failure::operator(&peer, "this is no address").because(error).hint("write it as host:port")
             })?;
             Ok(SourceClient::with_interceptor(channel, version::announce as Announce)

@@ -35,10 +35,14 @@ enum ConnectError {
     Tls { address: String, source: std::io::Error },
 }
 
-/// A lazy channel to `address` (host:port). It connects at the first call, and again after a lost connection; each
-/// connection uses the credentials of that moment. Bad TLS and an unreachable peer fail the call, which may be made again.
-pub fn channel(address: &str, credentials: Arc<Credentials>) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+/// A lazy channel to a peer at one of `addresses` (host:port), tried in their order. It connects at the first call, and again after a lost
+/// connection; each connection uses the credentials of that moment. Bad TLS and an unreachable peer fail the call, which may be made again.
+pub fn channel(
+    addresses: &[String],
+    credentials: Arc<Credentials>,
+) -> Result<Channel, tonic::transport::Error> {
+    let name = addresses.first().map_or("", String::as_str);
+    let endpoint = Endpoint::from_shared(format!("http://{name}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -47,9 +51,27 @@ pub fn channel(address: &str, credentials: Arc<Credentials>) -> Result<Channel, 
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    let address = address.to_owned();
-    let connector = tower::service_fn(move |_: Uri| connect(address.clone(), credentials.clone()));
+    let addresses: Arc<[String]> = addresses.into();
+    let connector = tower::service_fn(move |_: Uri| connect_to_one(addresses.clone(), credentials.clone()));
     Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// The first of the addresses at which a trusted peer answers; what went wrong with the first one where none does.
+async fn connect_to_one(addresses: Arc<[String]>, credentials: Arc<Credentials>) -> Result<Io, ConnectError> {
+    let share = CONNECT_TIMEOUT / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut first = None;
+    for address in addresses.iter() {
+        let connected = tokio::time::timeout(share, connect(address.clone(), credentials.clone())).await;
+        let failed = match connected {
+            Ok(Ok(io)) => return Ok(io),
+            Ok(Err(failed)) => failed,
+            Err(late) => ConnectError::Tcp { address: address.clone(), source: late.into() },
+        };
+        first.get_or_insert(failed);
+    }
+    let none =
+        || ConnectError::Tcp { address: String::new(), source: std::io::ErrorKind::AddrNotAvailable.into() };
+    Err(first.unwrap_or_else(none))
 }
 
 type Io = TokioIo<Trusted<tokio_rustls::client::TlsStream<TcpStream>>>;

@@ -1,6 +1,7 @@
 //! The source's service: the engine's source ports, served to the target agent alone.
 
 mod bulk;
+mod changeover;
 mod fenced;
 mod licence;
 
@@ -267,6 +268,13 @@ impl Service for SourceService {
         request: Request<v1::LicenceRequest>,
     ) -> Result<Response<v1::LicenceReply>, Status> {
         licence::act(&*self.source.licences, from_target(request)?).await.map(Response::new)
+    }
+
+    async fn change_over(
+        &self,
+        request: Request<v1::ChangeOverRequest>,
+    ) -> Result<Response<v1::ChangeOverReply>, Status> {
+        changeover::act(&self.source.changeover, from_target(request)?).await.map(Response::new)
     }
 
     async fn room(&self, request: Request<v1::RoomRequest>) -> Result<Response<v1::RoomReply>, Status> {

@@ -155,11 +155,8 @@ impl Runner {
                     let text = format!("a dry run: writers would wait for {} ms", cutover.predicted_ms);
                     return self.go_back(text).await;
                 }
-                if cutover.predicted_ms > cutover.terms.max_lag_ms + FIXED_MS {
-                    let item = format!("migration {}", self.work.migration);
-                    let what =
-                        format!("the copy is too far behind: {} ms would be needed", cutover.predicted_ms);
-                    return self.call_off(&cutover, Failure::operator(item, what)).await;
+                if let Err(failure) = self.refuse_late(&cutover) {
+                    return self.call_off(&cutover, failure).await;
                 }
                 if let Err(failure) = self.tell_hooks(Moment::BeforeFence).await {
                     self.work.desk.checkpoint()?;
@@ -184,10 +181,30 @@ impl Runner {
             self.tell(cutover).await?;
         }
         self.close_leases().await;
+        self.stage(|kind| *kind == StepKind::Certify).await?;
+        self.stage(|kind| *kind == StepKind::Serve).await?;
         self.stage(|kind| *kind == StepKind::Licence).await?;
         self.tell_hooks(Moment::AfterPublish).await?;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
         Ok(self.taken_over())
+    }
+
+    /// A cut-over that would take too long is not begun.
+    fn refuse_late(&self, cutover: &crate::report::Cutover) -> Result<()> {
+        let (takes, terms, beside) = (cutover.predicted_ms, cutover.terms, self.beside_ms());
+        let late = |what: String| Err(Failure::operator(format!("migration {}", self.work.migration), what));
+        if takes > terms.max_lag_ms + FIXED_MS + beside {
+            return late(format!("the copy is too far behind: {takes} ms would be needed"));
+        }
+        if takes > terms.max_downtime_ms {
+            let what = format!(
+                "it would take {takes} ms, {beside} of them beside the data, and {} are allowed",
+                terms.max_downtime_ms
+            );
+            return late(what)
+                .map_err(|failure| failure.hint("`handover cutover --max-downtime` gives it longer"));
+        }
+        Ok(())
     }
 
     pub(super) async fn tell(&self, cutover: crate::report::Cutover) -> Result<()> {
@@ -198,6 +215,7 @@ impl Runner {
     /// Carries all that waits, round by round, until a round is short; how long writers will have to wait, in milliseconds.
     async fn close_in(&self) -> Result<u64> {
         self.licence_may_move().await?;
+        self.stage(|kind| *kind == StepKind::Stage).await?;
         let followers = self.followers().await?;
         // The schema is read once more behind the fence: how long does that take? Asked first: what is written meanwhile is carried
         // by the rounds.
@@ -227,7 +245,7 @@ impl Runner {
                 break;
             }
         }
-        Ok((took + opening).as_millis() as u64 + FIXED_MS)
+        Ok((took + opening).as_millis() as u64 + FIXED_MS + self.beside_ms())
     }
 
     /// Everything between the fence and the journaled decision to publish, within the time that was agreed.
@@ -236,6 +254,7 @@ impl Runner {
         let gone = u64::try_from(self.work.clock.now().millis() - begun).unwrap_or(0);
         let left = Duration::from_millis(cutover.terms.max_downtime_ms.saturating_sub(gone));
         let work = async {
+            self.stage(|kind| *kind == StepKind::Maintain).await?;
             self.stage(|kind| *kind == StepKind::Fence).await?;
             self.tell_hooks(Moment::AfterFence).await?;
             self.stage(|kind| matches!(kind, StepKind::CatchUp(_))).await?;
@@ -243,7 +262,10 @@ impl Runner {
             self.tell(*cutover).await?;
             self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
             self.stage(|kind| matches!(kind, StepKind::Keep(_))).await?;
-            self.tell_hooks(Moment::BeforePublish).await
+            self.stage(|kind| *kind == StepKind::Configure).await?;
+            self.stage(|kind| *kind == StepKind::Reboot).await?;
+            self.tell_hooks(Moment::BeforePublish).await?;
+            self.hold_source().await
         };
         tokio::time::timeout(left, work).await.unwrap_or_else(|_| {
             let item = format!("migration {}", self.work.migration);
@@ -264,12 +286,15 @@ impl Runner {
         self.begin_calling_off().await?;
         // It is journaled before it is put up.
         if cutover.fenced_at.is_some() {
+            self.change_back().await?;
             let followers = self.followers().await?;
             let unfence = || {
                 let all: Vec<_> = followers.iter().map(|follower| follower.unfence().boxed()).collect();
                 async move { try_join_all(all).await.map(drop) }.boxed()
             };
             self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
+            self.services_back().await?;
+            self.forget_changes().await?;
         }
         if cutover.fenced_at.is_some() || self.was_told(Moment::BeforeFence) {
             self.tell_hooks(Moment::CalledOff).await?;

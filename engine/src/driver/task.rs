@@ -62,9 +62,8 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
 
 /// Whether a step belongs to the cut-over; in a plan that does not follow its source none does.
 fn is_of_cutover(migration: &Migration, step: &StepKind) -> bool {
-    use StepKind::{CatchUp, Fence, Finish, Keep, Licence, Publish, Settle};
-    migration.plan.options.follow
-        && matches!(step, Fence | CatchUp(_) | Finish(_) | Keep(_) | Publish | Licence | Settle(_))
+    use StepKind::{Capture, Copy, Index, Prepare, Verify};
+    migration.plan.options.follow && !matches!(step, Prepare | Capture(_) | Copy(_) | Index(_) | Verify(_))
 }
 
 /// Runs one task.
@@ -74,6 +73,8 @@ pub struct Runner {
     pub plan: Plan,
     pub done: Vec<String>,
     pub patience: Duration,
+    /// How long a host waits for its peer after a reboot with swapped settings, before it takes its own back.
+    pub swap_limit: Duration,
     /// Up to which pass each tree's contents were read again.
     pub verified_passes: BTreeMap<DatasetName, u32>,
     /// Verification has found differences in this pass.
@@ -152,6 +153,7 @@ impl Runner {
         })
         .await?;
         self.forget_licence().await?;
+        self.forget_changes().await?;
         self.end_following(self.cutover.live_at.is_some()).await
     }
 
@@ -304,6 +306,12 @@ impl Runner {
             },
             StepKind::Keep(dataset) => self.keep(dataset).await,
             StepKind::Licence => self.carry_licence().await,
+            StepKind::Stage => self.stage_settings().await,
+            StepKind::Maintain => self.maintain().await,
+            StepKind::Configure => self.configure().await,
+            StepKind::Reboot => self.reboot().await,
+            StepKind::Certify => self.certify().await,
+            StepKind::Serve => self.serve().await,
             StepKind::Settle(dataset) => {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
                 database.settle().await?;
@@ -409,7 +417,9 @@ impl Runner {
     async fn undo(&self) -> Result<()> {
         // First: whatever keeps it from coming home is mended while everything else is still there.
         self.bring_licence_back().await?;
+        self.stop_own_services().await?;
         self.bring_back().await?;
+        self.change_back().await?;
         self.look_for_what_is_ours().await?;
         self.each(|target| {
             async move {
@@ -423,7 +433,9 @@ impl Runner {
         .await?;
         self.close_leases().await;
         // The target is as it was: the source may be written to again.
-        self.end_following(false).await
+        self.end_following(false).await?;
+        self.services_back().await?;
+        self.forget_changes().await
     }
 
     /// Does the same to every chosen dataset, the last one first.

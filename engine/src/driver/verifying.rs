@@ -85,6 +85,7 @@ impl Runner {
             plan: self.plan.clone(),
             done: self.done.clone(),
             patience: self.patience,
+            swap_limit: self.swap_limit,
             verified_passes: self.verified_passes.clone(),
             differs: false.into(),
             spools: self.spools.clone(),

@@ -2,9 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Options, Rates};
+use super::{Acts, Options, Rates};
 use crate::inventory::{Dataset, DatasetFacts};
 use crate::name::DatasetName;
+
+/// What stopping a service is expected to take.
+const STOPS_MS: u64 = 500;
+/// What starting one is expected to take, until it is well.
+const STARTS_MS: u64 = 1_000;
+/// What a host is expected to be away for when it reboots.
+const REBOOTS_MS: u64 = 30_000;
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,14 +29,26 @@ pub enum StepKind {
     Finish(DatasetName),
     /// Read a dataset again at the target and compare it with what the source sent.
     Verify(DatasetName),
+    /// Bring the settings to where they are to be put in place.
+    Stage,
+    /// Stop the services of both hosts.
+    Maintain,
     /// Fence the source's writers off.
     Fence,
     /// Carry over what the source holds behind the fence and the target does not.
     CatchUp(DatasetName),
     /// Have a database's changes kept at the target from now on, and the source made ready to follow them.
     Keep(DatasetName),
+    /// Put the settings in place.
+    Configure,
+    /// Reboot both hosts.
+    Reboot,
     /// Put the databases in their final place.
     Publish,
+    /// Put the certificates in place.
+    Certify,
+    /// Start the target's services.
+    Serve,
     /// Move the licence.
     Licence,
     /// Finish at the target what takes a time that grows with the data, while it is in use.
@@ -46,10 +65,16 @@ impl StepKind {
             StepKind::Index(d) => format!("index:{d}"),
             StepKind::Finish(d) => format!("finish:{d}"),
             StepKind::Verify(d) => format!("verify:{d}"),
+            StepKind::Stage => "stage".to_owned(),
+            StepKind::Maintain => "maintain".to_owned(),
             StepKind::Fence => "fence".to_owned(),
             StepKind::CatchUp(d) => format!("catch-up:{d}"),
             StepKind::Keep(d) => format!("keep:{d}"),
+            StepKind::Configure => "configure".to_owned(),
+            StepKind::Reboot => "reboot".to_owned(),
             StepKind::Publish => "publish".to_owned(),
+            StepKind::Certify => "certify".to_owned(),
+            StepKind::Serve => "serve".to_owned(),
             StepKind::Licence => "licence".to_owned(),
             StepKind::Settle(d) => format!("settle:{d}"),
         }
@@ -64,10 +89,16 @@ impl StepKind {
             StepKind::Index(d) => format!("build indexes of {d}"),
             StepKind::Finish(d) => format!("finish the schema of {d}"),
             StepKind::Verify(d) => format!("verify {d}"),
+            StepKind::Stage => "copy the system settings".to_owned(),
+            StepKind::Maintain => "put the source into maintenance".to_owned(),
             StepKind::Fence => "fence the source off".to_owned(),
             StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
             StepKind::Keep(d) => format!("have the source follow {d}"),
+            StepKind::Configure => "change the configuration".to_owned(),
+            StepKind::Reboot => "reboot both systems".to_owned(),
             StepKind::Publish => "put databases in place".to_owned(),
+            StepKind::Certify => "update the certificates".to_owned(),
+            StepKind::Serve => "restart the services".to_owned(),
             StepKind::Licence => "move the licence".to_owned(),
             StepKind::Settle(d) => format!("settle {d}"),
         }
@@ -94,6 +125,10 @@ fn bare(step: StepKind) -> PlannedStep {
     PlannedStep { step, rows: 0, files: 0, bytes: 0, expected_ms: 100 }
 }
 
+fn lasting(step: StepKind, expected_ms: u64) -> PlannedStep {
+    PlannedStep { expected_ms: expected_ms.max(100), ..bare(step) }
+}
+
 fn expected_ms(bytes: u64, rate: f64, fixed_ms: u64) -> u64 {
     fixed_ms + (bytes as f64 * 1000.0 / rate.max(1.0)) as u64
 }
@@ -111,7 +146,7 @@ pub(super) fn of_one_moment(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedSt
 }
 
 /// A copy that is kept up to date, and takes over.
-pub(super) fn live(chosen: &[&Dataset], options: &Options, rates: &Rates) -> Vec<PlannedStep> {
+pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &Rates) -> Vec<PlannedStep> {
     let databases = || chosen.iter().filter(|dataset| is_database(dataset));
     let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
     let mut steps = vec![bare(StepKind::Prepare)];
@@ -121,13 +156,31 @@ pub(super) fn live(chosen: &[&Dataset], options: &Options, rates: &Rates) -> Vec
         Some(PlannedStep { step: StepKind::Index(dataset.name.clone()), ..finish_step(dataset, rates)? })
     }));
     steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
+    if acts.settings > 0 {
+        steps.push(bare(StepKind::Stage));
+    }
+    if acts.maintenance {
+        steps.push(lasting(StepKind::Maintain, STOPS_MS * acts.stopping.max(acts.starting) as u64));
+    }
     steps.push(bare(StepKind::Fence));
     steps.extend(chosen.iter().map(|dataset| bare(StepKind::CatchUp(dataset.name.clone()))));
     steps.extend(each(StepKind::Finish));
     if !options.one_way {
         steps.extend(each(StepKind::Keep));
     }
+    if acts.settings > 0 {
+        steps.push(bare(StepKind::Configure));
+    }
+    if acts.swap {
+        steps.push(lasting(StepKind::Reboot, REBOOTS_MS));
+    }
     steps.push(bare(StepKind::Publish));
+    if acts.certificates > 0 {
+        steps.push(bare(StepKind::Certify));
+    }
+    if acts.starting + acts.certificates > 0 {
+        steps.push(lasting(StepKind::Serve, STARTS_MS * acts.starting as u64));
+    }
     if options.licence {
         steps.push(bare(StepKind::Licence));
     }

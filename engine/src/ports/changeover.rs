@@ -3,13 +3,14 @@
 //!
 //! Every act is idempotent: answers get lost, and a step that was cut short is done again from its beginning.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::Result;
 use crate::changeover::{
-    Bundle, CertificateFacts, CertificateMaterial, Scope, ServiceFacts, SettingsFacts, SwapStanding,
+    Bundle, CertificateFacts, CertificateMaterial, Facts, Scope, ServiceFacts, SettingsFacts, SwapStanding,
 };
 use crate::name::MigrationId;
 
@@ -110,10 +111,11 @@ pub trait Swap: Send + Sync {
         Ok(())
     }
 
-    /// Reboots, unless this host was booted since it was armed, or since it restored its own. It answers before it goes down.
-    async fn reboot(&self, migration: &MigrationId) -> Result<()> {
+    /// Reboots, unless this host was booted since it was armed, or since it restored its own, or nothing of the kind goes on. Whether it
+    /// goes down: it answers before that.
+    async fn reboot(&self, migration: &MigrationId) -> Result<bool> {
         let _ = migration;
-        Ok(())
+        Ok(false)
     }
 
     /// The other host was found: it is given twice the time, from now on, to hear of it too.
@@ -172,6 +174,41 @@ pub trait Certificates: Send + Sync {
     async fn forget(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
+    }
+}
+
+/// All of it, of one host.
+#[derive(Clone)]
+pub struct Changeover {
+    /// Its services.
+    pub services: Arc<dyn Services>,
+    /// Its settings.
+    pub settings: Arc<dyn HostSettings>,
+    /// Changing them with a reboot.
+    pub swap: Arc<dyn Swap>,
+    /// Its certificates.
+    pub certificates: Arc<dyn Certificates>,
+}
+
+impl Changeover {
+    /// One type plays every part.
+    pub fn of<T: Services + HostSettings + Swap + Certificates + 'static>(host: Arc<T>) -> Self {
+        Self { services: host.clone(), settings: host.clone(), swap: host.clone(), certificates: host }
+    }
+
+    /// What an inventory tells of it.
+    pub async fn facts(&self) -> Result<Facts> {
+        Ok(Facts {
+            services: self.services.facts().await?,
+            settings: self.settings.facts().await?,
+            certificates: self.certificates.facts().await?,
+        })
+    }
+}
+
+impl Default for Changeover {
+    fn default() -> Self {
+        Self::of(Arc::new(Nothing))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::changeover::Changeover;
 use super::hooks::{Hooks, NoHooks};
 use super::licences::Undeclared;
 use super::{Answers, ChangeSource, FencedSource, Licences, Result};
@@ -126,6 +127,8 @@ pub struct Source {
     pub hooks: Arc<dyn Hooks>,
     /// Its licence.
     pub licences: Arc<dyn Licences>,
+    /// What its host does to itself when it is changed over.
+    pub changeover: Changeover,
 }
 
 impl Source {
@@ -142,6 +145,7 @@ impl Source {
             fenced: source,
             hooks: Arc::new(NoHooks),
             licences: Arc::new(Undeclared),
+            changeover: Changeover::default(),
         }
     }
 
@@ -155,5 +159,11 @@ impl Source {
     #[must_use]
     pub fn with_licences(self, licences: Arc<dyn Licences>) -> Self {
         Self { licences, ..self }
+    }
+
+    /// The same source on a host that can be changed over.
+    #[must_use]
+    pub fn with_changeover(self, changeover: Changeover) -> Self {
+        Self { changeover, ..self }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use handover_engine::change::LogPosition;
 use handover_engine::failure::Class;
 use handover_engine::name::{CaptureId, DatasetName};
+use handover_engine::ports::changeover::Changeover;
 use handover_engine::ports::{ChangeSource, ChangesRequest};
 use handover_platform::SystemClock;
 use handover_platform::manifest::Manifest;
@@ -38,7 +39,9 @@ impl Life {
         std::fs::write(&file, text).unwrap();
         let manifest = Manifest::read(&file).unwrap();
         let (state, lease) = (bed.dir.path(), Duration::from_secs(60));
-        let source = LocalSource::new(&manifest, state, lease, limits, Arc::new(SystemClock)).unwrap();
+        let source =
+            LocalSource::new(&manifest, state, lease, limits, Arc::new(SystemClock), Changeover::default())
+                .unwrap();
         let watched = source.clone();
         Self { source, watch: tokio::spawn(async move { watched.end_stale_captures().await }) }
     }
@@ -133,7 +136,14 @@ async fn a_file_that_is_none_is_told() {
     std::fs::write(&file, "[appliance]\nname = \"test\"\n").unwrap();
     let manifest = Manifest::read(&file).unwrap();
     let (state, lease) = (bed.dir.path(), Duration::from_secs(60));
-    let opened = LocalSource::new(&manifest, state, lease, CaptureLimits::default(), Arc::new(SystemClock));
+    let opened = LocalSource::new(
+        &manifest,
+        state,
+        lease,
+        CaptureLimits::default(),
+        Arc::new(SystemClock),
+        Changeover::default(),
+    );
     let text = opened.err().unwrap().to_string();
     assert!(text.contains("captures.json") && text.contains("move it away"), "{text}");
 }

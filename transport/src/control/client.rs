@@ -41,7 +41,7 @@ impl RemoteControl {
     /// A target at `address` (host:port); connects when it is first called.
     pub fn new(address: &str, credentials: Arc<Credentials>) -> Result<Self> {
         let peer = format!("target {address}");
-        let channel = connect::channel(address, credentials).map_err(|error| {
+        let channel = connect::channel(&[address.to_owned()], credentials).map_err(|error| {
             Failure::operator(&peer, "this is no address").because(error).hint("write it as host:port")
         })?;
         let client = ControlClient::with_interceptor(channel, version::announce as Announce)
@@ -62,6 +62,8 @@ fn plan_request(options: Options) -> v1::PlanRequest {
         follow: options.follow,
         one_way: options.one_way,
         licence: options.licence,
+        swap: options.swap,
+        data_only: options.data_only,
     }
 }
 

@@ -42,8 +42,8 @@ impl ControlService {
 fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = request.datasets.iter().map(|name| wire::name("datasets", name));
     let datasets = datasets.collect::<Result<_, BadField>>()?;
-    let v1::PlanRequest { overwrite, follow, one_way, licence, .. } = request;
-    Ok(Options { overwrite, datasets, follow, one_way, licence })
+    let v1::PlanRequest { overwrite, follow, one_way, licence, swap, data_only, .. } = request;
+    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only })
 }
 
 type Answer<T> = Result<Response<T>, Status>;

@@ -1,0 +1,107 @@
+//! Which acts of a changeover a plan has, by what both manifests name.
+
+use crate::changeover::{CertificateAction, Facts, Scope};
+use crate::failure::Failure;
+
+use super::Options;
+
+/// What is done beside moving data.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Acts {
+    /// The source goes into maintenance.
+    pub maintenance: bool,
+    /// Services of the source that stop.
+    pub stopping: usize,
+    /// Services of the target that start.
+    pub starting: usize,
+    /// Sections of settings that both hosts have.
+    pub settings: usize,
+    /// Settings are exchanged, and both hosts reboot.
+    pub swap: bool,
+    /// Certificates that are put in place at the target.
+    pub certificates: usize,
+}
+
+impl Acts {
+    /// What both manifests lead to.
+    pub fn between(source: &Facts, target: &Facts, options: &Options) -> Result<Self, Failure> {
+        if options.data_only {
+            return match options.swap {
+                true => Err(Failure::operator("settings", "they are to be swapped, and to be left alone")
+                    .hint("plan with --swap or with --data-only")),
+                false => Ok(Self::default()),
+            };
+        }
+        if let Some((side, (item, problem))) = [("source", source), ("target", target)]
+            .into_iter()
+            .find_map(|(side, facts)| Some((side, facts.problems().next()?)))
+        {
+            return Err(Failure::operator(item, format!("at the {side}: {problem}")).hint(
+                "mend that, or plan with --data-only to leave services, settings and certificates alone",
+            ));
+        }
+        let scope = if options.swap { Scope::All } else { Scope::Basic };
+        let here = |name: &str| target.settings.iter().any(|one| one.name == name && scope.holds(&one.group));
+        let settings =
+            source.settings.iter().filter(|one| scope.holds(&one.group) && here(&one.name)).count();
+        if options.swap && settings == 0 {
+            return Err(Failure::operator(
+                "settings",
+                "there is nothing to swap: no [[settings]] is in both manifests",
+            )
+            .hint("name sections alike in both appliance.toml, or plan without --swap"));
+        }
+        let certificates = target.certificates.iter();
+        Ok(Self {
+            maintenance: true,
+            stopping: source.services.len(),
+            starting: target.services.len(),
+            settings,
+            swap: options.swap,
+            certificates: certificates.filter(|one| one.action != CertificateAction::Keep).count(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changeover::{Group, SettingsFacts};
+
+    fn settings(sections: &[(&str, &str)]) -> Facts {
+        let section = |(name, group): &(&str, &str)| SettingsFacts {
+            name: (*name).to_owned(),
+            group: Group((*group).to_owned()),
+            file: "/etc/x".to_owned(),
+            problem: None,
+        };
+        Facts { settings: sections.iter().map(section).collect(), ..Facts::default() }
+    }
+
+    #[test]
+    fn what_both_have_is_swapped_and_what_makes_a_host_is_not_copied() {
+        let (source, target) = (
+            settings(&[("mail", "mail"), ("ip", "network"), ("old", "x")]),
+            settings(&[("mail", "mail"), ("ip", "network")]),
+        );
+        let count =
+            |swap| Acts::between(&source, &target, &Options { swap, ..Options::default() }).unwrap().settings;
+        assert_eq!((count(false), count(true)), (1, 2));
+        let alone = Options { data_only: true, ..Options::default() };
+        assert_eq!(Acts::between(&source, &target, &alone), Ok(Acts::default()));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused_by_name() {
+        let swap = Options { swap: true, ..Options::default() };
+        let refused = |source: &Facts, options: &Options| {
+            Acts::between(source, &settings(&[("ip", "network")]), options).unwrap_err().to_string()
+        };
+        assert!(refused(&Facts::default(), &swap).contains("nothing to swap"));
+        assert!(refused(&Facts::default(), &Options { data_only: true, ..swap }).contains("left alone"));
+        let mut broken = settings(&[("ip", "network")]);
+        broken.settings[0].problem = Some("it cannot be read".to_owned());
+        let told = refused(&broken, &Options::default());
+        assert!(told.starts_with("settings ip: at the source: it cannot be read"), "{told}");
+    }
+}

@@ -90,8 +90,7 @@ fn blocks(text: &[u8], what: &str) -> Result<Vec<Pem>, Unfit> {
 
 /// The certificates of a text, at least one.
 pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unfit> {
-    let is_certificate =
-        |block: &Pem| ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"].contains(&block.tag());
+    let is_certificate = |block: &Pem| ["CERTIFICATE", "X509 CERTIFICATE"].contains(&block.tag());
     let found: Vec<_> = blocks(text, "certificate")?
         .into_iter()
         .filter(is_certificate)

@@ -1,5 +1,7 @@
 //! Files in their places: there as a whole, or not at all, and never open to more than they are meant for.
 
+mod list;
+
 use std::fs::{File, Permissions};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -28,15 +30,23 @@ pub struct Stored {
     /// User and group.
     pub owner: (u32, u32),
     pub mode: u32,
+    /// Its access list, as the kernel keeps it (acl(5)): who else may use it. None where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<Vec<u8>>,
 }
 
 impl Stored {
-    /// New contents for a place where `before` lies: owner and mode stay. A key is not for everybody, even if the one before it was.
+    /// New contents for a place where `before` lies: owner, mode and access list stay. A key is not for everybody, even if the one
+    /// before it was.
     pub fn in_place_of(before: Option<&Stored>, contents: Vec<u8>, is_key: bool) -> Self {
         let own = (geteuid().as_raw(), getegid().as_raw());
         let fresh = if is_key { KEY_MODE } else { CHAIN_MODE };
         let (owner, mode) = before.map_or((own, fresh), |before| (before.owner, before.mode));
-        Self { contents, owner, mode: if is_key { mode & NOT_FOR_ALL } else { mode } }
+        let list = before.and_then(|before| before.list.clone());
+        if is_key {
+            return Self { contents, owner, mode: mode & NOT_FOR_ALL, list: list.map(list::not_for_all) };
+        }
+        Self { contents, owner, mode, list }
     }
 
     /// Whether others than its owner and its group may read it.
@@ -87,12 +97,13 @@ pub fn read(place: &Path) -> Result<Option<Stored>> {
     if !meta.is_file() {
         return Err(Error::other(format!("{} is no regular file", place.display())));
     }
+    let list = list::of(&file)?;
     let mut contents = Vec::new();
     file.take(LARGEST as u64 + 1).read_to_end(&mut contents)?;
     if contents.len() > LARGEST {
         return Err(Error::other(format!("{} is larger than {LARGEST} bytes", place.display())));
     }
-    Ok(Some(Stored { contents, owner: (meta.uid(), meta.gid()), mode: meta.mode() & 0o7777 }))
+    Ok(Some(Stored { contents, owner: (meta.uid(), meta.gid()), mode: meta.mode() & 0o7777, list }))
 }
 
 fn named(place: &Path, error: Error) -> Error {
@@ -115,7 +126,12 @@ fn fill(partial: &Path, stored: &Stored) -> Result<()> {
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(partial)?;
     file.write_all(&stored.contents)?;
     fchown(&file, Some(stored.owner.0), Some(stored.owner.1))?;
+    // What the directory hands on to new files is not for this one: the mode would make it count.
+    list::take(&file)?;
     file.set_permissions(Permissions::from_mode(stored.mode))?;
+    if let Some(list) = &stored.list {
+        list::give(&file, list)?;
+    }
     file.sync_all()
 }
 

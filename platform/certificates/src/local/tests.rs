@@ -304,7 +304,7 @@ async fn a_damaged_record_stops_it_all() {
 #[test]
 fn a_key_is_never_open_to_others_before_it_is_in_place() {
     let world = World::new();
-    let stored = place::Stored { contents: b"key".into(), owner: world.owner(), mode: 0o640 };
+    let stored = place::Stored { contents: b"key".into(), owner: world.owner(), mode: 0o640, list: None };
     let place = world.path("www.key");
     place::stage(&place, &stored).unwrap();
     let beside = std::fs::metadata(world.path(".www.key.handover")).unwrap();

@@ -3,7 +3,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use super::*;
 
 fn stored(contents: &str, mode: u32) -> Stored {
-    Stored { contents: contents.into(), owner: (geteuid().as_raw(), getegid().as_raw()), mode }
+    Stored { contents: contents.into(), owner: (geteuid().as_raw(), getegid().as_raw()), mode, list: None }
 }
 
 #[test]
@@ -81,4 +81,39 @@ fn links_of_somebody_else_are_not_followed() {
     assert!(resolve(&link).unwrap_err().to_string().contains("somebody else's"));
     std::os::unix::fs::chown(&file, Some(65534), None).unwrap();
     assert_eq!(resolve(&link).unwrap(), file);
+}
+
+#[test]
+fn access_lists_stay_but_everybody_is_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("key.pem");
+    // user::rw- user:33:r-- group::--- mask::r-- other::OTHER
+    let list = |other: u16| {
+        let entries: [(u16, u16, u32); 5] =
+            [(1, 6, u32::MAX), (2, 4, 33), (4, 0, u32::MAX), (0x10, 4, u32::MAX), (0x20, other, u32::MAX)];
+        let mut bytes = 2u32.to_le_bytes().to_vec();
+        for (tag, allowed, who) in entries {
+            bytes.extend(tag.to_le_bytes().into_iter().chain(allowed.to_le_bytes()).chain(who.to_le_bytes()));
+        }
+        bytes
+    };
+    stage(&place, &Stored { list: Some(list(4)), ..stored("old", 0o644) }).unwrap();
+    land(&place).unwrap();
+    let before = read(&place).unwrap().unwrap();
+    assert_eq!((before.list.clone(), before.mode), (Some(list(4)), 0o644));
+    for (is_key, other, mode) in [(true, 0, 0o640), (false, 4, 0o644)] {
+        stage(&place, &Stored::in_place_of(Some(&before), b"new".to_vec(), is_key)).unwrap();
+        land(&place).unwrap();
+        let after = read(&place).unwrap().unwrap();
+        assert_eq!((after.list, after.mode), (Some(list(other)), mode), "{is_key}");
+    }
+    // One that the directory hands on is not taken.
+    let directory = File::open(dir.path()).unwrap();
+    rustix::fs::fsetxattr(&directory, "system.posix_acl_default", &list(0), rustix::fs::XattrFlags::empty())
+        .unwrap();
+    stage(&place, &stored("new", 0o640)).unwrap();
+    land(&place).unwrap();
+    assert!(read(&place).unwrap().unwrap() == stored("new", 0o640));
+    // A list that is no list is taken as it is; the kernel refuses it.
+    assert_eq!(list::not_for_all(vec![1, 2, 3]), [1, 2, 3]);
 }

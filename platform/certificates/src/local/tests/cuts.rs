@@ -171,3 +171,49 @@ async fn a_place_that_cannot_be_written_to_keeps_what_it_has() {
     case.host().restore(&migration()).await.unwrap();
     assert!(case.seen() == before);
 }
+
+/// Says to this test's second process where it works, and at which step it ends itself.
+const KILLED_IN: &str = "HANDOVER_TEST_KILLED_IN";
+const KILLED_AT: &str = "HANDOVER_TEST_KILLED_AT";
+
+/// The one that runs is this very test, once more: it kills itself while it installs.
+#[tokio::test]
+async fn an_agent_that_was_killed_leaves_what_can_be_done_again() {
+    let own = concat!(module_path!(), "::an_agent_that_was_killed_leaves_what_can_be_done_again");
+    let own = own.split_once("::").unwrap().1;
+    let root = Ca::root("Root");
+    if let Ok(at) = std::env::var(KILLED_AT) {
+        let world = World::at(std::env::var_os(KILLED_IN).unwrap().as_ref());
+        let (steps, at) = (AtomicUsize::new(0), at.parse::<usize>().unwrap());
+        let host = world.host(vec![section(&world, "www")]).cut_by(Arc::new(move |_| {
+            if steps.fetch_add(1, Ordering::SeqCst) == at {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+            }
+            Ok(())
+        }));
+        host.install(&migration(), &world.offer("www", &world.minted("offered"))).await.unwrap();
+        return;
+    }
+    let (world, old) = (World::new(), root.leaf(&["www"]));
+    let mut killed = 0;
+    for at in 0.. {
+        world.lay("www", &old);
+        world.lay("offered", &root.leaf(&["www"]));
+        let mut second = tokio::process::Command::new(std::env::current_exe().unwrap());
+        second.args(["--exact", own]).env(KILLED_IN, world.path("")).env(KILLED_AT, at.to_string());
+        let ended = second.kill_on_drop(true).output().await.unwrap().status;
+        let host = world.host(vec![section(&world, "www")]);
+        host.restore(&migration()).await.unwrap();
+        assert_eq!((world.text("www.pem"), world.text("www.key")), (old.chain.clone(), old.key.clone()));
+        host.install(&migration(), &world.offer("www", &world.minted("offered"))).await.unwrap();
+        assert!(world.pair("www") == world.pair("offered"), "killed at step {at}");
+        assert_eq!(world.files().len(), 4, "{:?}", world.files());
+        host.forget(&migration()).await.unwrap();
+        if ended.success() {
+            break;
+        }
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+        killed += 1;
+    }
+    assert_eq!(killed, 8);
+}

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -39,7 +39,9 @@ impl Reloader for Units {
 }
 
 pub struct World {
-    dir: tempfile::TempDir,
+    place: PathBuf,
+    /// Removed with it, where it was made for it.
+    _dir: Option<tempfile::TempDir>,
     pub units: Arc<Units>,
 }
 
@@ -68,7 +70,13 @@ pub fn section(world: &World, name: &str) -> CertificateSection {
 
 impl World {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), units: Arc::default() }
+        let dir = tempfile::tempdir().unwrap();
+        Self { place: dir.path().to_owned(), _dir: Some(dir), units: Arc::default() }
+    }
+
+    /// One that somebody else has made.
+    pub fn at(place: &Path) -> Self {
+        Self { place: place.to_owned(), _dir: None, units: Arc::default() }
     }
 
     pub fn host(&self, sections: Vec<CertificateSection>) -> LocalCertificates {
@@ -77,7 +85,7 @@ impl World {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.place.join(name)
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -107,6 +115,11 @@ impl World {
         vec![CertificateMaterial { name: name.to_owned(), chain, key }]
     }
 
+    pub fn minted(&self, name: &str) -> Minted {
+        let (chain, key) = (self.text(&format!("{name}.pem")), self.text(&format!("{name}.key")));
+        Minted { chain, key }
+    }
+
     pub fn pair(&self, name: &str) -> Pair {
         let read = |what: &str| std::fs::read(self.path(&format!("{name}.{what}"))).unwrap();
         Pair::read(&read("pem"), &read("key")).unwrap()
@@ -126,7 +139,7 @@ impl World {
 
     /// All that lies there beside the agent's own directory, hidden files too.
     pub fn files(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        let entries = std::fs::read_dir(&self.place).unwrap();
         let name =
             |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         let mut names: Vec<_> = entries.map(name).filter(|name| name != "state").collect();

@@ -54,7 +54,7 @@ impl Here {
         for section in self.sections.iter().filter(|section| section.action != CertificateAction::Keep) {
             let found =
                 survey::read(section).map_err(failed(section, "what is in its place cannot be read"))?;
-            let entry = self.entry(section, &found, record.entries.remove(&section.name));
+            let entry = self.entry(section, &found, record.entries.remove(&section.name))?;
             let offered = offered.iter().find(|material| material.name == section.name);
             let names = names(section, &entry, offered);
             let next = match section.action {
@@ -78,21 +78,24 @@ impl Here {
     }
 
     /// What is known of it already, or what is there now. What somebody else has put there since is what was there before.
-    fn entry(&self, section: &CertificateSection, found: &Found, known: Option<Entry>) -> Entry {
+    fn entry(&self, section: &CertificateSection, found: &Found, known: Option<Entry>) -> Result<Entry> {
         let mut files = vec![Kept { path: section.key.clone(), before: found.key.clone() }];
         if !section.is_combined() {
             files.push(Kept { path: section.certificate.clone(), before: found.chain.clone() });
         }
         let services = section.services.clone();
-        match known {
-            None => Entry { files, after: None, ours: BTreeSet::new(), services },
-            Some(entry) => {
-                let is_ours = |file: &Kept| file.before.as_ref().is_none_or(|stored| entry.is_ours(stored));
-                let stay = files.iter().any(is_ours) && paths(&files) == paths(&entry.files);
-                let files = if stay { entry.files } else { files };
-                Entry { files, services, ..entry }
-            }
+        let Some(known) = known else {
+            return Ok(Entry { files, after: None, ours: BTreeSet::new(), services });
+        };
+        if paths(&files) != paths(&known.files) {
+            // The manifest was mended: the former places are given up.
+            self.put_back(&section.name, &known)
+                .map_err(failed(section, "its former files cannot be put back"))?;
+            return Ok(Entry { files, services, ..known });
         }
+        let is_ours = |file: &Kept| file.before.as_ref().is_none_or(|stored| known.is_ours(stored));
+        let files = if files.iter().any(is_ours) { known.files } else { files };
+        Ok(Entry { files, services, after: known.after, ours: known.ours })
     }
 
     fn copied(
@@ -180,19 +183,21 @@ impl Here {
     pub fn restore(&self, migration: &MigrationId) -> Result<Option<Record>> {
         let Some(record) = self.record(migration)? else { return Ok(None) };
         for (name, entry) in &record.entries {
-            let failed = |error: Error| {
+            self.put_back(name, entry).map_err(|error| {
                 Failure::operator(format!("certificate {name}"), "what was there cannot be put back")
                     .because(error)
                     .hint("mend that, then abort again")
-            };
-            if self.is_anothers(entry).map_err(failed)? {
-                tracing::warn!(%migration, certificate = name, "somebody has replaced it since: it is left alone");
-                continue;
-            }
-            let before = entry.files.iter().map(|file| (file, file.before.clone())).collect();
-            self.replace(before).map_err(failed)?;
+            })?;
         }
         Ok(Some(record))
+    }
+
+    fn put_back(&self, name: &str, entry: &Entry) -> std::io::Result<()> {
+        if self.is_anothers(entry)? {
+            tracing::warn!(certificate = name, "somebody has replaced it since: it is left alone");
+            return Ok(());
+        }
+        self.replace(entry.files.iter().map(|file| (file, file.before.clone())).collect())
     }
 
     fn is_anothers(&self, entry: &Entry) -> std::io::Result<bool> {

@@ -70,11 +70,10 @@ impl Survey {
                 return CertificateFacts { problem, ..blank };
             }
         };
-        let mut facts = self.of_found(section, &found, blank);
-        let receives = self.is_target && section.action != CertificateAction::Keep;
-        if receives && let Some(problem) = self.in_the_way(section) {
-            // Whatever lies there will be replaced: this counts.
-            facts.problem = Some(problem);
+        let facts = self.of_found(section, &found, blank);
+        if self.is_target && section.action != CertificateAction::Keep {
+            // Whatever is wrong with what lies there: it will be replaced.
+            return CertificateFacts { problem: self.in_the_way(section), ..facts };
         }
         facts
     }

@@ -20,12 +20,19 @@ async fn a_copy_takes_the_place_and_goes_again() {
     world.lay("www", &old);
     world.mode("www.key", 0o640);
     world.mode("www.pem", 0o664);
+    // Only root can give files away.
+    let owner = if world.owner().0 == 0 { (33, 106) } else { world.owner() };
+    for name in ["www.key", "www.pem"] {
+        std::os::unix::fs::chown(world.path(name), Some(owner.0), Some(owner.1)).unwrap();
+    }
+    let owners = || ["www.key", "www.pem"].map(|name| world.owner_of(name));
     let host = world.host(vec![section(&world, "www")]);
     let offered = world.offer("www", &new);
     for _ in 0..2 {
         host.install(&migration(), &offered).await.unwrap();
         assert!(world.pair("www") == new.pair());
         assert_eq!((world.mode_of("www.key"), world.mode_of("www.pem")), (0o640, 0o664));
+        assert_eq!(owners(), [owner; 2]);
         assert_eq!(world.files(), ["www.key", "www.pem"]);
     }
     assert_eq!(world.mode_of("state/certificates/m-1"), 0o700);
@@ -34,6 +41,7 @@ async fn a_copy_takes_the_place_and_goes_again() {
         host.restore(&migration()).await.unwrap();
         assert_eq!((world.text("www.pem"), world.text("www.key")), (old.chain.clone(), old.key.clone()));
         assert_eq!((world.mode_of("www.key"), world.mode_of("www.pem")), (0o640, 0o664));
+        assert_eq!(owners(), [owner; 2]);
     }
     assert_eq!(world.reloaded(), ["www.service", "www.service"]);
     for _ in 0..2 {
@@ -242,6 +250,24 @@ async fn what_somebody_else_has_put_there_stays() {
 }
 
 #[tokio::test]
+async fn a_place_that_was_wrong_is_given_up() {
+    let (world, root) = (World::new(), Ca::root("Root"));
+    let (old, new) = (root.leaf(&["www"]), root.leaf(&["www"]));
+    world.lay("wrong", &old);
+    let www = section(&world, "www");
+    let (certificate, key) = (world.path("wrong.pem"), world.path("wrong.key"));
+    let wrong = crate::CertificateSection { certificate, key, ..www.clone() };
+    let offered = world.offer("www", &new);
+    world.host(vec![wrong]).install(&migration(), &offered).await.unwrap();
+    assert!(world.pair("wrong") == new.pair());
+    let host = world.host(vec![www]);
+    host.install(&migration(), &offered).await.unwrap();
+    assert!(world.pair("wrong") == old.pair() && world.pair("www") == new.pair());
+    host.restore(&migration()).await.unwrap();
+    assert_eq!(world.files(), ["wrong.key", "wrong.pem"]);
+}
+
+#[tokio::test]
 async fn facts_tell_what_is_wrong() {
     let (world, root) = (World::new(), Ca::root("Root"));
     let facts = async |section| {
@@ -277,6 +303,12 @@ async fn a_target_tells_what_is_in_the_way() {
     };
     let www = world.reissued("www", &root);
     assert_eq!(problem(www.clone()).await, "");
+    // What is there will be replaced.
+    world.lay("www", &root.leaf_of(&rcgen::PKCS_ED25519, &["www"], -9 * DAY, -DAY));
+    assert_eq!(problem(www.clone()).await, "");
+    assert_eq!(problem(section(&world, "www")).await, "");
+    let kept = crate::CertificateSection { action: CertificateAction::Keep, ..section(&world, "www") };
+    assert!(problem(kept).await.contains("expired at"));
     let mut lost = www.clone();
     lost.certificate = world.path("nowhere/www.pem");
     assert!(problem(lost).await.contains("nothing can be put there"));

@@ -1,7 +1,7 @@
 //! A host in a temporary directory.
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -131,6 +131,11 @@ impl World {
 
     pub fn mode_of(&self, name: &str) -> u32 {
         std::fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o7777
+    }
+
+    pub fn owner_of(&self, name: &str) -> (u32, u32) {
+        let found = std::fs::metadata(self.path(name)).unwrap();
+        (found.uid(), found.gid())
     }
 
     pub fn owner(&self) -> (u32, u32) {

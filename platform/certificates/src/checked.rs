@@ -41,7 +41,8 @@ impl Checked {
         }
         let missing = names::missing(&pair.chain[0], &names, wanted);
         if !missing.is_empty() {
-            let what = format!("it is not good for {}, only for {}", missing.join(", "), shown(&names));
+            let what =
+                format!("it is not good for {}, only for {}", names::shown(&missing), names::shown(&names));
             let hint = "have one issued for these names, or set `names` in the certificate's section";
             return Err(Unfit::new(what, hint));
         }
@@ -100,7 +101,7 @@ fn not_a_ca(leaf: &X509Certificate<'_>, chain: usize, names: &[String]) -> Resul
     let usage = leaf.key_usage().ok().flatten();
     let signs = usage.is_some_and(|usage| usage.value.key_cert_sign());
     if leaf.is_ca() && (signs || chain > 1 || names.is_empty()) {
-        let what = format!("the first certificate ({}) is a CA's", leaf.subject());
+        let what = format!("the first certificate ({}) is a CA's", names::subject(leaf));
         return Err(Unfit::new(what, "put the host's own certificate first, and with it its own key"));
     }
     Ok(())
@@ -116,8 +117,8 @@ fn signed_by(one: &X509Certificate<'_>, next: &X509Certificate<'_>, number: usiz
     let what = format!(
         "certificate {} of the chain ({}) did not sign the one before it ({})",
         number + 1,
-        next.subject(),
-        one.subject()
+        names::subject(next),
+        names::subject(one)
     );
     let hint = "put the chain in order: the host's own certificate, the CA that signed it, the CA above that; nothing else";
     Err(Unfit::new(what, hint))
@@ -128,11 +129,11 @@ pub(crate) fn valid_at(certificate: &X509Certificate<'_>, now: Timestamp) -> Res
     let moment = |seconds: i64| Timestamp { seconds, nanos: 0 };
     let (from, to) = (validity.not_before.timestamp(), validity.not_after.timestamp());
     if now.seconds > to {
-        let what = format!("{} expired at {}", certificate.subject(), moment(to));
+        let what = format!("{} expired at {}", names::subject(certificate), moment(to));
         return Err(Unfit::new(what, "renew it, or choose action = \"reissue\" or \"keep\" at the target"));
     }
     if now.seconds + CLOCKS_DIFFER_SECONDS < from {
-        let what = format!("{} is not valid before {}", certificate.subject(), moment(from));
+        let what = format!("{} is not valid before {}", names::subject(certificate), moment(from));
         return Err(Unfit::new(what, "set this host's clock, or have it issued again"));
     }
     Ok(())
@@ -145,10 +146,6 @@ fn warning(leaf: &X509Certificate<'_>, left: i64) -> Option<String> {
     }
     let marked = "it is marked as a CA's: some clients will not have it; have one issued that is not";
     leaf.is_ca().then(|| marked.to_owned())
-}
-
-fn shown(names: &[String]) -> String {
-    if names.is_empty() { "no name at all".to_owned() } else { names.join(", ") }
 }
 
 #[cfg(test)]

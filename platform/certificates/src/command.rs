@@ -51,7 +51,7 @@ pub async fn obtain(command: &[String], names: &[String], directory: &Path) -> R
         .env("HANDOVER_KEY", &key)
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .process_group(0);
     run(command, program).await?;

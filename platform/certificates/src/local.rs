@@ -14,6 +14,7 @@
 mod put;
 mod survey;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -124,19 +125,17 @@ impl LocalCertificates {
         self.with(move |here| here.record(&migration)).await
     }
 
+    /// Every unit once, in the manifest's order. The first failure is told when all have been asked.
     async fn reload(&self, record: &Record) -> Result<()> {
-        let mut units: Vec<&String> = Vec::new();
-        for section in self.here.sections.iter() {
-            let known = record.entries.get(&section.name).map(|entry| &entry.services);
-            units.extend(known.into_iter().flatten());
+        let known = self.here.sections.iter().filter_map(|section| record.entries.get(&section.name));
+        // Those of sections that are not in the manifest any more come last.
+        let units = known.chain(record.entries.values()).flat_map(|entry| &entry.services);
+        let (mut done, mut all) = (HashSet::new(), Ok(()));
+        for unit in units.filter(|unit| done.insert(*unit)) {
+            let reloaded = self.reloader.reload(unit).await;
+            all = all.and(reloaded);
         }
-        // Of sections that are not in the manifest any more.
-        units.extend(record.entries.values().flat_map(|entry| &entry.services));
-        let mut done = std::collections::HashSet::new();
-        for unit in units.into_iter().filter(|unit| done.insert(*unit)) {
-            self.reloader.reload(unit).await?;
-        }
-        Ok(())
+        all
     }
 }
 

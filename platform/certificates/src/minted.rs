@@ -62,6 +62,7 @@ fn ca_params(common: &str) -> CertificateParams {
     let mut params = params(common, &[], -DAY, 3650 * DAY);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
     params
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::names;
 use crate::record::digest;
 use crate::section::host_and_port;
 
@@ -141,10 +142,9 @@ pub fn shown(certificate: &CertificateDer<'_>) -> String {
     let fingerprint = digest(certificate);
     match X509Certificate::from_der(certificate) {
         Ok((_, parsed)) => {
-            let subject = Some(parsed.subject().to_string()).filter(|subject| !subject.is_empty());
             let seconds = parsed.validity().not_after.timestamp();
             let expires = handover_engine::time::Timestamp { seconds, nanos: 0 };
-            let subject = subject.unwrap_or_else(|| "a certificate without a subject".to_owned());
+            let subject = names::subject(&parsed);
             format!("{subject}, good until {expires}, SHA-256 {fingerprint}")
         }
         Err(_) => format!("what cannot be read as a certificate, SHA-256 {fingerprint}"),

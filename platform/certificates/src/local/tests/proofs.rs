@@ -196,30 +196,41 @@ async fn a_server_without_the_key_is_not_believed() {
 async fn a_unit_that_does_not_reload_is_told_of() {
     let (world, root) = (World::new(), Ca::root("Root"));
     let mut broken = section(&world, "www");
-    broken.services = ["first.service", "broken.service", "first.service"].map(str::to_owned).into();
+    broken.services =
+        ["first.service", "broken.service", "first.service", "last.service"].map(str::to_owned).into();
     let host = world.host(vec![broken]);
     host.install(&migration(), &world.offer("www", &root.leaf(&["www"]))).await.unwrap();
     let failure = host.prove(&migration()).await.unwrap_err();
     assert_eq!(failure.item, "broken.service");
-    assert_eq!(world.reloaded(), ["first.service", "broken.service"]);
+    assert_eq!(world.reloaded(), ["first.service", "broken.service", "last.service"]);
     // Its files are back all the same.
     host.restore(&migration()).await.unwrap_err();
     assert!(world.files().is_empty());
 }
 
 #[tokio::test]
-async fn openssl_serves_what_is_issued_here() {
+async fn openssl_takes_and_serves_what_is_issued_here() {
     use tokio::io::{AsyncBufReadExt, BufReader};
-    let (world, root) = (World::new(), Ca::root("Root").intermediate("Middle"));
-    let mut www = world.reissued("www", &root);
+    use tokio::process::Command;
+    let (world, root) = (World::new(), Ca::root("Root"));
+    world.lay("root", &root.minted);
+    let mut www = world.reissued("www", &root.intermediate("Middle"));
     www.names = vec!["www.example.org".to_owned()];
     world.host(vec![www.clone()]).install(&migration(), &[]).await.unwrap();
-    // A child of this test, ended with it.
-    let mut server = tokio::process::Command::new("openssl")
-        .args(["s_server", "-accept", "127.0.0.1:0", "-www", "-cert"])
-        .arg(world.path("www.pem"))
-        .arg("-key")
-        .arg(world.path("www.key"))
+    let verified = Command::new("openssl")
+        .args(["verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", "www.example.org"])
+        .args(["-attime", &crate::minted::NOW.seconds.to_string(), "-CAfile"])
+        .arg(world.path("root.pem"))
+        .arg("-untrusted")
+        .args([world.path("www.pem"), world.path("www.pem")])
+        .output()
+        .await
+        .unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-www", "-cert_chain"])
+        .args([world.path("www.pem"), "-cert".into(), world.path("www.pem")])
+        .args(["-key".into(), world.path("www.key")])
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)

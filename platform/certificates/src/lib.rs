@@ -4,8 +4,6 @@
 //! A certificate is checked before anything is changed ([`Checked`]), put in place so that it can be put back at any moment
 //! ([`LocalCertificates`]), and then asked for over TLS: what counts is what a service serves.
 
-#![deny(missing_docs)]
-
 mod checked;
 mod command;
 mod item;

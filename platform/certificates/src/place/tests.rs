@@ -41,6 +41,10 @@ fn a_file_appears_whole_or_not_at_all() {
     assert_eq!(beside.permissions().mode() & 0o7777, 0o600);
     unstage(&place).unwrap();
     unstage(&place).unwrap();
+    // What cannot be written to its end leaves the place as it is, and nothing beside it.
+    stage(&place, &Stored { list: Some(vec![1, 2, 3]), ..stored("three", 0o600) }).unwrap_err();
+    assert!(!partial(&place).exists());
+    assert!(read(&place).unwrap().unwrap() == stored("one", 0o640));
     remove(&place).unwrap();
     remove(&place).unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

@@ -172,8 +172,8 @@ async fn a_place_that_cannot_be_written_to_keeps_what_it_has() {
     assert!(case.seen() == before);
 }
 
-/// Says to this test's second process where it works, and at which step it ends itself.
-const KILLED_IN: &str = "HANDOVER_TEST_KILLED_IN";
+/// Says to a test's second process where it works, and at which step it ends itself.
+const SECOND_IN: &str = "HANDOVER_TEST_SECOND_IN";
 const KILLED_AT: &str = "HANDOVER_TEST_KILLED_AT";
 
 /// The one that runs is this very test, once more: it kills itself while it installs.
@@ -183,7 +183,7 @@ async fn an_agent_that_was_killed_leaves_what_can_be_done_again() {
     let own = own.split_once("::").unwrap().1;
     let root = Ca::root("Root");
     if let Ok(at) = std::env::var(KILLED_AT) {
-        let world = World::at(std::env::var_os(KILLED_IN).unwrap().as_ref());
+        let world = World::at(std::env::var_os(SECOND_IN).unwrap().as_ref());
         let (steps, at) = (AtomicUsize::new(0), at.parse::<usize>().unwrap());
         let host = world.host(vec![section(&world, "www")]).cut_by(Arc::new(move |_| {
             if steps.fetch_add(1, Ordering::SeqCst) == at {
@@ -200,7 +200,7 @@ async fn an_agent_that_was_killed_leaves_what_can_be_done_again() {
         world.lay("www", &old);
         world.lay("offered", &root.leaf(&["www"]));
         let mut second = tokio::process::Command::new(std::env::current_exe().unwrap());
-        second.args(["--exact", own]).env(KILLED_IN, world.path("")).env(KILLED_AT, at.to_string());
+        second.args(["--exact", own]).env(SECOND_IN, world.path("")).env(KILLED_AT, at.to_string());
         let ended = second.kill_on_drop(true).output().await.unwrap().status;
         let host = world.host(vec![section(&world, "www")]);
         host.restore(&migration()).await.unwrap();
@@ -216,4 +216,36 @@ async fn an_agent_that_was_killed_leaves_what_can_be_done_again() {
         killed += 1;
     }
     assert_eq!(killed, 8);
+}
+
+/// The one that runs is this very test, once more: it may write files of 512 bytes, and finds the disk full then.
+#[tokio::test]
+async fn a_full_disk_leaves_all_as_it_was() {
+    let own = concat!(module_path!(), "::a_full_disk_leaves_all_as_it_was").split_once("::").unwrap().1;
+    if let Some(place) = std::env::var_os(SECOND_IN) {
+        let world = World::at(place.as_ref());
+        let host = world.host(vec![section(&world, "www")]);
+        let failure = host.install(&migration(), &world.offer("www", &world.minted("offered"))).await;
+        let told = failure.unwrap_err().to_string();
+        assert!(told.contains("kept of them for this migration") && told.contains("too large"), "{told}");
+        return;
+    }
+    let (world, root) = (World::new(), Ca::root("Root"));
+    let old = root.leaf(&["www"]);
+    world.lay("www", &old);
+    world.lay("offered", &root.leaf(&["www"]));
+    for has_record in [false, true] {
+        let mut second = tokio::process::Command::new("sh");
+        second.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" --exact \"$1\""]);
+        second.arg(std::env::current_exe().unwrap()).arg(own).env(SECOND_IN, world.path(""));
+        let output = second.kill_on_drop(true).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(world.pair("www") == old.pair());
+        let kept = std::fs::read_dir(world.path("state/certificates/m-1")).unwrap().count();
+        assert_eq!(kept, usize::from(has_record));
+        let host = world.host(vec![section(&world, "www")]);
+        host.install(&migration(), &world.offer("www", &world.minted("offered"))).await.unwrap();
+        host.restore(&migration()).await.unwrap();
+        assert_eq!((world.text("www.pem"), world.text("www.key")), (old.chain.clone(), old.key.clone()));
+    }
 }

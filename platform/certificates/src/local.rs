@@ -162,6 +162,11 @@ impl Certificates for LocalCertificates {
         .await
     }
 
+    async fn check(&self, from_source: &[CertificateMaterial]) -> Result<()> {
+        let offered = from_source.to_vec();
+        self.with(move |here| here.check(&offered)).await
+    }
+
     async fn install(&self, migration: &MigrationId, from_source: &[CertificateMaterial]) -> Result<()> {
         let (id, offered) = (migration.clone(), from_source.to_vec());
         let due = self.with(move |here| here.prepare(&id, &offered)).await?;

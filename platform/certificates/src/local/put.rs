@@ -9,7 +9,7 @@ use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
 
 use super::Here;
-use super::survey::{self, Found};
+use super::survey::{self, Found, Survey};
 use crate::checked::Checked;
 use crate::item::{failed, item, unfit};
 use crate::material::{Pair, Unfit};
@@ -50,6 +50,26 @@ impl Here {
     /// answered: it comes last, when nothing else stands in the way.
     pub fn prepare(&self, migration: &MigrationId, offered: &[CertificateMaterial]) -> Result<Vec<Due>> {
         let mut record = self.record(migration)?.unwrap_or_default();
+        let due = self.look(&mut record, offered)?;
+        if !record.entries.is_empty() {
+            self.write(migration, &record)?;
+        }
+        Ok(due)
+    }
+
+    /// Refuses what would be refused if it were to be put in place now.
+    pub fn check(&self, offered: &[CertificateMaterial]) -> Result<()> {
+        self.look(&mut Record::default(), offered)?;
+        let survey = Survey { now: self.clock.now(), is_target: true };
+        for section in self.sections.iter().filter(|section| section.action != CertificateAction::Keep) {
+            if let Some(bad) = survey.in_the_way(section) {
+                return Err(unfit(section, "", bad));
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self, record: &mut Record, offered: &[CertificateMaterial]) -> Result<Vec<Due>> {
         let mut due = Vec::new();
         for section in self.sections.iter().filter(|section| section.action != CertificateAction::Keep) {
             let found =
@@ -70,10 +90,6 @@ impl Here {
             };
             record.entries.insert(section.name.clone(), entry);
         }
-        if record.entries.is_empty() {
-            return Ok(due);
-        }
-        self.write(migration, &record)?;
         Ok(due)
     }
 

@@ -73,7 +73,10 @@ impl Survey {
         let facts = self.of_found(section, &found, blank);
         if self.is_target && section.action != CertificateAction::Keep {
             // Whatever is wrong with what lies there: it will be replaced.
-            return CertificateFacts { problem: self.in_the_way(section), ..facts };
+            return CertificateFacts {
+                problem: self.in_the_way(section).map(|bad| bad.to_string()),
+                ..facts
+            };
         }
         facts
     }
@@ -106,23 +109,21 @@ impl Survey {
     }
 
     /// What keeps a new one from being issued or put in place.
-    fn in_the_way(&self, section: &CertificateSection) -> Option<String> {
+    pub fn in_the_way(&self, section: &CertificateSection) -> Option<Unfit> {
         for path in [&section.key, &section.certificate] {
             let writable = place::resolve(path).and_then(|place| place::may_write(&place));
             if let Err(error) = writable {
-                return Some(format!(
-                    "nothing can be put there: {error}; make the directory, and let the agent write there: a unit that is hardened \
-                     needs ReadWritePaths= for it"
-                ));
+                let hint = "make the directory, and let the agent write there: a unit that is hardened needs ReadWritePaths= for it";
+                return Some(Unfit::new(format!("nothing can be put there ({error})"), hint));
             }
         }
-        let problem = match section.issuer() {
+        let bad = match section.issuer() {
             _ if section.action != CertificateAction::Reissue => return None,
             Some(Issuer::Authority { certificate, key }) => authority(certificate, key, self.now).err(),
             Some(Issuer::Command([program, ..])) => command::trusted(Path::new(program)).err(),
             _ => None,
         };
-        problem.map(|problem| format!("no new one can be issued: {problem}"))
+        bad.map(|bad| Unfit::new(format!("no new one can be issued: {}", bad.what), bad.hint))
     }
 }
 

@@ -120,6 +120,7 @@ async fn nothing_is_changed_when_one_is_bad() {
         let mut offered = world.offer("first", &good);
         offered.extend(bad.into_iter().flat_map(|bad| world.offer("second", &bad)));
         let failure = host.install(&migration(), &offered).await.unwrap_err();
+        assert_eq!(host.check(&offered).await.unwrap_err(), failure);
         assert_eq!(failure.item, "certificate second");
         assert!(failure.what.contains(part) && !failure.hint.is_empty(), "{failure}");
         assert!(world.pair("first") == old.pair() && world.pair("second") == old.pair());
@@ -318,7 +319,17 @@ async fn a_target_tells_what_is_in_the_way() {
     let mut by_program = section(&world, "www");
     by_program.action = CertificateAction::Reissue;
     by_program.acme_command = vec![world.path("none").display().to_string()];
-    assert!(problem(by_program).await.contains("is it installed?"));
+    by_program.names = vec!["www".to_owned()];
+    assert!(problem(by_program.clone()).await.contains("is it installed?"));
+    let failure = world.host(vec![by_program]).check(&[]).await.unwrap_err();
+    assert!(failure.hint.contains("is it installed?"), "{failure}");
+    // What would be taken is not touched by asking.
+    let (host, offered) =
+        (world.host(vec![section(&world, "www")]), world.offer("www", &root.leaf(&["www"])));
+    let before = (world.text("www.pem"), world.files());
+    host.check(&offered).await.unwrap();
+    assert_eq!((world.text("www.pem"), world.files()), before);
+    assert!(!world.path("state").exists());
 }
 
 #[tokio::test]

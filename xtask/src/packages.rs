@@ -21,9 +21,12 @@ pub const FILE_PEERS: &[Needed] = &[
 /// What the lab and the packages need.
 pub const LAB: &[Needed] = handover_tests::lab::PROGRAMS;
 
-/// The database servers.
-pub const SERVERS: &[Needed] =
-    &[("/usr/sbin/mariadbd", "mariadb-server"), ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15")];
+/// The database servers, and a server of TLS.
+pub const SERVERS: &[Needed] = &[
+    ("/usr/sbin/mariadbd", "mariadb-server"),
+    ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("openssl", "openssl"),
+];
 
 fn is_there(program: &str) -> bool {
     if program.starts_with('/') { Path::new(program).exists() } else { is_installed(program) }

@@ -150,6 +150,12 @@ pub trait Certificates: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// At the target: refuses what `install` would refuse, while there is time to mend it. Changes nothing.
+    async fn check(&self, from_source: &[CertificateMaterial]) -> Result<()> {
+        let _ = from_source;
+        Ok(())
+    }
+
     /// At the target: puts new ones in place, those of the source or newly issued ones, as the manifest says. Each is checked before
     /// anything is changed: key, chain, names, dates.
     async fn install(&self, migration: &MigrationId, from_source: &[CertificateMaterial]) -> Result<()> {

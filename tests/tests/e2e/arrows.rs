@@ -7,8 +7,9 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("handover-proto", &[]),
+    ("handover-certificates", &["handover-engine"]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
     ("handover-mariadb", &["handover-engine"]),

@@ -55,7 +55,13 @@ impl Host {
         fs::write(etc.join("machine-id"), "")?;
         let names = all.iter().enumerate().map(|(at, name)| format!("{} {name}\n", address(at)));
         fs::write(etc.join("hosts"), format!("127.0.0.1 localhost\n{}", names.collect::<String>()))?;
-        fs::write(host.dir.join("address"), address(index))?;
+        // As on any host, its address is a matter of its own configuration.
+        let network = format!("[Match]\nName={DEVICE}\n\n[Network]\nAddress={}/24\n", address(index));
+        fs::write(etc.join("systemd/network/10-lan.network"), network)?;
+        run(
+            "systemctl",
+            &["--quiet", "--root", &host.root().display().to_string(), "enable", "systemd-networkd"],
+        )?;
         run("ip", &["netns", "add", &host.label])?;
         run("ip", &["-n", &host.label, "link", "set", "lo", "up"])?;
         Ok(host)
@@ -88,14 +94,23 @@ impl Host {
         let root = format!("--directory={}", self.root().display());
         let machine = format!("--machine={}", self.label);
         let network = format!("--network-namespace-path=/run/netns/{}", self.label);
-        let mut nspawn = leftovers::within_group(&self.label, "systemd-nspawn")?;
+        // One that reboots is booted again: nspawn ends with a status of its own for that.
+        // Its kernel's state is the namespace's, which outlives it: what it had configured is forgotten, as by any boot.
+        let forget = format!("ip -n {} address flush dev {DEVICE}", self.label);
+        let again = format!("while :; do {forget}; systemd-nspawn \"$@\"; test $? = 133 || exit; done");
+        let mut nspawn = leftovers::within_group(&self.label, "sh")?;
         nspawn.args([
+            "-c",
+            &again,
+            "boot",
             "--quiet",
             "--boot",
             "--register=no",
             "--keep-unit",
             "--console=pipe",
             "--resolv-conf=off",
+            // For the host to configure its own network.
+            "--capability=CAP_NET_ADMIN",
         ]);
         nspawn.args([root, machine, network]).stdin(Stdio::null());
         let mut child = nspawn.stdout(console.try_clone()?).stderr(console).spawn()?;
@@ -158,18 +173,26 @@ impl Host {
         Ok(command)
     }
 
-    /// Its init: the first child of nspawn.
+    /// Its init: the first child of nspawn, which is the first child of what boots it again.
     fn leader(&self) -> Option<Pid> {
-        let nspawn = fs::read_to_string(self.dir.join("pid")).ok()?;
+        let booter = fs::read_to_string(self.dir.join("pid")).ok()?;
+        let nspawn = first_child(&booter)?;
         let name = fs::read_to_string(format!("/proc/{nspawn}/comm")).ok()?;
-        let children = fs::read_to_string(format!("/proc/{nspawn}/task/{nspawn}/children")).ok()?;
-        let first = children.split_whitespace().next()?.parse().ok()?;
-        if name.trim() == "systemd-nspawn" { Pid::from_raw(first) } else { None }
+        if name.trim() == "systemd-nspawn" {
+            Pid::from_raw(first_child(&nspawn)?.parse().ok()?)
+        } else {
+            None
+        }
     }
 
     fn console(&self) -> PathBuf {
         self.dir.join("console.log")
     }
+}
+
+fn first_child(pid: &str) -> Option<String> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next().map(str::to_owned)
 }
 
 /// Addresses mean something within the lab alone: nothing routes there.

@@ -14,7 +14,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use tun_tap::{Iface, Mode};
 
-use super::host::{address, run};
+use super::host::run;
 use super::{label, leftovers};
 use crate::locate::own_profile_dir;
 use crate::poll;
@@ -55,7 +55,7 @@ impl Shape {
     }
 }
 
-/// Starts every host's carrier, and gives the hosts their addresses.
+/// Starts every host's carrier.
 pub fn connect(lab: &str, dir: &Path, hosts: &[&str]) -> Result<()> {
     let program = own_profile_dir()?.join(CARRIER);
     anyhow::ensure!(program.is_file(), "{} is missing: `cargo build --workspace --bins`", program.display());
@@ -67,12 +67,11 @@ pub fn connect(lab: &str, dir: &Path, hosts: &[&str]) -> Result<()> {
         let mut child = carrier.args(hosts).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         std::thread::spawn(move || child.wait());
     }
-    for (index, host) in hosts.iter().enumerate() {
+    for host in hosts {
         let log = dir.join(format!("{host}.link.log"));
         poll::until("the link", Duration::from_secs(20), || Ok(socket(dir, host).exists().then_some(())))
             .with_context(|| fs::read_to_string(log).unwrap_or_default())?;
-        let (namespace, address) = (label(lab, host), format!("{}/24", address(index)));
-        run("ip", &["-n", &namespace, "address", "add", &address, "dev", DEVICE])?;
+        let namespace = label(lab, host);
         run("ip", &["-n", &namespace, "link", "set", DEVICE, "up"])?;
     }
     Ok(())

@@ -7,12 +7,13 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("handover-proto", &[]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
     ("handover-mariadb", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
+    ("handover-services", &["handover-engine"]),
     ("handover-platform", &["handover-engine", "handover-mariadb", "handover-postgres"]),
     ("handover-transport", &["handover-engine", "handover-proto", "handover-certs"]),
     ("handover-agent-source", AGENT),

@@ -4,6 +4,7 @@
 //! record alone, which changes under a lock of its own: a `hold` need not wait until somebody has come up or down.
 
 mod lease;
+mod order;
 mod well;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use handover_engine::ports::Result;
 use handover_engine::ports::changeover::Services;
 use tokio::sync::{Mutex, Notify};
 
+use self::order::{Found, to_start, to_stop};
 use crate::boot::{BootClock, HostBoot};
 use crate::record::{Before, Lease, Record, Records, Standing};
 use crate::section::ServiceSection;
@@ -28,7 +30,6 @@ const STOPS: usize = 5;
 
 /// The services of this host, as its manifest names them.
 pub struct LocalServices {
-    /// Lowest order first.
     sections: Vec<ServiceSection>,
     units: Arc<dyn Units>,
     clock: Arc<dyn BootClock>,
@@ -39,13 +40,9 @@ pub struct LocalServices {
     changed: Notify,
 }
 
-/// A unit that is named, and how it stands.
-type Found<'a> = (&'a ServiceSection, UnitState);
-
 impl LocalServices {
     /// Those of `sections`; what is recorded for migrations goes into a directory of `state`.
-    pub fn new(mut sections: Vec<ServiceSection>, state: &Path, units: Arc<dyn Units>) -> Self {
-        sections.sort_by_key(|section| section.order);
+    pub fn new(sections: Vec<ServiceSection>, state: &Path, units: Arc<dyn Units>) -> Self {
         Self {
             sections,
             units,
@@ -64,32 +61,28 @@ impl LocalServices {
 
     /// All that are named. Refuses where one cannot be handled: nothing was done by then.
     async fn find(&self) -> Result<Vec<Found<'_>>> {
-        let looks = self.sections.iter().map(async |section| {
+        let mut out = Vec::new();
+        for section in &self.sections {
             let state = self.units.look(&section.unit).await?;
             match state.problem(&section.unit) {
                 // One that is masked runs not, and is started by nobody.
                 Some((what, hint)) if state.load != "masked" => {
-                    Err(Failure::operator(item(&section.unit), what).hint(hint))
+                    return Err(Failure::operator(item(&section.unit), what).hint(hint));
                 }
-                _ => Ok((section, state)),
+                _ => out.push(Found { section, state }),
             }
-        });
-        join_all(looks).await.into_iter().collect()
+        }
+        Ok(out)
     }
 
-    /// Keeps them from starting with the host, and stops them, the last one first.
+    /// Keeps them from starting with the host, and stops them.
     async fn take_down(&self, found: &[Found<'_>]) -> Result<()> {
         let with_file = |file: &str| -> Vec<&str> {
-            found
-                .iter()
-                .filter(|(_, state)| state.file == file)
-                .map(|(section, _)| section.unit.as_str())
-                .collect()
+            found.iter().filter(|f| f.state.file == file).map(|f| f.section.unit.as_str()).collect()
         };
         self.disable(&with_file("enabled"), false).await?;
         self.disable(&with_file("enabled-runtime"), true).await?;
-        let sections: Vec<_> = found.iter().map(|(section, _)| *section).collect();
-        self.stop_all(&sections).await
+        self.stop_all(found).await
     }
 
     async fn disable(&self, units: &[&str], only_this_boot: bool) -> Result<()> {
@@ -100,20 +93,19 @@ impl LocalServices {
         if units.is_empty() { Ok(()) } else { self.units.enable(units, only_this_boot).await }
     }
 
-    /// Stops those that run, the last one first, until none does: a socket or a timer may have started one meanwhile.
-    async fn stop_all(&self, sections: &[&ServiceSection]) -> Result<()> {
+    /// Stops those that run, in their order, until none does: something may have started one meanwhile.
+    async fn stop_all(&self, found: &[Found<'_>]) -> Result<()> {
         for _ in 0..STOPS {
-            for group in groups(sections).into_iter().rev() {
-                first_failure(join_all(group.iter().map(|section| self.stop_one(section))).await)?;
+            for group in to_stop(found) {
+                first_failure(join_all(group.iter().map(|f| self.stop_one(f.section))).await)?;
             }
-            if self.running(sections).await?.is_empty() {
+            if self.running(found).await?.is_none() {
                 return Ok(());
             }
         }
-        let running = self.running(sections).await?;
-        let Some(unit) = running.first() else { return Ok(()) };
+        let Some(unit) = self.running(found).await? else { return Ok(()) };
         let hint = format!(
-            "name what starts it too, with a higher order: systemctl show --property TriggeredBy --property RequiredBy {unit}"
+            "name what starts it too: systemctl show --property TriggeredBy --property RequiredBy --property WantedBy {unit}"
         );
         Err(Failure::operator(item(unit), format!("it was stopped {STOPS} times, and starts again"))
             .hint(hint))
@@ -127,56 +119,54 @@ impl LocalServices {
         self.units.stop(&section.unit, section.stop_limit()).await
     }
 
-    async fn running<'a>(&self, sections: &[&'a ServiceSection]) -> Result<Vec<&'a str>> {
-        let mut out = Vec::new();
-        for section in sections {
+    /// One that runs.
+    async fn running<'a>(&self, found: &[Found<'a>]) -> Result<Option<&'a str>> {
+        for Found { section, .. } in found {
             if !self.units.look(&section.unit).await?.is_down() {
-                out.push(section.unit.as_str());
+                return Ok(Some(section.unit.as_str()));
             }
         }
-        Ok(out)
+        Ok(None)
     }
 
     /// Makes them what they were. Goes on past what fails, since each that is up again is one less that is missed; tells the first failure.
     async fn restore(&self, record: &Record) -> Result<()> {
         let named = |unit: &str| self.sections.iter().find(|section| section.unit == unit).cloned();
-        let mut all: Vec<_> = record
-            .units
-            .iter()
-            .map(|before| (named(&before.unit).unwrap_or_else(|| ServiceSection::of(&before.unit)), before))
-            .collect();
-        all.sort_by_key(|(section, _)| section.order);
-        let (to_run, not_to_run): (Vec<_>, Vec<_>) = all.iter().partition(|(_, before)| before.was_active);
-        let sections = |of: Vec<&'_ (ServiceSection, &Before)>| {
-            of.into_iter().map(|(section, _)| section.clone()).collect()
+        let section =
+            |before: &Before| named(&before.unit).unwrap_or_else(|| ServiceSection::of(&before.unit));
+        let sections: Vec<_> = record.units.iter().map(section).collect();
+        let mut found = Vec::new();
+        for section in &sections {
+            found.push(Found { section, state: self.units.look(&section.unit).await? });
+        }
+        let ran = |f: &Found<'_>| {
+            record.units.iter().any(|before| before.unit == f.section.unit && before.was_active)
         };
-        let (to_run, not_to_run): (Vec<ServiceSection>, Vec<ServiceSection>) =
-            (sections(to_run), sections(not_to_run));
-        let mut done = vec![self.restore_files(record).await];
-        done.push(self.stop_all(&not_to_run.iter().collect::<Vec<_>>()).await);
-        for group in groups(&to_run.iter().collect::<Vec<_>>()) {
-            done.extend(join_all(group.iter().map(|section| self.bring_up(section))).await);
+        // One that is called for may run whenever it is.
+        let rested = |f: &&Found<'_>| !ran(f) && !f.is_triggered(&found);
+        let not_to_run: Vec<_> = found.iter().filter(rested).cloned().collect();
+        let to_run: Vec<_> = found.iter().filter(|f| ran(f)).cloned().collect();
+        let mut done = vec![self.restore_files(record, &found).await, self.stop_all(&not_to_run).await];
+        for group in to_start(&to_run) {
+            done.extend(join_all(group.iter().map(|f| self.bring_up(f.section))).await);
         }
         first_failure(done)
     }
 
     /// Those that started with the host do so again, and no others.
-    async fn restore_files(&self, record: &Record) -> Result<()> {
-        let mut now = Vec::new();
-        for before in &record.units {
-            now.push((before, self.units.look(&before.unit).await?));
-        }
-        let those = |file: &str, is_so: fn(&UnitState) -> bool| -> Vec<&str> {
-            let meant = now.iter().filter(|(before, state)| before.file == file && is_so(state));
-            meant.map(|(before, _)| before.unit.as_str()).collect()
+    async fn restore_files(&self, record: &Record, found: &[Found<'_>]) -> Result<()> {
+        let those = |file: &str, is_so: fn(&str) -> bool| -> Vec<&str> {
+            let is_meant = |before: &Before, f: &Found<'_>| {
+                before.unit == f.section.unit && before.file == file && is_so(&f.state.file)
+            };
+            let meant = found.iter().filter(|f| record.units.iter().any(|before| is_meant(before, f)));
+            meant.map(|f| f.section.unit.as_str()).collect()
         };
-        let no_more = [
-            those("disabled", |state| state.file == "enabled"),
-            those("enabled-runtime", |state| state.file == "enabled"),
-        ];
+        let no_more =
+            [those("disabled", |now| now == "enabled"), those("enabled-runtime", |now| now == "enabled")];
         self.disable(&no_more.concat(), false).await?;
-        self.enable(&those("enabled", |state| state.file != "enabled"), false).await?;
-        self.enable(&those("enabled-runtime", |state| state.file != "enabled-runtime"), true).await
+        self.enable(&those("enabled", |now| now != "enabled"), false).await?;
+        self.enable(&those("enabled-runtime", |now| now != "enabled-runtime"), true).await
     }
 
     /// Records how they were before they were touched, and that they are the migration's.
@@ -196,20 +186,20 @@ impl LocalServices {
 #[async_trait]
 impl Services for LocalServices {
     async fn facts(&self) -> Result<Vec<ServiceFacts>> {
-        let looks = self.sections.iter().map(async |section| {
+        let mut facts = Vec::new();
+        for section in &self.sections {
             let state = self.units.look(&section.unit).await?;
             let problem = state.problem(&section.unit).map(|(what, hint)| format!("{what}: {hint}"));
             let enabled = state.is_enabled();
-            Ok(ServiceFacts { unit: section.unit.clone(), state: state.active, enabled, problem })
-        });
-        join_all(looks).await.into_iter().collect()
+            facts.push(ServiceFacts { unit: section.unit.clone(), state: state.active, enabled, problem });
+        }
+        Ok(facts)
     }
 
     async fn stop(&self, migration: &MigrationId, lease: Option<std::time::Duration>) -> Result<()> {
         let _turn = self.turn.lock().await;
         let found = self.find().await?;
-        let before =
-            found.iter().map(|(section, state)| before(section, state, state.is_enabled())).collect();
+        let before = found.iter().map(|f| before(f, f.state.is_enabled())).collect();
         let lease = lease.map(|length| Lease::new(&self.clock.now(), length));
         self.take(migration, before, lease).await?;
         self.take_down(&found).await?;
@@ -251,22 +241,23 @@ impl Services for LocalServices {
         };
         self.records.with(migration, refuse_ended).await?;
         let can_be_enabled = |state: &UnitState| state.is_enabled() || state.file == "disabled";
-        let before =
-            found.iter().map(|(section, state)| before(section, state, can_be_enabled(state))).collect();
+        let before = found.iter().map(|f| before(f, can_be_enabled(&f.state))).collect();
         self.take(migration, before, None).await?;
-        let sections: Vec<_> = found.iter().map(|(section, _)| *section).collect();
-        for group in groups(&sections) {
-            first_failure(join_all(group.iter().map(|section| self.bring_up(section))).await)?;
+        for group in to_start(&found) {
+            let ups = group.iter().map(async |f| match f.is_triggered(&found) {
+                true => self.wait_for_triggered(f.section).await,
+                false => self.bring_up(f.section).await,
+            });
+            first_failure(join_all(ups).await)?;
         }
         let meant =
             |record: &mut Option<Record>| Ok(record.iter().flat_map(|record| record.units.clone()).collect());
         let meant: Vec<Before> = self.records.with(migration, meant).await?;
-        let is_meant = |(section, state): &&Found<'_>| {
-            !state.is_enabled()
-                && meant.iter().any(|before| before.unit == section.unit && before.is_to_be_enabled)
+        let is_meant = |f: &&Found<'_>| {
+            let is_to_be = |before: &Before| before.unit == f.section.unit && before.is_to_be_enabled;
+            !f.state.is_enabled() && meant.iter().any(is_to_be)
         };
-        let to_enable: Vec<_> =
-            found.iter().filter(is_meant).map(|(section, _)| section.unit.as_str()).collect();
+        let to_enable: Vec<_> = found.iter().filter(is_meant).map(|f| f.section.unit.as_str()).collect();
         self.enable(&to_enable, false).await
     }
 
@@ -309,9 +300,12 @@ fn item(unit: &str) -> String {
     format!("service {unit}")
 }
 
-fn before(section: &ServiceSection, state: &UnitState, is_to_be_enabled: bool) -> Before {
-    let was_active =
+fn before(Found { section, state }: &Found<'_>, is_to_be_enabled: bool) -> Before {
+    // What a timer has just run is not to be run once more.
+    let is_passing = state.is_oneshot && !state.triggered_by.is_empty();
+    let is_active =
         matches!(state.active.as_str(), "active" | "activating" | "reloading" | "refreshing" | "maintenance");
+    let was_active = is_active && !is_passing;
     Before { unit: section.unit.clone(), was_active, file: state.file.clone(), is_to_be_enabled }
 }
 
@@ -322,11 +316,6 @@ fn has_ended() -> Failure {
 fn refused(what: &str) -> Failure {
     let hint = "what was written there meanwhile counts: cut over once more, or abort";
     Failure::operator("services", what).hint(hint)
-}
-
-/// Those of equal order beside each other, the lowest first. They come in that order.
-fn groups<'a>(sections: &[&'a ServiceSection]) -> Vec<Vec<&'a ServiceSection>> {
-    sections.chunk_by(|one, other| one.order == other.order).map(<[_]>::to_vec).collect()
 }
 
 /// One that somebody must look into comes before one that goes away by itself.

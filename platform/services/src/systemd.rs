@@ -125,6 +125,7 @@ impl Systemd {
             load: of.get_property("LoadState").await?,
             active: of.get_property("ActiveState").await?,
             sub: of.get_property("SubState").await?,
+            triggered_by: of.get_property("TriggeredBy").await?,
             ..UnitState::default()
         };
         if let Some(kind) = kind(&state.id) {

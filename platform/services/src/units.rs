@@ -22,6 +22,8 @@ pub struct UnitState {
     pub result: String,
     /// It runs once and is done.
     pub is_oneshot: bool,
+    /// The sockets, timers and paths that start it.
+    pub triggered_by: Vec<String>,
 }
 
 impl UnitState {

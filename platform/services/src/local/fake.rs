@@ -51,7 +51,7 @@ impl Fake {
                 sub: "some".into(),
                 file: (*file).to_owned(),
                 result: "success".into(),
-                is_oneshot: false,
+                ..UnitState::default()
             };
             fake.world().units.insert((*unit).to_owned(), (state, Nature::default()));
         }

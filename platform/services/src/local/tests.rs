@@ -162,6 +162,38 @@ async fn what_starts_by_itself_is_stopped_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_started_when_it_is_called_for_is_left_to_that() {
+    for ran in [false, true] {
+        let rests = if ran { "active" } else { "inactive" };
+        let units = [("s.service", rests, "static"), ("s.socket", "active", "enabled")];
+        let mut host = Host::new(&units);
+        host.sections = vec![section("s.service", 0), section("s.socket", 5)];
+        host.units.set("s.service", |state, _| state.triggered_by = vec!["s.socket".into()]);
+        let services = host.services();
+        services.stop(&m(), None).await.unwrap();
+        host.units.cut_at(None);
+        services.start(&m()).await.unwrap();
+        assert_eq!(host.units.done(), ["start s.socket", "enable s.socket"]);
+        // Somebody has called for it.
+        host.units.set("s.service", |state, _| state.active = "active".into());
+        services.put_back(&m()).await.unwrap();
+        assert_eq!(host.units.done().len(), 2);
+        services.forget(&m()).await.unwrap();
+        host.units.set("s.service", |state, _| state.active = rests.into());
+        services.stop(&m(), None).await.unwrap();
+        host.units.cut_at(None);
+        services.put_back(&m()).await.unwrap();
+        host.stands(&units);
+        let started = if ran {
+            &["enable s.socket", "start s.socket", "start s.service"][..]
+        } else {
+            &["enable s.socket", "start s.socket"]
+        };
+        assert_eq!(host.units.done(), started);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_does_not_come_up_is_told_with_its_journal_and_nothing_after_it_starts() {
     for (fails, what) in [
         (true, "service db.service: it did not come up: it is failed (some), result `success`"),
@@ -259,8 +291,8 @@ async fn facts_tell_how_they_stand() {
     let told: Vec<_> =
         facts.iter().map(|f| (f.unit.as_str(), f.state.as_str(), f.enabled, f.problem.as_deref())).collect();
     let expected = [
-        ("db.service", "active", true, None),
         ("web.service", "active", false, None),
+        ("db.service", "active", true, None),
         ("queue.timer", "active", true, None),
     ];
     assert_eq!(told, expected);

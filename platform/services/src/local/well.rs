@@ -31,11 +31,23 @@ impl LocalServices {
             tracing::info!(unit = section.unit, "starting a service");
             self.units.start(&section.unit, section.check_limit()).await?;
         }
+        self.wait(section, deadline, true).await
+    }
+
+    /// Waits until one that is started when it is called for is well; its check calls for it.
+    pub(super) async fn wait_for_triggered(&self, section: &ServiceSection) -> Result<()> {
+        if section.check.is_none() {
+            return Ok(());
+        }
+        self.wait(section, Instant::now() + section.check_limit(), false).await
+    }
+
+    async fn wait(&self, section: &ServiceSection, deadline: Instant, must_run: bool) -> Result<()> {
         let mut looks = 0;
         loop {
             let state = self.units.look(&section.unit).await?;
             let problem = match &section.check {
-                _ if !state.is_up() => None,
+                _ if must_run && !state.is_up() => None,
                 None if looks + 1 == LOOKS => return Ok(()),
                 None => {
                     looks += 1;

@@ -199,7 +199,7 @@ impl Services for LocalServices {
     async fn stop(&self, migration: &MigrationId, lease: Option<std::time::Duration>) -> Result<()> {
         let _turn = self.turn.lock().await;
         let found = self.find().await?;
-        let before = found.iter().map(|f| before(f, f.state.is_enabled())).collect();
+        let before = found.iter().map(|f| before(f, &found, f.state.is_enabled())).collect();
         let lease = lease.map(|length| Lease::new(&self.clock.now(), length));
         self.take(migration, before, lease).await?;
         self.take_down(&found).await?;
@@ -241,7 +241,7 @@ impl Services for LocalServices {
         };
         self.records.with(migration, refuse_ended).await?;
         let can_be_enabled = |state: &UnitState| state.is_enabled() || state.file == "disabled";
-        let before = found.iter().map(|f| before(f, can_be_enabled(&f.state))).collect();
+        let before = found.iter().map(|f| before(f, &found, can_be_enabled(&f.state))).collect();
         self.take(migration, before, None).await?;
         for group in to_start(&found) {
             let ups = group.iter().map(async |f| match f.is_triggered(&found) {
@@ -300,9 +300,10 @@ fn item(unit: &str) -> String {
     format!("service {unit}")
 }
 
-fn before(Found { section, state }: &Found<'_>, is_to_be_enabled: bool) -> Before {
+fn before(of: &Found<'_>, all: &[Found<'_>], is_to_be_enabled: bool) -> Before {
+    let Found { section, state } = of;
     // What a timer has just run is not to be run once more.
-    let is_passing = state.is_oneshot && !state.triggered_by.is_empty();
+    let is_passing = state.is_oneshot && of.is_triggered(all);
     let is_active =
         matches!(state.active.as_str(), "active" | "activating" | "reloading" | "refreshing" | "maintenance");
     let was_active = is_active && !is_passing;

@@ -248,6 +248,14 @@ mod tests {
         Moment { boot: boot.to_owned(), since: Duration::from_secs(seconds) }
     }
 
+    async fn put(records: &Records, migration: &MigrationId, record: Option<Record>) -> Result<()> {
+        let put = move |known: &mut Option<Record>| {
+            *known = record;
+            Ok(())
+        };
+        records.with(migration, put).await
+    }
+
     fn before(unit: &str, file: &str) -> Before {
         Before { unit: unit.into(), was_active: true, file: file.into(), is_to_be_enabled: true }
     }
@@ -286,11 +294,11 @@ mod tests {
         record.add(vec![before("a.service", "enabled")]);
         record.standing = Standing::Taken { lease: Some(Lease::new(&at("one", 1), Duration::from_secs(1))) };
         let written = record.clone();
-        records.with(&migration, move |known| Ok(*known = Some(written))).await.unwrap();
+        put(&records, &migration, Some(written)).await.unwrap();
         // What a crash leaves behind is neither read nor in the way.
         let partial = dir.path().join("services/.m-1.json.new");
         std::fs::write(&partial, "{").unwrap();
-        assert_eq!(records.migrations().await.unwrap(), [migration.clone()]);
+        assert_eq!(records.migrations().await.unwrap(), std::slice::from_ref(&migration));
         let failing = records.with(&migration, |known| {
             *known = None;
             Err::<(), _>(Failure::operator("x", "y"))
@@ -298,13 +306,10 @@ mod tests {
         failing.await.unwrap_err();
         let read = || records.with(&migration, |known| Ok(known.clone()));
         assert_eq!(read().await.unwrap(), Some(record.clone()));
-        records
-            .with(&migration, |known| Ok(known.as_mut().unwrap().standing = Standing::Back))
-            .await
-            .unwrap();
+        put(&records, &migration, Some(Record { standing: Standing::Back, ..record.clone() })).await.unwrap();
         assert_eq!(read().await.unwrap(), Some(Record { standing: Standing::Back, ..record }));
         for _ in 0..2 {
-            records.with(&migration, |known| Ok(*known = None)).await.unwrap();
+            put(&records, &migration, None).await.unwrap();
             assert_eq!(read().await.unwrap(), None);
         }
         assert!(records.migrations().await.unwrap().is_empty());
@@ -315,11 +320,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::new(dir.path().join("services"));
         let migration: MigrationId = "m-1".parse().unwrap();
-        records.with(&migration, |known| Ok(*known = Some(Record::new()))).await.unwrap();
+        put(&records, &migration, Some(Record::new())).await.unwrap();
         // A directory in its way fails as a full disk does: before anything is put in place.
         std::fs::create_dir(dir.path().join("services/.m-1.json.new")).unwrap();
         let changing =
-            records.with(&migration, |known| Ok(known.as_mut().unwrap().standing = Standing::Back)).await;
+            put(&records, &migration, Some(Record { standing: Standing::Back, ..Record::new() })).await;
         let told = changing.unwrap_err().to_string();
         assert!(told.contains("m-1.json cannot be written"), "{told}");
         assert_eq!(records.with(&migration, |known| Ok(known.clone())).await.unwrap(), Some(Record::new()));

@@ -120,9 +120,13 @@ fn port_of(address: &str) -> Option<u16> {
 }
 
 fn unit<'de, D: Deserializer<'de>>(value: D) -> Result<String, D::Error> {
-    let name = String::deserialize(value)?;
-    let is_whole = name.is_empty() || SUFFIXES.iter().any(|suffix| name.ends_with(suffix));
-    Ok(if is_whole { name } else { format!("{name}.service") })
+    String::deserialize(value).map(|name| whole_name(&name))
+}
+
+/// The name of a unit with its suffix; without one it is a service's.
+pub fn whole_name(unit: &str) -> String {
+    let is_whole = unit.is_empty() || SUFFIXES.iter().any(|suffix| unit.ends_with(suffix));
+    if is_whole { unit.to_owned() } else { format!("{unit}.service") }
 }
 
 fn default_check_seconds() -> u64 {

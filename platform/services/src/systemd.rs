@@ -19,6 +19,7 @@ use zbus::{Connection, OwnedObjectPath, Proxy};
 
 use self::error::{failed, has_gone, has_no_file};
 pub use self::journal::told;
+use crate::section::whole_name;
 use crate::units::{UnitState, Units};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";
@@ -47,14 +48,14 @@ impl Systemd {
     }
 
     /// Has a service that runs take its new settings: it reloads them, or is restarted where it cannot; one that does not run is started.
-    /// Returns once systemd says that it has. Idempotent.
+    /// Returns once systemd says that it has. Idempotent. A name without a suffix is a service's.
     pub async fn reload_or_restart(&self, unit: &str) -> Result<()> {
-        self.run(Act::ReloadOrRestart, unit, RESTARTS_WITHIN).await
+        self.run(Act::ReloadOrRestart, &whole_name(unit), RESTARTS_WITHIN).await
     }
 
     /// Restarts it; one that does not run is started. Returns once systemd says that it has.
     pub async fn restart(&self, unit: &str) -> Result<()> {
-        self.run(Act::Restart, unit, RESTARTS_WITHIN).await
+        self.run(Act::Restart, &whole_name(unit), RESTARTS_WITHIN).await
     }
 
     /// Has the host go down and boot again, its services stopped in order. Returns before it goes down.
@@ -125,7 +126,7 @@ impl Systemd {
             load: of.get_property("LoadState").await?,
             active: of.get_property("ActiveState").await?,
             sub: of.get_property("SubState").await?,
-            triggered_by: of.get_property("TriggeredBy").await?,
+            triggers: of.get_property("Triggers").await?,
             ..UnitState::default()
         };
         if let Some(kind) = kind(&state.id) {

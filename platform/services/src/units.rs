@@ -22,8 +22,8 @@ pub struct UnitState {
     pub result: String,
     /// It runs once and is done.
     pub is_oneshot: bool,
-    /// The sockets, timers and paths that start it.
-    pub triggered_by: Vec<String>,
+    /// What it starts when that is called for: a socket, a timer or a path. (The other way round systemd knows only while that is loaded.)
+    pub triggers: Vec<String>,
 }
 
 impl UnitState {

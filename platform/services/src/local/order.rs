@@ -14,7 +14,7 @@ pub struct Found<'a> {
 impl Found<'_> {
     /// The orders of those of `all` that trigger it.
     fn triggers(&self, all: &[Found<'_>]) -> impl Iterator<Item = i32> {
-        let is_one = |other: &&Found<'_>| self.state.triggered_by.contains(&other.section.unit);
+        let is_one = |other: &&Found<'_>| other.state.triggers.contains(&self.section.unit);
         all.iter().filter(is_one).map(|other| other.section.order).collect::<Vec<_>>().into_iter()
     }
 
@@ -56,18 +56,18 @@ mod tests {
     fn triggers_come_before_what_they_trigger() {
         for (units, start, stop) in [
             (&[("a", 2, ""), ("b", 1, ""), ("c", 2, ""), ("d", i32::MIN, "")][..], "d b ac", "ac b d"),
-            (&[("s", 0, "t"), ("t", 0, "")], "t s", "t s"),
-            (&[("s", 30, "t"), ("t", 40, ""), ("x", 35, "")], "x t s", "t x s"),
-            (&[("s", 40, "t"), ("t", 30, ""), ("x", 35, "")], "t x s", "x t s"),
-            (&[("s", 5, "t"), ("a", 5, "")], "sa", "sa"),
+            (&[("s", 0, ""), ("t", 0, "s")], "t s", "t s"),
+            (&[("s", 30, ""), ("t", 40, "s"), ("x", 35, "")], "x t s", "t x s"),
+            (&[("s", 40, ""), ("t", 30, "s"), ("x", 35, "")], "t x s", "x t s"),
+            (&[("s", 5, ""), ("a", 5, "t")], "sa", "sa"),
         ] {
             let sections: Vec<_> = units
                 .iter()
                 .map(|(unit, order, _)| ServiceSection { order: *order, ..ServiceSection::of(unit) })
                 .collect();
-            let state = |by: &str| UnitState { triggered_by: vec![by.to_owned()], ..UnitState::default() };
+            let state = |what: &str| UnitState { triggers: vec![what.to_owned()], ..UnitState::default() };
             let found =
-                sections.iter().zip(units).map(|(section, (.., by))| Found { section, state: state(by) });
+                sections.iter().zip(units).map(|(section, (.., what))| Found { section, state: state(what) });
             let found: Vec<_> = found.collect();
             let told = |groups: Vec<Vec<&Found<'_>>>| {
                 let group = |group: &Vec<&Found<'_>>| {

@@ -168,7 +168,7 @@ async fn what_is_started_when_it_is_called_for_is_left_to_that() {
         let units = [("s.service", rests, "static"), ("s.socket", "active", "enabled")];
         let mut host = Host::new(&units);
         host.sections = vec![section("s.service", 0), section("s.socket", 5)];
-        host.units.set("s.service", |state, _| state.triggered_by = vec!["s.socket".into()]);
+        host.units.set("s.socket", |state, _| state.triggers = vec!["s.service".into()]);
         let services = host.services();
         services.stop(&m(), None).await.unwrap();
         host.units.cut_at(None);

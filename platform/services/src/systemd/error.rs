@@ -58,7 +58,11 @@ pub fn failed(item: &str, what: &str, error: Error) -> Failure {
         }
         _ => operator("put right what systemd complains of, then resume"),
     };
-    failure.because(error)
+    match error {
+        // It would name itself as its own cause.
+        Error::FDO(known) => failure.because(*known),
+        other => failure.because(other),
+    }
 }
 
 /// The bus is away, or systemd does not answer on it: who asks again may be answered.
@@ -113,7 +117,7 @@ mod tests {
         ] {
             let failure = failed("service x.service", "systemd cannot start it", error);
             assert_eq!(failure.class, class, "{failure}");
-            assert!(failure.hint.contains(hint) && !failure.causes.is_empty(), "{failure}");
+            assert!(failure.hint.contains(hint) && failure.causes.len() == 1, "{failure}");
             assert!(
                 failure.to_string().starts_with("service x.service: systemd cannot start it: "),
                 "{failure}"

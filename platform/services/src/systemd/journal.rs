@@ -5,20 +5,22 @@ use std::time::Duration;
 use crate::process;
 
 const JOURNALCTL: &str = "/usr/bin/journalctl";
-/// What is older says nothing of a failure that has just happened. Not `--boot`: a process in a container that is kept from the kernel's
-/// settings is told another boot than the journal was.
-const SINCE: &str = "-1h";
-/// So many lines are read, and the last of them told.
+/// So many lines are read, the last ones, and of them the last are told. Neither `--boot`, since a process in a container that is kept from
+/// the kernel's settings is told another boot than the journal was, nor `--since`, of which journalctl shows the first ones.
 const READ: &str = "20";
 const TOLD: usize = 6;
 /// A longer line is cut.
 const LINE_BYTES: usize = 250;
 /// A journal that takes longer is not waited for: a failure is told without it.
 const WITHIN: Duration = Duration::from_secs(5);
+const SYNCED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The last lines of its journal; none where they cannot be had.
 pub async fn last_lines(unit: &str) -> Vec<String> {
-    let words = ["--unit", unit, "--since", SINCE, "--lines", READ, "--no-pager", "--output", "cat"];
+    // What a unit printed last may be on its way to the journal; one that cannot be asked for it has the rest.
+    let sync = [JOURNALCTL, "--sync"].map(str::to_owned);
+    let _ = process::run(&sync, SYNCED_WITHIN).await;
+    let words = ["--unit", unit, "--lines", READ, "--no-pager", "--output", "cat"];
     let command: Vec<String> = std::iter::once(JOURNALCTL).chain(words).map(str::to_owned).collect();
     match process::run(&command, WITHIN).await {
         Ok(ended) if ended.is_well() => {

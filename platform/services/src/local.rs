@@ -169,10 +169,14 @@ impl LocalServices {
         self.enable(&those("enabled-runtime", |now| now != "enabled-runtime"), true).await
     }
 
-    /// Records how they were before they were touched, and that they are the migration's.
+    /// Records how they were before they were touched, and that they are the migration's. Refuses once a lease has ended: whoever renews
+    /// it then believes that nobody was let in meanwhile.
     async fn take(&self, migration: &MigrationId, units: Vec<Before>, lease: Option<Lease>) -> Result<()> {
         let take = move |record: &mut Option<Record>| {
             let record = record.get_or_insert_with(Record::new);
+            if matches!(record.standing, Standing::Ended { .. }) {
+                return Err(has_ended());
+            }
             record.add(units);
             record.standing = Standing::Taken { lease };
             Ok(())
@@ -203,15 +207,11 @@ impl Services for LocalServices {
         let lease = lease.map(|length| Lease::new(&self.clock.now(), length));
         self.take(migration, before, lease).await?;
         self.take_down(&found).await?;
-        let still = |record: &mut Option<Record>| {
-            Ok(matches!(record, Some(Record { standing: Standing::Taken { .. }, .. })))
+        let still = |record: &mut Option<Record>| match record {
+            Some(Record { standing: Standing::Taken { .. }, .. }) => Ok(()),
+            _ => Err(has_ended()),
         };
-        if self.records.with(migration, still).await? {
-            return Ok(());
-        }
-        Err(Failure::transient("services", "their lease was over before they were stopped").hint(
-            "they are put back, and then stopped again; give them a longer lease if it comes to this again",
-        ))
+        self.records.with(migration, still).await
     }
 
     async fn hold(&self, migration: &MigrationId) -> Result<()> {
@@ -234,12 +234,6 @@ impl Services for LocalServices {
     async fn start(&self, migration: &MigrationId) -> Result<()> {
         let _turn = self.turn.lock().await;
         let found = self.find().await?;
-        let refuse_ended = |record: &mut Option<Record>| match record.as_ref().map(|record| &record.standing)
-        {
-            Some(Standing::Ended { .. }) => Err(has_ended()),
-            _ => Ok(()),
-        };
-        self.records.with(migration, refuse_ended).await?;
         let can_be_enabled = |state: &UnitState| state.is_enabled() || state.file == "disabled";
         let before = found.iter().map(|f| before(f, &found, can_be_enabled(&f.state))).collect();
         self.take(migration, before, None).await?;
@@ -266,14 +260,15 @@ impl Services for LocalServices {
         let Some(record) = self.records.with(migration, |record| Ok(record.clone())).await? else {
             return Ok(());
         };
-        if matches!(record.standing, Standing::Back | Standing::Ended { is_back: true }) {
-            return Ok(());
+        if !matches!(record.standing, Standing::Back | Standing::Ended { is_back: true }) {
+            self.restore(&record).await?;
         }
-        self.restore(&record).await?;
-        // A lease that was over meanwhile has an end of its own.
+        // A lease that is over and has not come to its end is left to who watches it.
         let back = |record: &mut Option<Record>| {
-            if let Some(Record { standing: standing @ Standing::Taken { .. }, .. }) = record {
-                *standing = Standing::Back;
+            if let Some(record) = record
+                && record.standing != (Standing::Ended { is_back: false })
+            {
+                record.standing = Standing::Back;
             }
             Ok(())
         };

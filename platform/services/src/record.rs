@@ -60,7 +60,8 @@ pub enum Standing {
         /// None: for good.
         lease: Option<Lease>,
     },
-    /// The lease is over: the host puts them back. Set by who watches the leases; there is no way to hold them any more.
+    /// The lease is over: the host puts them back. Set by who watches the leases. They can neither be held nor stopped any more, until
+    /// `put_back` was asked for: then whoever stops them knows.
     Ended {
         /// All is done that belongs to it.
         is_back: bool,

@@ -58,11 +58,8 @@ pub fn failed(item: &str, what: &str, error: Error) -> Failure {
         }
         _ => operator("put right what systemd complains of, then resume"),
     };
-    match error {
-        // It would name itself as its own cause.
-        Error::FDO(known) => failure.because(*known),
-        other => failure.because(other),
-    }
+    // Its text holds those of its causes.
+    failure.because(std::io::Error::other(error.to_string()))
 }
 
 /// The bus is away, or systemd does not answer on it: who asks again may be answered.

@@ -86,11 +86,38 @@ async fn after_an_end_they_can_be_stopped_once_more() {
             host.stands(&STOPPED);
             tokio::time::sleep(LENGTH + Duration::from_secs(5)).await;
             host.stands(&UNITS);
+            // Who only renews the lease would not know that users were let in meanwhile.
+            for refused in [services.stop(&m(), Some(LENGTH)).await, services.hold(&m()).await] {
+                assert!(refused.unwrap_err().to_string().contains("back online"));
+            }
+            host.stands(&UNITS);
+            services.put_back(&m()).await.unwrap();
         }
         services.stop(&m(), Some(LENGTH)).await.unwrap();
         services.hold(&m()).await.unwrap();
     };
     assert_eq!(watched(&host, &services, done).await.len(), 2);
+}
+
+/// One that takes longer to stop than its lease is put back, and whoever stops it is told.
+#[tokio::test(start_paused = true)]
+async fn a_lease_may_be_over_before_all_is_stopped() {
+    let host = Host::new(&UNITS);
+    let services = host.services();
+    host.units.cut_at(Some((3, true)));
+    let migration = m();
+    let done = async {
+        tokio::select! {
+            stopped = services.stop(&migration, Some(LENGTH)) => panic!("{stopped:?}"),
+            () = tokio::time::sleep(LENGTH * 2) => {}
+        }
+        host.units.cut_at(None);
+        let refused = services.stop(&m(), Some(LENGTH)).await.unwrap_err();
+        assert!(refused.to_string().contains("back online"), "{refused}");
+        tokio::time::sleep(LENGTH).await;
+        host.stands(&UNITS);
+    };
+    assert_eq!(watched(&host, &services, done).await.len(), 1);
 }
 
 /// The lease alone counts where no services are named; a reboot begins it anew, once the agent is back.

@@ -23,26 +23,27 @@ pub trait Services: Send + Sync {
     }
 
     /// Stops them, the last one first, and keeps them from starting with the host. With a lease: once that is over, they are
-    /// put back by themselves, unless they are held. Asked again, the lease begins anew.
+    /// put back by themselves, unless they are held. Asked again, the lease begins anew. Refuses (operator) once a lease has ended,
+    /// until [`Services::put_back`] was asked for.
     async fn stop(&self, migration: &MigrationId, lease: Option<Duration>) -> Result<()> {
         let _ = (migration, lease);
         Ok(())
     }
 
-    /// They stay stopped, whatever comes. Refuses (operator) when they were put back meanwhile.
+    /// They stay stopped, whatever comes. Refuses (operator) when they were put back meanwhile, or their lease is over.
     async fn hold(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
     }
 
     /// Starts them, the first one first, each once those before it are well; enables them. A failure names the service and tells
-    /// its journal's last lines.
+    /// its journal's last lines. What a socket or a timer among them starts is left to that.
     async fn start(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
     }
 
-    /// They are what they were before they were stopped for this migration.
+    /// They are what they were before they were first stopped or started for this migration. Goes on past one that does not come up.
     async fn put_back(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())

@@ -14,6 +14,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("handover-engine", &[]),
     ("handover-mariadb", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
+    ("handover-services", &["handover-engine"]),
     ("handover-platform", &["handover-engine", "handover-mariadb", "handover-postgres"]),
     ("handover-transport", &["handover-engine", "handover-proto", "handover-certs"]),
     ("handover-agent-source", AGENT),

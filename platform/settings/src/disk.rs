@@ -161,7 +161,9 @@ pub fn resolve(file: &Path) -> Result<PathBuf> {
     for _ in 0..40 {
         match std::fs::read_link(&place) {
             Ok(to) => place = directory(&place).join(to),
-            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => return Ok(place),
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => {
+                return Ok(place);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -224,4 +226,10 @@ fn set_attributes(file: &File, attributes: &[(String, Vec<u8>)]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A directory for tests, in memory where that can be: they make much durable.
+#[cfg(test)]
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

@@ -122,7 +122,13 @@ impl Format {
         parsed.map_err(|problem| FormatError::Unreadable { format: self.name(), problem })
     }
 
-    fn splices(self, file: &Path, text: &str, path: &KeyPath, value: Option<&Value>) -> Result<Vec<Splice>, &'static str> {
+    fn splices(
+        self,
+        file: &Path,
+        text: &str,
+        path: &KeyPath,
+        value: Option<&Value>,
+    ) -> Result<Vec<Splice>, &'static str> {
         match self {
             Format::Ini => ini::Ini::parse(text, ini::Dialect::of(file)).set(path, value),
             Format::Env => env::Env::parse(text).set(path, value),
@@ -144,8 +150,10 @@ impl Format {
 
 /// The text of a file, and the byte order mark before it.
 fn text(format: Format, bytes: &[u8]) -> Result<(&str, &str), FormatError> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| FormatError::Unreadable { format: format.name(), problem: "it is not UTF-8".to_owned() })?;
+    let text = std::str::from_utf8(bytes).map_err(|_| FormatError::Unreadable {
+        format: format.name(),
+        problem: "it is not UTF-8".to_owned(),
+    })?;
     let mark = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     Ok(text.split_at(mark))
 }
@@ -185,7 +193,8 @@ pub fn set(format: Format, file: &Path, bytes: &[u8], values: &Values) -> Result
             leaves(found, path.clone(), value, &mut steps);
         }
         for (path, value) in &steps {
-            now = cut(&now, format.splices(file, &now, path, value.as_ref()).map_err(refuse)?).ok_or_else(|| FormatError::Unfaithful { key: key.clone() })?;
+            now = cut(&now, format.splices(file, &now, path, value.as_ref()).map_err(refuse)?)
+                .ok_or_else(|| FormatError::Unfaithful { key: key.clone() })?;
         }
         let unfaithful = || FormatError::Unfaithful { key: key.clone() };
         if format.parse(file, &now).map_err(|_| unfaithful())?.value() != expected {
@@ -199,7 +208,9 @@ pub fn set(format: Format, file: &Path, bytes: &[u8], values: &Values) -> Result
 fn leaves(old: Option<&Node>, path: KeyPath, new: Option<Value>, out: &mut Vec<(KeyPath, Option<Value>)>) {
     match (old.map(|node| &node.kind), new) {
         (Some(_), Some(new)) if old.is_some_and(|old| old.value() == new) => {}
-        (Some(Kind::Map(entries)), Some(Value::Object(mut wanted))) if !entries.is_empty() && !wanted.is_empty() => {
+        (Some(Kind::Map(entries)), Some(Value::Object(mut wanted)))
+            if !entries.is_empty() && !wanted.is_empty() =>
+        {
             let mut gone = Vec::new();
             for entry in entries {
                 let path = path.join(Segment::Key(entry.key.clone()));

@@ -153,7 +153,9 @@ mod tests {
             assert_eq!(path.segments(), steps, "{text}");
             assert_eq!(path.to_string(), text);
         }
-        for bad in ["", ".", "a.", ".a", "a..b", "a[", "a[x]", "a[0]b", "\"a", "a\"b\"", "[0]", "a=b", "a\nb", "\"\""] {
+        for bad in [
+            "", ".", "a.", ".a", "a..b", "a[", "a[x]", "a[0]b", "\"a", "a\"b\"", "[0]", "a=b", "a\nb", "\"\"",
+        ] {
             assert!(bad.parse::<KeyPath>().is_err(), "{bad}");
         }
     }
@@ -161,7 +163,9 @@ mod tests {
     #[test]
     fn a_part_overlaps_the_whole() {
         let path = |text: &str| text.parse::<KeyPath>().unwrap();
-        for (a, b, overlaps) in [("a", "a", true), ("a", "a.b", true), ("a.b", "a.c", false), ("a[0]", "a[1]", false)] {
+        for (a, b, overlaps) in
+            [("a", "a", true), ("a", "a.b", true), ("a.b", "a.c", false), ("a[0]", "a[1]", false)]
+        {
             assert_eq!(path(a).overlaps(&path(b)), overlaps, "{a} {b}");
             assert_eq!(path(b).overlaps(&path(a)), overlaps, "{a} {b}");
         }

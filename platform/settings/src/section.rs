@@ -49,7 +49,10 @@ impl SettingsSection {
             return Some("`group`: write what the settings are for".to_owned());
         }
         let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-        if !self.file.is_absolute() || self.file.file_name().is_none() || !self.file.components().all(is_plain) {
+        if !self.file.is_absolute()
+            || self.file.file_name().is_none()
+            || !self.file.components().all(is_plain)
+        {
             return Some("`file`: write an absolute path".to_owned());
         }
         if !self.keys.is_empty() && self.format() == Format::Plain {
@@ -83,7 +86,9 @@ pub fn check(sections: &[SettingsSection]) -> Result<(), (&'static str, String, 
         let paths = section.paths().unwrap_or_default();
         for (at, path) in paths.iter().enumerate() {
             if paths[..at].iter().any(|other| other.overlaps(path)) {
-                return refuse(format!("`keys`: `{path}` is named twice, by itself or with what it is part of"));
+                return refuse(format!(
+                    "`keys`: `{path}` is named twice, by itself or with what it is part of"
+                ));
             }
         }
         for other in sections[..at].iter().filter(|other| other.file == section.file) {
@@ -129,7 +134,8 @@ mod tests {
         assert_eq!(read(&format!("{ONE}{two}")).unwrap().len(), 2, "other keys of the same file");
         let whole = read("[[settings]]\nname = 'motd'\ngroup = 'basic'\nfile = '/etc/motd'\n").unwrap();
         assert_eq!(whole[0].format(), Format::Plain);
-        let told = read(&ONE.replace("10.network", "x.conf").replace("keys", "format = 'ini'\nkeys")).unwrap();
+        let told =
+            read(&ONE.replace("10.network", "x.conf").replace("keys", "format = 'ini'\nkeys")).unwrap();
         assert_eq!(told[0].format(), Format::Ini);
     }
 

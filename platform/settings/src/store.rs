@@ -74,9 +74,12 @@ impl Here {
         let _lock = self.lock()?;
         let unread = || failed("settings", "what is kept of them cannot be read");
         let is_changed = self.kept.is_changed(migration).map_err(unread())?;
-        let staged = self.kept.staged(migration).map_err(unread())?;        let mut own = Vec::new();
+        let staged = self.kept.staged(migration).map_err(unread())?;
+        let mut own = Vec::new();
         for section in &self.sections {
-            let Some(setting) = bundle.settings.iter().find(|setting| setting.name == section.name) else { continue };
+            let Some(setting) = bundle.settings.iter().find(|setting| setting.name == section.name) else {
+                continue;
+            };
             own.push(ours(section, setting)?);
         }
         let bundle = Bundle { settings: own };
@@ -101,14 +104,18 @@ impl Here {
         let mut out: Vec<Changed> = Vec::new();
         for setting in &bundle.settings {
             let Some(section) = self.sections.iter().find(|section| section.name == setting.name) else {
-                return Err(Failure::operator(item(&setting.name), "this host's manifest does not name them any more")
-                    .hint("write the section again, and resume; or abort"));
+                return Err(Failure::operator(
+                    item(&setting.name),
+                    "this host's manifest does not name them any more",
+                )
+                .hint("write the section again, and resume; or abort"));
             };
             let place = place(section)?;
             let at = match out.iter().position(|changed| changed.place == place) {
                 Some(at) => at,
                 None => {
-                    let before = disk::read(&place).map_err(failed(item(&section.name), "their file cannot be read"))?;
+                    let before = disk::read(&place)
+                        .map_err(failed(item(&section.name), "their file cannot be read"))?;
                     out.push(Changed { place, after: before.clone(), before });
                     out.len() - 1
                 }
@@ -120,9 +127,11 @@ impl Here {
     }
 
     pub(crate) fn apply_locked(&self, migration: &MigrationId) -> Result<()> {
-        let staged = self.kept.staged(migration).map_err(failed("settings", "what is staged cannot be read"))?;
+        let staged =
+            self.kept.staged(migration).map_err(failed("settings", "what is staged cannot be read"))?;
         let bundle = staged.ok_or_else(|| {
-            Failure::operator("settings", "nothing is staged for this migration").hint("resume: it is staged again")
+            Failure::operator("settings", "nothing is staged for this migration")
+                .hint("resume: it is staged again")
         })?;
         let planned = || self.plan(&bundle).map_err(Cut::Planned);
         self.kept.apply(migration, planned).map_err(|cut| match cut {
@@ -162,13 +171,17 @@ fn item(name: &str) -> String {
 }
 
 fn place(section: &SettingsSection) -> Result<PathBuf> {
-    disk::resolve(&section.file).map_err(failed(item(&section.name), "the link that their file is cannot be followed"))
+    disk::resolve(&section.file)
+        .map_err(failed(item(&section.name), "the link that their file is cannot be followed"))
 }
 
 fn check_place(place: &Path) -> std::result::Result<(), (String, String)> {
     let directory = disk::directory(place).display();
     disk::may_write(place).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => (format!("{directory} is not there"), "make it, or mend [[settings]] in appliance.toml".to_owned()),
+        std::io::ErrorKind::NotFound => (
+            format!("{directory} is not there"),
+            "make it, or mend [[settings]] in appliance.toml".to_owned(),
+        ),
         _ => (
             format!("{directory} cannot be written to: {error}"),
             format!("`systemctl edit` the agent's unit: ReadWritePaths={directory}"),
@@ -200,13 +213,19 @@ fn refused(section: &SettingsSection) -> impl Fn(FormatError) -> Failure + '_ {
 }
 
 fn read(section: &SettingsSection) -> Result<Setting> {
-    let held = disk::read(&place(section)?).map_err(failed(item(&section.name), "their file cannot be read"))?;
+    let held =
+        disk::read(&place(section)?).map_err(failed(item(&section.name), "their file cannot be read"))?;
     let contents = match held {
         None => Contents::Absent,
         Some(held) if section.keys.is_empty() => Contents::Whole { bytes: held.bytes, mode: held.mode },
         Some(held) => {
-            let paths = section.paths().map_err(|bad| Failure::operator(item(&section.name), "its manifest is not in order").because(bad))?;
-            Contents::Keys(format::get(section.format(), &section.file, &held.bytes, &paths).map_err(refused(section))?)
+            let paths = section.paths().map_err(|bad| {
+                Failure::operator(item(&section.name), "its manifest is not in order").because(bad)
+            })?;
+            Contents::Keys(
+                format::get(section.format(), &section.file, &held.bytes, &paths)
+                    .map_err(refused(section))?,
+            )
         }
     };
     Ok(Setting { name: section.name.clone(), group: section.group.clone(), contents })
@@ -235,15 +254,24 @@ fn ours(section: &SettingsSection, theirs: &Setting) -> Result<Setting> {
             Contents::Keys(named.map(|(key, value)| (key.clone(), value.clone())).collect())
         }
         Contents::Whole { .. } | Contents::Keys(_) => {
-            return refuse("one manifest names keys of them, the other one the whole file", "write the same `keys` in both manifests");
+            return refuse(
+                "one manifest names keys of them, the other one the whole file",
+                "write the same `keys` in both manifests",
+            );
         }
     };
     Ok(Setting { name: section.name.clone(), group: section.group.clone(), contents })
 }
 
 /// What becomes of a file.
-fn changes(section: &SettingsSection, place: &Path, before: Option<Held>, contents: &Contents) -> Result<Option<Held>> {
-    let no_keys = || section.paths().unwrap_or_default().iter().map(|path| (path.to_string(), None)).collect();
+fn changes(
+    section: &SettingsSection,
+    place: &Path,
+    before: Option<Held>,
+    contents: &Contents,
+) -> Result<Option<Held>> {
+    let no_keys =
+        || section.paths().unwrap_or_default().iter().map(|path| (path.to_string(), None)).collect();
     let values: format::Values = match contents {
         Contents::Absent if section.keys.is_empty() => return Ok(None),
         Contents::Absent => no_keys(),
@@ -259,10 +287,14 @@ fn changes(section: &SettingsSection, place: &Path, before: Option<Held>, conten
         if values.values().all(Option::is_none) {
             return Ok(None);
         }
-        return Err(Failure::operator(item(&section.name), format!("{} is not there", section.file.display()))
-            .hint("put the file in place, or leave `keys` out in both manifests: the whole file travels then"));
+        return Err(Failure::operator(
+            item(&section.name),
+            format!("{} is not there", section.file.display()),
+        )
+        .hint("put the file in place, or leave `keys` out in both manifests: the whole file travels then"));
     };
-    let bytes = format::set(section.format(), &section.file, &before.bytes, &values).map_err(refused(section))?;
+    let bytes =
+        format::set(section.format(), &section.file, &before.bytes, &values).map_err(refused(section))?;
     if bytes.len() > LARGEST {
         return Err(Failure::operator(item(&section.name), "their file would be larger than 256 KiB")
             .hint("move it as [[files]]"));
@@ -273,7 +305,8 @@ fn changes(section: &SettingsSection, place: &Path, before: Option<Held>, conten
 /// A file that this host does not have: it belongs to whom its directory belongs.
 fn new_file(section: &SettingsSection, place: &Path, bytes: Vec<u8>, mode: u32) -> Result<Held> {
     use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::metadata(disk::directory(place)).map_err(failed(item(&section.name), "their directory cannot be looked at"))?;
+    let meta = std::fs::metadata(disk::directory(place))
+        .map_err(failed(item(&section.name), "their directory cannot be looked at"))?;
     Ok(Held { bytes, owner: (meta.uid(), meta.gid()), mode, attributes: Vec::new() })
 }
 
@@ -316,7 +349,9 @@ impl HostSettings for LocalSettings {
         self.with(move |here| {
             let _lock = here.lock()?;
             record::refuse_running(&here.kept, &migration)?;
-            here.kept.forget(&migration).map_err(failed("settings", "what is kept of them cannot be removed"))?;
+            here.kept
+                .forget(&migration)
+                .map_err(failed("settings", "what is kept of them cannot be removed"))?;
             record::unmark(&here.kept)
         })
         .await

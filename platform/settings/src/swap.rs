@@ -81,7 +81,7 @@ impl LocalSwap {
     async fn disarm(&self, migration: &MigrationId) -> Result<()> {
         self.locked(migration, |here, migration, _| {
             let record = record::read(&here.kept, migration)?;
-            if record.is_some_and(|record| !record.is_applied) {
+            if record.is_some_and(|record| record.is_running() && !record.is_applied) {
                 restore_locked(&here.kept, migration)?;
                 record::forget(&here.kept, migration)?;
             }
@@ -97,8 +97,11 @@ pub fn armed_marker(state: &Path) -> PathBuf {
 }
 
 fn rolled_back() -> Failure {
-    Failure::operator("swap", "this host has restored its own settings already: nobody had confirmed in time, or it was asked to")
-        .hint("look at its journal for why; the swap is begun again by aborting and starting anew")
+    Failure::operator(
+        "swap",
+        "this host has restored its own settings already: nobody had confirmed in time, or it was asked to",
+    )
+    .hint("look at its journal for why; the swap is begun again by aborting and starting anew")
 }
 
 #[async_trait]
@@ -114,10 +117,15 @@ impl Swap for LocalSwap {
         let begin = move |here: &Here, migration: &MigrationId, boot: &dyn Boot| {
             match record::read(&here.kept, migration)? {
                 Some(record) if record.standing == SwapStanding::RolledBack => return Err(rolled_back()),
+                // Cut short by the host going down: the watch is about to restore them.
+                Some(record) if record.standing == SwapStanding::Up && !record.is_applied => {
+                    return Err(rolled_back());
+                }
                 Some(record) => return Ok(record.is_applied),
                 None => {}
             }
-            let staged = here.kept.staged(migration).map_err(failed("swap", "what is staged cannot be read"))?;
+            let staged =
+                here.kept.staged(migration).map_err(failed("swap", "what is staged cannot be read"))?;
             if staged.is_none() {
                 return Err(Failure::operator("swap", "nothing is staged for this migration")
                     .hint("resume: it is staged again"));
@@ -132,8 +140,11 @@ impl Swap for LocalSwap {
         }
         if !self.watched().await? {
             self.disarm(migration).await?;
-            return Err(Failure::operator("swap", "nobody watches its dead-man timer, so that nothing was changed")
-                .hint("look at `systemctl status handover-source-deadman.path handover-target-deadman.path`"));
+            return Err(Failure::operator(
+                "swap",
+                "nobody watches its dead-man timer, so that nothing was changed",
+            )
+            .hint("look at `systemctl status handover-source-deadman.path handover-target-deadman.path`"));
         }
         let apply = |here: &Here, migration: &MigrationId, _: &dyn Boot| {
             let Some(mut record) = record::read(&here.kept, migration)? else {
@@ -156,24 +167,29 @@ impl Swap for LocalSwap {
     }
 
     async fn reboot(&self, migration: &MigrationId) -> Result<()> {
-        let is_due = |here: &Here, migration: &MigrationId, boot: &dyn Boot| {
-            match record::read(&here.kept, migration)? {
+        let (migration, boot) = (migration.clone(), self.boot.clone());
+        let is_due = move |here: &Here| {
+            // Kept until the reboot was asked for: a watcher might ask for it, too.
+            let lock = here.lock()?;
+            match record::seen_now(&here.kept, &migration, &*boot)? {
                 Some(record) if !record.is_applied && record.standing == SwapStanding::Armed => {
                     Err(Failure::operator("swap", "its settings are not in place yet").hint("resume"))
                 }
-                Some(record) => Ok(record.changed_in == clock::id(boot)?),
-                None => Ok(false),
+                Some(record) => Ok((lock, record.changed_in == clock::id(&*boot)?)),
+                None => Ok((lock, false)),
             }
         };
-        if self.locked(migration, is_due).await? { self.reboot.now().await } else { Ok(()) }
+        let (_lock, is_due) = self.settings.with(is_due).await?;
+        if is_due { self.reboot.now().await } else { Ok(()) }
     }
 
     async fn met(&self, migration: &MigrationId) -> Result<()> {
         self.locked(migration, |here, migration, boot| match record::read(&here.kept, migration)? {
-            Some(record) if record.is_running() && !record.is_met => {
-                let limit_ms = record.limit_ms.saturating_mul(2);
-                let since_ms = clock::now_ms(boot);
-                record::write(&here.kept, migration, &Record { is_met: true, limit_ms, since_ms, ..record })
+            Some(mut record) if record.is_running() && !record.is_met => {
+                record.is_met = true;
+                record.limit_ms = record.limit_ms.saturating_mul(2);
+                record.since_ms = clock::now_ms(boot);
+                record::write(&here.kept, migration, &record)
             }
             Some(record) if record.standing == SwapStanding::RolledBack => Err(rolled_back()),
             _ => Ok(()),
@@ -184,7 +200,7 @@ impl Swap for LocalSwap {
     async fn confirm(&self, migration: &MigrationId) -> Result<()> {
         self.locked(migration, |here, migration, _| {
             let record = record::read(&here.kept, migration)?;
-            let record = record.ok_or_else(|| {
+            let mut record = record.ok_or_else(|| {
                 Failure::operator("swap", "nothing is swapped for this migration").hint("arm it first")
             })?;
             match record.standing {
@@ -194,8 +210,8 @@ impl Swap for LocalSwap {
                     return Err(Failure::operator("swap", "its settings are not in place yet").hint("resume"));
                 }
                 SwapStanding::Armed | SwapStanding::Up => {
-                    let confirmed = Record { standing: SwapStanding::Confirmed, ..record };
-                    record::write(&here.kept, migration, &confirmed)?;
+                    record.standing = SwapStanding::Confirmed;
+                    record::write(&here.kept, migration, &record)?;
                 }
             }
             record::unmark(&here.kept)

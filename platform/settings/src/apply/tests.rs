@@ -30,7 +30,7 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = disk::scratch();
         for name in ["etc", "state"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
@@ -75,7 +75,8 @@ impl Host {
 
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.dir.path().join("etc")).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -127,7 +128,11 @@ fn cut_at_every_step_of_applying_and_done_again() {
             break;
         }
         if !kept.is_changed(&migration()).unwrap() {
-            assert_eq!(host.look(), own(), "nothing is changed before what was there is durable (step {step})");
+            assert_eq!(
+                host.look(),
+                own(),
+                "nothing is changed before what was there is durable (step {step})"
+            );
         }
         // Undone from there, and done from there.
         host.apply(Disk::default()).unwrap();
@@ -184,7 +189,8 @@ fn a_file_keeps_what_belongs_to_it() {
     };
     std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o4751)).unwrap();
     let before = disk::read(&place).unwrap().unwrap();
-    let of_us: Vec<_> = before.attributes.iter().filter(|(name, _)| name.starts_with("user.")).cloned().collect();
+    let of_us: Vec<_> =
+        before.attributes.iter().filter(|(name, _)| name.starts_with("user.")).cloned().collect();
     assert_eq!((before.mode, of_us), (0o4751, attributes));
     let after = Held { bytes: b"new".to_vec(), ..before.clone() };
     let changed = Changed { place: place.clone(), before: Some(before.clone()), after: Some(after.clone()) };

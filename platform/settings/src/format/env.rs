@@ -50,7 +50,9 @@ impl<'a> Env<'a> {
         }
         let old: Vec<_> = self.lines.iter().filter(|line| line.key == key).collect();
         let exports = self.lines.last().is_some_and(|line| self.is_exported(line));
-        let write = |line: &Line, new: &Text| quoted(&self.text[line.value.clone()], new.as_deref().unwrap_or_default());
+        let write = |line: &Line, new: &Text| {
+            quoted(&self.text[line.value.clone()], new.as_deref().unwrap_or_default())
+        };
         let line = |new: &Text| {
             let export = if exports { "export " } else { "" };
             format!("{export}{key}={}", quoted("", new.as_deref().unwrap_or_default()))
@@ -76,12 +78,19 @@ fn line(text: &str, start: usize) -> Option<Line> {
     }
     let name = text[at..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len() - at);
     let key = &text[at..at + name];
-    if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !text[at + name..].starts_with('=') {
+    if key.is_empty() || key.starts_with(|c: char| c.is_ascii_digit()) || !text[at + name..].starts_with('=')
+    {
         return None;
     }
     let value = at + name + 1;
     let (length, found, odd) = read(&text[value..line_over(text, value).start], &text[value..]);
-    Some(Line { key: key.to_owned(), at: at..at + name, value: value..value + length, text: Some(found), odd })
+    Some(Line {
+        key: key.to_owned(),
+        at: at..at + name,
+        value: value..value + length,
+        text: Some(found),
+        odd,
+    })
 }
 
 fn blanks(text: &str) -> usize {
@@ -98,7 +107,8 @@ fn read(line: &str, all: &str) -> (usize, String, Option<&'static str>) {
         let raw = &all[1..1 + inner.end];
         let length = inner.end + 2;
         let behind = &all[length..line_over(all, length).start];
-        let is_over = behind.trim().is_empty() || (behind.starts_with([' ', '\t']) && behind.trim_start().starts_with('#'));
+        let is_over = behind.trim().is_empty()
+            || (behind.starts_with([' ', '\t']) && behind.trim_start().starts_with('#'));
         let odd = if is_over { None } else { Some(PIECES) };
         return if quote == '\'' {
             (length, raw.to_owned(), odd)

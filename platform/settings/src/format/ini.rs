@@ -24,7 +24,8 @@ impl Dialect {
     pub fn of(file: &Path) -> Self {
         let is_below = file.components().any(|part| part == Component::Normal("systemd".as_ref()));
         let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let is_unit = ["network", "netdev", "link", "service", "socket", "timer", "mount", "path", "target"].contains(&extension);
+        let is_unit = ["network", "netdev", "link", "service", "socket", "timer", "mount", "path", "target"]
+            .contains(&extension);
         if is_below || is_unit { Dialect::Systemd } else { Dialect::Common }
     }
 }
@@ -33,6 +34,7 @@ impl Dialect {
 #[derive(Debug)]
 pub struct Ini<'a> {
     text: &'a str,
+    dialect: Dialect,
     /// The first one is what comes before every header, without a name.
     sections: Vec<Section>,
 }
@@ -70,7 +72,7 @@ impl<'a> Ini<'a> {
             }
             at = end;
         }
-        Self { text, sections }
+        Self { text, dialect, sections }
     }
 
     /// As a map of maps; sections of one name as one.
@@ -108,7 +110,11 @@ impl<'a> Ini<'a> {
         if new.iter().flatten().any(|text| text.contains(['\n', '\r'])) {
             return Err("a value goes over several lines");
         }
-        let old: Vec<_> = self.named(section).flat_map(|section| &section.lines).filter(|line| line.key == key).collect();
+        if self.dialect == Dialect::Systemd && new.iter().flatten().any(|text| text.ends_with('\\')) {
+            return Err("a value would go on in the next line");
+        }
+        let old: Vec<_> =
+            self.named(section).flat_map(|section| &section.lines).filter(|line| line.key == key).collect();
         if self.named(section).count() > 1 && old.len() != new.len() {
             return Err(SEVERAL);
         }

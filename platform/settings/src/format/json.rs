@@ -102,7 +102,12 @@ pub fn things(node: &Node) -> Vec<Range<usize>> {
 }
 
 /// Takes away what is there, out of the brackets that it is in.
-pub fn take(text: &str, root: &Node, path: &KeyPath, comments: Comments) -> Result<Vec<Splice>, &'static str> {
+pub fn take(
+    text: &str,
+    root: &Node,
+    path: &KeyPath,
+    comments: Comments,
+) -> Result<Vec<Splice>, &'static str> {
     let (last, before) = path.segments().split_last().ok_or("it is the whole file")?;
     let (_, parent) = root.walk(before);
     let which = match (&parent.kind, last) {

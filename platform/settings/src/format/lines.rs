@@ -46,7 +46,10 @@ pub fn map<'a>(text: &str, all: impl IntoIterator<Item = &'a Line>) -> Vec<Entry
             Some(Entry { value: Node { kind: Kind::List(items), .. }, .. }) => items.push(node),
             Some(entry) => {
                 let span = entry.value.span.clone();
-                let first = std::mem::replace(&mut entry.value, Node { span, kind: Kind::List(Vec::new()), is_flow: false });
+                let first = std::mem::replace(
+                    &mut entry.value,
+                    Node { span, kind: Kind::List(Vec::new()), is_flow: false },
+                );
                 entry.value.kind = Kind::List(vec![first, node]);
             }
         }

@@ -66,7 +66,9 @@ pub fn begins_line(text: &str, at: usize) -> bool {
 pub fn lines(text: &str, from: usize, to: usize) -> Range<usize> {
     let (mut start, end) = (line_start(text, from), line_over(text, to).end);
     if end == text.len() && !text.ends_with('\n') {
-        start = text[..start].strip_suffix('\n').map_or(start, |rest| rest.strip_suffix('\r').unwrap_or(rest).len());
+        start = text[..start]
+            .strip_suffix('\n')
+            .map_or(start, |rest| rest.strip_suffix('\r').unwrap_or(rest).len());
     }
     start..end
 }
@@ -95,7 +97,8 @@ pub enum Comments {
 impl Comments {
     /// How long the comment is that begins here, without the end of its line.
     fn length(self, text: &str) -> Option<usize> {
-        let line = || text.find('\n').map_or(text.len(), |at| if text[..at].ends_with('\r') { at - 1 } else { at });
+        let line =
+            || text.find('\n').map_or(text.len(), |at| if text[..at].ends_with('\r') { at - 1 } else { at });
         match self {
             Comments::Hash if text.starts_with('#') => Some(line()),
             Comments::Slashes if text.starts_with("//") => Some(line()),
@@ -120,23 +123,42 @@ impl Comments {
     fn end_of_line(self, text: &str, at: usize) -> Option<usize> {
         let over = line_over(text, at);
         let rest = text[at..over.start].trim_start();
-        let is_over = rest.is_empty() || self.length(rest).is_some_and(|length| length == rest.trim_end().len() || length == rest.len());
+        let is_over = rest.is_empty()
+            || self
+                .length(rest)
+                .is_some_and(|length| length == rest.trim_end().len() || length == rest.len());
         is_over.then_some(over.start)
     }
 }
 
 /// Puts something behind the last thing in brackets, as the last thing is put there.
-pub fn insert(text: &str, brackets: &Range<usize>, things: &[Range<usize>], new: &str, comments: Comments) -> Vec<Splice> {
+pub fn insert(
+    text: &str,
+    brackets: &Range<usize>,
+    things: &[Range<usize>],
+    new: &str,
+    comments: Comments,
+) -> Vec<Splice> {
     let Some(last) = things.last() else {
         let at = brackets.start + 1;
         return vec![Splice::new(at..at, new)];
     };
     let gap = &text[..last.start];
     let gap = &gap[gap.trim_end().len()..];
-    let gap = if gap.is_empty() && things.len() > 1 { "" } else if gap.is_empty() { " " } else { gap };
+    // A blank line before the last one is not repeated.
+    let gap =
+        gap.rfind('\n').map_or(gap, |newline| &gap[newline - usize::from(gap[..newline].ends_with('\r'))..]);
+    let gap = if gap.is_empty() && things.len() > 1 {
+        ""
+    } else if gap.is_empty() {
+        " "
+    } else {
+        gap
+    };
     let comma = comments.comma(text, last.end).filter(|comma| *comma < brackets.end);
     let behind = comma.map_or(last.end, |comma| comma + 1);
-    let place = if gap.contains('\n') { comments.end_of_line(text, behind).unwrap_or(behind) } else { behind };
+    let place =
+        if gap.contains('\n') { comments.end_of_line(text, behind).unwrap_or(behind) } else { behind };
     match comma {
         Some(_) => vec![Splice::new(place..place, format!("{gap}{new},"))],
         None if place == last.end => vec![Splice::new(place..place, format!(",{gap}{new}"))],

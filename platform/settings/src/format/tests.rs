@@ -19,7 +19,8 @@ fn file(format: Format) -> PathBuf {
 }
 
 fn read(format: Format, text: &str, key: &str) -> Result<Option<Value>, String> {
-    let values = get(format, &file(format), text.as_bytes(), &[key.parse().unwrap()]).map_err(|e| e.to_string())?;
+    let values =
+        get(format, &file(format), text.as_bytes(), &[key.parse().unwrap()]).map_err(|e| e.to_string())?;
     Ok(values[key].clone())
 }
 
@@ -34,7 +35,8 @@ type Case<'a> = (&'a str, &'a str, Option<Value>, &'a str);
 
 fn check(format: Format, cases: &[Case<'_>]) {
     for (text, key, value, expected) in cases {
-        let now = change(format, text, key, value.clone()).unwrap_or_else(|e| panic!("{key} in {text:?}: {e}"));
+        let now =
+            change(format, text, key, value.clone()).unwrap_or_else(|e| panic!("{key} in {text:?}: {e}"));
         assert_eq!(&now, expected, "{key} in {text:?}");
         let expected = format.canonical(value.clone());
         assert_eq!(read(format, &now, key).unwrap(), expected, "{key} in {now:?}");
@@ -103,7 +105,7 @@ fn ini_that_is_not_sure_is_refused() {
             ("[R]\nG=1\n[R]\nD=2\n", "R.D", None, "more than once"),
             ("[A]\nk=1\n", "A.k", some("a\nb"), "several lines"),
             ("[A]\nk=1\n", "A.k", some(" a"), "without changing something else"),
-            ("[A]\nk=1\n", "A.k", some("a\\"), "without changing something else"),
+            ("[A]\nk=1\n", "A.k", some("a\\"), "go on in the next line"),
             ("[A]\nk=1\n", "A.k", some(5), "texts"),
             ("[A]\nk=1\n", "A.#x", some("5"), "no path of a key"),
             ("[A]\nk=1\n", "A.\"#x\"", some("5"), "without changing something else"),
@@ -112,7 +114,8 @@ fn ini_that_is_not_sure_is_refused() {
         ],
     );
     let bytes = b"[A]\nk=\xff\n";
-    let told = set(Format::Ini, &file(Format::Ini), bytes, &Values::from([("A.k".into(), some("1"))])).unwrap_err();
+    let told =
+        set(Format::Ini, &file(Format::Ini), bytes, &Values::from([("A.k".into(), some("1"))])).unwrap_err();
     assert!(told.to_string().contains("UTF-8"));
 }
 
@@ -122,7 +125,12 @@ fn other_ini_has_comments_behind_values() {
     for (text, key, value, expected) in [
         ("[m]\nport = 1 # one\n", "m.port", some("2"), "[m]\nport = 2 # one\n"),
         ("[m]\nport = \"a # b\" ; c\n", "m.port", some("2"), "[m]\nport = 2 ; c\n"),
-        ("[m]\nskip-x\nport = 1\n!includedir /etc/x\n", "m.skip-x", None, "[m]\nport = 1\n!includedir /etc/x\n"),
+        (
+            "[m]\nskip-x\nport = 1\n!includedir /etc/x\n",
+            "m.skip-x",
+            None,
+            "[m]\nport = 1\n!includedir /etc/x\n",
+        ),
         ("[m]\nport = 1\n", "m.skip-x", some(Value::Null), "[m]\nport = 1\nskip-x\n"),
         ("[m]\nskip-x\nport = 1\n", "m.skip-x", some("1"), "[m]\nskip-x = 1\nport = 1\n"),
     ] {
@@ -134,7 +142,8 @@ fn other_ini_has_comments_behind_values() {
         ("[m]\nk = 1\n", "a # b", "without changing something else"),
         ("[m]\nk = 1\n  2\n", "a", "goes on in the next line"),
     ] {
-        let told = set(Format::Ini, &cnf, text.as_bytes(), &Values::from([("m.k".into(), some(value))])).unwrap_err();
+        let told = set(Format::Ini, &cnf, text.as_bytes(), &Values::from([("m.k".into(), some(value))]))
+            .unwrap_err();
         assert!(told.to_string().contains(part), "{told}");
     }
 }
@@ -190,7 +199,12 @@ fn toml_is_changed_in_its_place() {
             ("b = '''\nx\\\ny'''\n", "b", some("p\\\nq"), "b = '''\np\\\nq'''\n"),
             ("[s]\nk = 1", "s.k", some(2), "[s]\nk = 2"),
             ("[s]\nk = 1", "s.l", some(2), "[s]\nk = 1\nl = 2"),
-            ("[s]\n  k = 1 # c\n\n[t]\nk = 3\n", "s.l", some("x"), "[s]\n  k = 1 # c\n  l = \"x\"\n\n[t]\nk = 3\n"),
+            (
+                "[s]\n  k = 1 # c\n\n[t]\nk = 3\n",
+                "s.l",
+                some("x"),
+                "[s]\n  k = 1 # c\n  l = \"x\"\n\n[t]\nk = 3\n",
+            ),
             ("[s]\nk = 1\n", "t.u.k", some(true), "[s]\nk = 1\n\n[t.u]\nk = true\n"),
             ("[s]\n[t]\n", "s.k", some(true), "[s]\nk = true\n[t]\n"),
             ("", "k", some(1), "k = 1\n"),
@@ -201,15 +215,25 @@ fn toml_is_changed_in_its_place() {
             ("p = { x = 1, y = 2 }\n", "p.x", some(5), "p = { x = 5, y = 2 }\n"),
             ("p = { x = 1, y = 2 }\n", "p.y", None, "p = { x = 1 }\n"),
             ("p = { x = 1 }\n", "p.z", some("q"), "p = { x = 1, z = \"q\" }\n"),
-            ("l = [\n  1, # one\n  2, # two\n]\n", "l", some(json!([1, 3])), "l = [\n  1, # one\n  3, # two\n]\n"),
+            (
+                "l = [\n  1, # one\n  2, # two\n]\n",
+                "l",
+                some(json!([1, 3])),
+                "l = [\n  1, # one\n  3, # two\n]\n",
+            ),
             ("l = [\n  1, # one\n  2, # two\n]\n", "l", some(json!([1])), "l = [\n  1, # one\n]\n"),
-            ("l = [\n  1, # one\n  2 # two\n]\n", "l", some(json!([1, 2, 3])), "l = [\n  1, # one\n  2, # two\n  3\n]\n"),
+            (
+                "l = [\n  1, # one\n  2 # two\n]\n",
+                "l",
+                some(json!([1, 2, 3])),
+                "l = [\n  1, # one\n  2, # two\n  3\n]\n",
+            ),
             ("l = [1, 2]\n", "l[1]", some(9), "l = [1, 9]\n"),
             ("a = 1\nb = 2 # two\nc = 3\n", "b", None, "a = 1\nc = 3\n"),
             ("a = 1\nb = 2", "b", None, "a = 1"),
             ("d = 1979-05-27T07:32:00Z\n", "d", some(json!({"$date": "2020-01-01"})), "d = 2020-01-01\n"),
             ("f = 1.5\n", "f", some(2.5), "f = 2.5\n"),
-            ("\u{feff}ü = 'ä'\n", "\"ü\"", some("ö"), "\u{feff}ü = 'ö'\n"),
+            ("\u{feff}\"ü\" = 'ä'\n", "ü", some("ö"), "\u{feff}\"ü\" = 'ö'\n"),
             ("[[x]]\nk = 1\n[[x]]\nk = 2\n", "x[1].k", some(3), "[[x]]\nk = 1\n[[x]]\nk = 3\n"),
             ("[s]\na = 1\nb = 2\n", "s", some(json!({"a": 1, "b": 3, "c": 4})), "[s]\na = 1\nb = 3\nc = 4\n"),
             ("a = 1", "a", some("tab\t\u{7f}"), "a = \"tab\\t\\u007F\""),
@@ -237,7 +261,12 @@ fn json_is_changed_in_its_place() {
         Format::Json,
         &[
             ("{\"a\":1}", "a", some(2), "{\"a\":2}"),
-            ("{\n  // one\n  \"a\": 1, // two\n  /* three */ \"b\": [1, 2,],\n}\n", "b", some(json!([1, 4])), "{\n  // one\n  \"a\": 1, // two\n  /* three */ \"b\": [1, 4,],\n}\n"),
+            (
+                "{\n  // one\n  \"a\": 1, // two\n  /* three */ \"b\": [1, 2,],\n}\n",
+                "b",
+                some(json!([1, 4])),
+                "{\n  // one\n  \"a\": 1, // two\n  /* three */ \"b\": [1, 4,],\n}\n",
+            ),
             ("{\n  \"a\": 1 // one\n}\n", "b", some("x"), "{\n  \"a\": 1, // one\n  \"b\": \"x\"\n}\n"),
             ("{\r\n  \"a\": 1\r\n}", "b", some("x"), "{\r\n  \"a\": 1,\r\n  \"b\": \"x\"\r\n}"),
             ("{\n  \"a\": 1,\n}\n", "b", some("x"), "{\n  \"a\": 1,\n  \"b\": \"x\",\n}\n"),
@@ -248,7 +277,12 @@ fn json_is_changed_in_its_place() {
             ("{\"a\": 1}", "a", None, "{}"),
             ("{\n  \"a\": 1,\n  \"b\": 2 // two\n}\n", "b", None, "{\n  \"a\": 1\n}\n"),
             ("{\n  \"a\": 1,\n  // of c\n  \"c\": 2\n}\n", "a", None, "{\n  // of c\n  \"c\": 2\n}\n"),
-            ("{\"x\": {\"a\": [{\"k\": 1}]}}", "x.a[0].k", some(json!({"n": null})), "{\"x\": {\"a\": [{\"k\": {\"n\":null}}]}}"),
+            (
+                "{\"x\": {\"a\": [{\"k\": 1}]}}",
+                "x.a[0].k",
+                some(json!({"n": null})),
+                "{\"x\": {\"a\": [{\"k\": {\"n\":null}}]}}",
+            ),
             ("{\"ü\": \"\\u00e4\"}", "ü", some("ö\"\n"), "{\"ü\": \"ö\\\"\\n\"}"),
             ("\u{feff}{\"a\": 1}", "a", some(2), "\u{feff}{\"a\": 2}"),
             ("{\"a.b\": 1}", "\"a.b\"", some(false), "{\"a.b\": false}"),
@@ -296,7 +330,12 @@ fn yaml_is_changed_in_its_place() {
             ("---\na: 1\n...\n", "a", some(2), "---\na: 2\n...\n"),
             ("{}\n", "a", some(1), "{a: 1}\n"),
             ("l:\n- 1\n- 2 # two\n", "l", some(json!([1, 3])), "l:\n- 1\n- 3 # two\n"),
-            ("l:\n  - x\n  - y\nm: 1\n", "l", some(json!(["x", "y", "z"])), "l:\n  - x\n  - y\n  - z\nm: 1\n"),
+            (
+                "l:\n  - x\n  - y\nm: 1\n",
+                "l",
+                some(json!(["x", "y", "z"])),
+                "l:\n  - x\n  - y\n  - z\nm: 1\n",
+            ),
             ("l:\n  - x\n  - y\nm: 1\n", "l", some(json!(["x"])), "l:\n  - x\nm: 1\n"),
             ("l: [x, y]\n", "l", some(json!(["x", "q r", "[z]"])), "l: [x, q r, \"[z]\"]\n"),
             ("l: [x, y]\n", "l", some(json!(["x"])), "l: [x]\n"),

@@ -39,7 +39,11 @@ fn node(text: &str, item: &Item) -> Node {
             Node { span: inner.span().unwrap_or_default(), kind: table(text, inner), is_flow: false }
         }
         Item::ArrayOfTables(tables) => {
-            let one = |inner: &Table| Node { span: inner.span().unwrap_or_default(), kind: table(text, inner), is_flow: false };
+            let one = |inner: &Table| Node {
+                span: inner.span().unwrap_or_default(),
+                kind: table(text, inner),
+                is_flow: false,
+            };
             let items = tables.iter().map(one).collect();
             Node { span: tables.span().unwrap_or_default(), kind: Kind::List(items), is_flow: false }
         }
@@ -57,9 +61,10 @@ fn value(text: &str, value: &toml_edit::Value) -> Node {
         Toml::Boolean(is) => Kind::Scalar(Value::from(*is.value())),
         Toml::Float(number) if number.value().is_finite() => Kind::Scalar(Value::from(*number.value())),
         Toml::Float(_) => Kind::Odd("its value is no number that can travel", written()),
-        Toml::Datetime(date) => {
-            Kind::Scalar(Value::Object(Map::from_iter([(DATE.to_owned(), Value::from(date.value().to_string()))])))
-        }
+        Toml::Datetime(date) => Kind::Scalar(Value::Object(Map::from_iter([(
+            DATE.to_owned(),
+            Value::from(date.value().to_string()),
+        )]))),
         Toml::Array(list) => Kind::List(list.iter().map(|item| self::value(text, item)).collect()),
         Toml::InlineTable(inner) => {
             is_flow = !inner.is_dotted();
@@ -76,9 +81,10 @@ pub fn set(text: &str, path: &KeyPath, value: Option<&Value>) -> Result<Vec<Spli
     let (steps, node) = root.walk(path.segments());
     let rest = &path.segments()[steps..];
     match (value, rest) {
-        (Some(value), []) if is_value(node) => {
-            Ok(vec![Splice::new(node.span.clone(), written(text.get(node.span.clone()).unwrap_or_default(), value)?)])
-        }
+        (Some(value), []) if is_value(node) => Ok(vec![Splice::new(
+            node.span.clone(),
+            written(text.get(node.span.clone()).unwrap_or_default(), value)?,
+        )]),
         (_, []) if !is_value(node) => Err("it is a whole table at this host; name its keys"),
         (Some(value), rest) => add(text, &root, path, steps, rest, value),
         (None, []) => {
@@ -101,7 +107,14 @@ fn is_value(node: &Node) -> bool {
     node.is_flow || matches!(node.kind, Kind::Scalar(_))
 }
 
-fn add(text: &str, root: &Node, path: &KeyPath, steps: usize, rest: &[Segment], value: &Value) -> Result<Vec<Splice>, &'static str> {
+fn add(
+    text: &str,
+    root: &Node,
+    path: &KeyPath,
+    steps: usize,
+    rest: &[Segment],
+    value: &Value,
+) -> Result<Vec<Splice>, &'static str> {
     let (_, node) = root.walk(&path.segments()[..steps]);
     let (first, deeper) = rest.split_first().ok_or("it is there")?;
     if node.is_flow {
@@ -111,18 +124,30 @@ fn add(text: &str, root: &Node, path: &KeyPath, steps: usize, rest: &[Segment], 
             (Kind::List(_), Segment::Index(_)) => value,
             _ => return Err("what it is part of is something else in this file"),
         };
-        let new = if matches!(&node.kind, Kind::Map(entries) if entries.is_empty()) { format!(" {new} ") } else { new };
+        let new = if matches!(&node.kind, Kind::Map(entries) if entries.is_empty()) {
+            format!(" {new} ")
+        } else {
+            new
+        };
         return Ok(insert(text, &node.span, &things(node), &new, Comments::Hash));
     }
-    let Kind::Map(entries) = &node.kind else { return Err("tables are not added to a list; name the whole file") };
+    let Kind::Map(entries) = &node.kind else {
+        return Err("tables are not added to a list; name the whole file");
+    };
     let names: Vec<_> = names(rest)?;
     if let Some(end) = entries.iter().filter_map(end_of_values).max() {
         // What a dotted name began goes on as one.
-        let at = entries.iter().find(|entry| end_of_values(entry).is_some()).map_or(0, |entry| entry.at.start);
+        let at =
+            entries.iter().find(|entry| end_of_values(entry).is_some()).map_or(0, |entry| entry.at.start);
         let start = line_start(text, at);
-        return Ok(vec![line_after(text, end, &format!("{}{} = {}", &text[start..at], names.join("."), written("", value)?))]);
+        return Ok(vec![line_after(
+            text,
+            end,
+            &format!("{}{} = {}", &text[start..at], names.join("."), written("", value)?),
+        )]);
     }
-    let here = |names: &[String]| Ok::<_, &'static str>(format!("{} = {}", names.join("."), written("", value)?));
+    let here =
+        |names: &[String]| Ok::<_, &'static str>(format!("{} = {}", names.join("."), written("", value)?));
     let end = line_end(text);
     let (table, key) = names.split_at(names.len() - 1);
     let above: Vec<_> = self::names(&path.segments()[..steps])?;
@@ -169,7 +194,9 @@ fn basic(text: &str) -> String {
 fn written(old: &str, value: &Value) -> Result<String, &'static str> {
     Ok(match value {
         Value::Null => return Err("TOML has no null"),
-        Value::String(text) if old.starts_with("'''") && text.contains('\n') && is_literal(text) && !text.contains("''") => {
+        Value::String(text)
+            if old.starts_with("'''") && text.contains('\n') && is_literal(text) && !text.contains("''") =>
+        {
             format!("'''{}{text}'''", opening(old))
         }
         Value::String(text) if old.starts_with("\"\"\"") && text.contains('\n') => {
@@ -186,9 +213,12 @@ fn written(old: &str, value: &Value) -> Result<String, &'static str> {
             format!("[{}]", items.join(", "))
         }
         Value::Object(map) => match map.get(DATE) {
-            Some(Value::String(date)) if map.len() == 1 && date.parse::<toml_edit::Datetime>().is_ok() => date.clone(),
+            Some(Value::String(date)) if map.len() == 1 && date.parse::<toml_edit::Datetime>().is_ok() => {
+                date.clone()
+            }
             _ => {
-                let pair = |(key, item)| Ok(format!("{} = {}", name(key), written("", item)?));
+                let pair =
+                    |(key, item): (&String, &Value)| Ok(format!("{} = {}", name(key), written("", item)?));
                 let items = map.iter().map(pair).collect::<Result<Vec<String>, &'static str>>()?;
                 if items.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", items.join(", ")) }
             }

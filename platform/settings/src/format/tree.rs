@@ -49,7 +49,9 @@ impl Node {
     pub fn value(&self) -> Value {
         match &self.kind {
             Kind::Scalar(value) => value.clone(),
-            Kind::Odd(why, text) => Value::Object(Map::from_iter([((*why).to_owned(), Value::from(text.as_str()))])),
+            Kind::Odd(why, text) => {
+                Value::Object(Map::from_iter([((*why).to_owned(), Value::from(text.as_str()))]))
+            }
             Kind::List(items) => items.iter().map(Node::value).collect(),
             Kind::Map(entries) => {
                 Value::Object(entries.iter().map(|entry| (entry.key.clone(), entry.value.value())).collect())

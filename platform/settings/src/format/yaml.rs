@@ -36,14 +36,21 @@ fn parent<'a>(root: &'a Node, path: &[Segment]) -> Option<(&'a Node, Option<&'a 
     Some((parent, entry))
 }
 
-fn replace(text: &str, root: &Node, path: &KeyPath, node: &Node, value: &Value) -> Result<Vec<Splice>, &'static str> {
+fn replace(
+    text: &str,
+    root: &Node,
+    path: &KeyPath,
+    node: &Node,
+    value: &Value,
+) -> Result<Vec<Splice>, &'static str> {
     let (above, entry) = parent(root, path.segments()).ok_or("it is the whole file")?;
     let new = written(text, node, value, above.is_flow);
     let is_block = !node.is_flow && matches!(node.kind, Kind::Map(_) | Kind::List(_));
     if !is_block && !node.span.is_empty() {
         return Ok(vec![Splice::new(node.span.clone(), new)]);
     }
-    let entry = entry.ok_or("an item of a list cannot be replaced by something of another form; name the whole file")?;
+    let entry = entry
+        .ok_or("an item of a list cannot be replaced by something of another form; name the whole file")?;
     let colon = colon(text, entry)?;
     let end = if is_block { last_end(text, node).max(colon) } else { colon };
     Ok(vec![Splice::new(colon..end, format!(" {new}"))])
@@ -56,13 +63,21 @@ fn colon(text: &str, entry: &Entry) -> Result<usize, &'static str> {
     at.map(|at| entry.at.end + at + 1).ok_or("its name is written in a form that cannot be changed")
 }
 
-fn add(text: &str, root: &Node, path: &KeyPath, steps: usize, rest: &[Segment], value: &Value) -> Result<Vec<Splice>, &'static str> {
+fn add(
+    text: &str,
+    root: &Node,
+    path: &KeyPath,
+    steps: usize,
+    rest: &[Segment],
+    value: &Value,
+) -> Result<Vec<Splice>, &'static str> {
     let (_, node) = root.walk(&path.segments()[..steps]);
     let (first, deeper) = rest.split_first().ok_or("it is there")?;
     let block = |indent: usize| block(text, indent, rest, value);
     match (&node.kind, first) {
         (Kind::Map(_), Segment::Key(key)) if node.is_flow => {
-            let new = format!("{}: {}", written_key(key), written("", &blank(), &nested(deeper, value)?, true));
+            let new =
+                format!("{}: {}", written_key(key), written("", &blank(), &nested(deeper, value)?, true));
             Ok(insert(text, &node.span, &things(node), &new, Comments::Hash))
         }
         (Kind::List(_), Segment::Index(_)) if node.is_flow => {
@@ -75,18 +90,19 @@ fn add(text: &str, root: &Node, path: &KeyPath, steps: usize, rest: &[Segment], 
             Ok(vec![line_after(text, last_end(text, node), &block(indent)?)])
         }
         (Kind::List(items), Segment::Index(_)) => {
-            let dash = items.first().and_then(|item| dash(text, item)).ok_or("its list is written in an unusual form")?;
+            let dash = items
+                .first()
+                .and_then(|item| dash(text, item))
+                .ok_or("its list is written in an unusual form")?;
             let indent = " ".repeat(dash - line_start(text, dash));
             let new = written("", &blank(), &nested(deeper, value)?, false);
             Ok(vec![line_after(text, last_end(text, node), &format!("{indent}- {new}"))])
         }
-        (Kind::Scalar(Value::Null), Segment::Key(_)) if steps == 0 => {
-            Ok(vec![if node.span.is_empty() {
-                line_after(text, text.len() - usize::from(text.ends_with('\n')), &block(0)?)
-            } else {
-                Splice::new(node.span.clone(), block(0)?)
-            }])
-        }
+        (Kind::Scalar(Value::Null), Segment::Key(_)) if steps == 0 => Ok(vec![if node.span.is_empty() {
+            line_after(text, text.len() - usize::from(text.ends_with('\n')), &block(0)?)
+        } else {
+            Splice::new(node.span.clone(), block(0)?)
+        }]),
         (Kind::Scalar(Value::Null), Segment::Key(_)) => {
             let new = nested(rest, value)?;
             replace(text, root, &path.head(steps), node, &new)
@@ -149,7 +165,11 @@ fn remove(text: &str, root: &Node, path: &KeyPath) -> Result<Vec<Splice>, &'stat
         }
         (Kind::List(items), _, Some(Segment::Index(at))) => {
             let item = items.get(*at).ok_or("it is not there")?;
-            (dash(text, item).ok_or("its list is written in an unusual form")?, last_end(text, item), items.len() == 1)
+            (
+                dash(text, item).ok_or("its list is written in an unusual form")?,
+                last_end(text, item),
+                items.len() == 1,
+            )
         }
         _ => return Err("it is not there"),
     };

@@ -22,9 +22,13 @@ fn section(dir: &Path, name: &str, group: &str, file: &str, keys: &[&str]) -> Se
 
 /// A host with an address, limits in the same kind of file as many have, and a whole file.
 fn host(address: &str) -> (tempfile::TempDir, LocalSettings) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = disk::scratch();
     let at = dir.path();
-    std::fs::write(at.join("10.network"), format!("# {address}\n[Network]\nAddress={address}\nDNS=9.9.9.9\n")).unwrap();
+    std::fs::write(
+        at.join("10.network"),
+        format!("# {address}\n[Network]\nAddress={address}\nDNS=9.9.9.9\n"),
+    )
+    .unwrap();
     std::fs::write(at.join("mail.yaml"), format!("limits: {{size: 5}} # {address}\n")).unwrap();
     std::fs::write(at.join("motd"), format!("I am {address}\n")).unwrap();
     let sections = vec![
@@ -85,7 +89,8 @@ async fn what_is_not_named_here_is_left_alone() {
         ("Network.Address".to_owned(), Some(Value::from("10.0.0.9/24"))),
         ("Network.DNS".to_owned(), Some(Value::from("6.6.6.6"))),
     ]);
-    let setting = |name: &str, contents| Setting { name: name.into(), group: Group("network".into()), contents };
+    let setting =
+        |name: &str, contents| Setting { name: name.into(), group: Group("network".into()), contents };
     let bundle = Bundle {
         settings: vec![
             setting("address", Contents::Keys(keys)),
@@ -132,11 +137,14 @@ async fn what_cannot_be_put_in_place_is_refused_before() {
 
 #[tokio::test]
 async fn a_place_that_cannot_be_written_is_a_problem() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = disk::scratch();
     let sections = vec![
         section(dir.path(), "missing", "mail", "nothing/file", &[]),
         // Nobody writes there, not even root.
-        SettingsSection { file: "/proc/sys/kernel/ostype".into(), ..section(dir.path(), "proc", "mail", "x", &[]) },
+        SettingsSection {
+            file: "/proc/sys/kernel/ostype".into(),
+            ..section(dir.path(), "proc", "mail", "x", &[])
+        },
     ];
     let settings = LocalSettings::new(sections, &dir.path().join("state"));
     let facts = settings.facts().await.unwrap();
@@ -153,7 +161,7 @@ async fn a_place_that_cannot_be_written_is_a_problem() {
 
 #[tokio::test]
 async fn files_come_and_go_and_links_stay() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = disk::scratch();
     let at = dir.path();
     std::fs::create_dir(at.join("real")).unwrap();
     std::fs::write(at.join("real/linked"), "old").unwrap();
@@ -165,7 +173,11 @@ async fn files_come_and_go_and_links_stay() {
     let settings = LocalSettings::new(sections, &at.join("state"));
     let whole = |text: &str| Contents::Whole { bytes: text.as_bytes().to_vec(), mode: 0o4640 };
     let contents = [whole("new"), Contents::Absent, whole("added")];
-    let setting = |(name, contents): (&str, Contents)| Setting { name: name.into(), group: Group("mail".into()), contents };
+    let setting = |(name, contents): (&str, Contents)| Setting {
+        name: name.into(),
+        group: Group("mail".into()),
+        contents,
+    };
     let bundle = Bundle { settings: all.into_iter().zip(contents).map(setting).collect() };
     settings.stage(&migration(), &bundle).await.unwrap();
     settings.apply(&migration()).await.unwrap();

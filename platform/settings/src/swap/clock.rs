@@ -33,7 +33,9 @@ impl Boot for ThisBoot {
 /// Its name, for a port.
 pub(super) fn id(boot: &dyn Boot) -> Result<String> {
     boot.id().map_err(|error| {
-        Failure::operator("swap", "which boot of the host this is cannot be told").because(error).hint("is /proc mounted?")
+        Failure::operator("swap", "which boot of the host this is cannot be told")
+            .because(error)
+            .hint("is /proc mounted?")
     })
 }
 

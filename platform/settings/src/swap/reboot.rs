@@ -19,10 +19,12 @@ pub struct SystemctlReboot;
 impl Reboot for SystemctlReboot {
     async fn now(&self) -> Result<()> {
         let failed = || {
-            Failure::operator("reboot", "`systemctl reboot` failed").hint("reboot this host by hand, then resume")
+            Failure::operator("reboot", "`systemctl reboot` failed")
+                .hint("reboot this host by hand, then resume")
         };
         let mut command = tokio::process::Command::new("systemctl");
-        let output = command.args(["--no-block", "--no-ask-password", "reboot"]).kill_on_drop(true).output().await;
+        let output =
+            command.args(["--no-block", "--no-ask-password", "reboot"]).kill_on_drop(true).output().await;
         let output = output.map_err(|error| failed().because(error))?;
         if output.status.success() {
             return Ok(());

@@ -102,7 +102,9 @@ impl Record {
             SwapStanding::Armed | SwapStanding::Up if left == 0 || self.boots > MOST_BOOTS => Due::Restore,
             // Cut short by the host going down: half of them may be in place.
             SwapStanding::Up if !self.is_applied => Due::Restore,
-            SwapStanding::RolledBack | SwapStanding::Armed | SwapStanding::Up => Due::Wait(Duration::from_millis(left)),
+            SwapStanding::RolledBack | SwapStanding::Armed | SwapStanding::Up => {
+                Due::Wait(Duration::from_millis(left))
+            }
         }
     }
 }
@@ -161,7 +163,11 @@ pub fn restored(kept: &Kept, migration: &MigrationId, boot: &dyn Boot, reboots: 
     let standing = SwapStanding::RolledBack;
     let limit_ms = if reboots == Reboots::Now { 0 } else { record.limit_ms };
     mark(kept)?;
-    write(kept, migration, &Record { standing, changed_in, since_ms, limit_ms, is_reboot_due: true, ..record })
+    write(
+        kept,
+        migration,
+        &Record { standing, changed_in, since_ms, limit_ms, is_reboot_due: true, ..record },
+    )
 }
 
 /// Refuses while a timer runs.

@@ -32,20 +32,31 @@ pub async fn watch(state: &Path, boot: Arc<dyn Boot>, reboot: Arc<dyn Reboot>) -
 }
 
 /// The same, on a disk whose steps are asked for.
-pub(crate) async fn watch_on(disk: Disk, state: &Path, boot: Arc<dyn Boot>, reboot: Arc<dyn Reboot>) -> Result<()> {
+pub(crate) async fn watch_on(
+    disk: Disk,
+    state: &Path,
+    boot: Arc<dyn Boot>,
+    reboot: Arc<dyn Reboot>,
+) -> Result<()> {
     let watching = state.to_owned();
     let _watching = blocking(move || watching_lock(&watching)).await?;
     let kept = Kept::new(state, disk);
     loop {
         let (looked, seen) = (kept.clone(), boot.clone());
         match blocking(move || look(&looked, &*seen)).await {
-            Ok(Due::Nothing) => return Ok(()),
-            Ok(Due::Wait(left)) => tokio::time::sleep(left.min(LOOK)).await,
-            Ok(Due::Restore) => {}
-            Ok(Due::Reboot) => {
+            Ok((_, Due::Nothing)) => return Ok(()),
+            Ok((lock, Due::Wait(left))) => {
+                drop(lock);
+                tokio::time::sleep(left.min(LOOK)).await;
+            }
+            Ok((_, Due::Restore)) => {}
+            Ok((lock, Due::Reboot)) => {
                 tracing::warn!("this host has its own settings again; rebooting");
-                match reboot.now().await {
-                    Ok(()) => booted(&*boot).await,
+                let id = boot.id().ok();
+                let asked = reboot.now().await;
+                drop(lock);
+                match asked {
+                    Ok(()) => booted(&*boot, id).await,
                     Err(failure) => {
                         tracing::error!(%failure, "the reboot is asked for again");
                         tokio::time::sleep(LOOK).await;
@@ -61,8 +72,8 @@ pub(crate) async fn watch_on(disk: Disk, state: &Path, boot: Arc<dyn Boot>, rebo
 }
 
 /// Waits for the host to go down, which ends this process; not for ever.
-async fn booted(boot: &dyn Boot) {
-    let (id, end) = (boot.id().ok(), tokio::time::Instant::now() + REBOOT);
+async fn booted(boot: &dyn Boot, id: Option<String>) {
+    let end = tokio::time::Instant::now() + REBOOT;
     while tokio::time::Instant::now() < end && boot.id().ok() == id {
         tokio::time::sleep(LOOK / 10).await;
     }
@@ -73,9 +84,10 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 's
     done.map_err(|e| Failure::transient("swap", "it was not looked at").because(e))?
 }
 
-/// Looks at every swap once, with the lock held, and restores what is to be restored. What is to be done next of all of them.
-fn look(kept: &Kept, boot: &dyn Boot) -> Result<Due> {
-    let _lock = kept.lock().map_err(failed("swap", "its lock cannot be had"))?;
+/// Looks at every swap once, with the lock held, and restores what is to be restored. What is to be done next of all of them,
+/// and the lock: a reboot is asked for by one at a time.
+fn look(kept: &Kept, boot: &dyn Boot) -> Result<(File, Due)> {
+    let lock = kept.lock().map_err(failed("swap", "its lock cannot be had"))?;
     let mut next = Due::Nothing;
     for migration in record::migrations(kept)? {
         let Some(record) = record::seen_now(kept, &migration, boot)? else { continue };
@@ -93,7 +105,7 @@ fn look(kept: &Kept, boot: &dyn Boot) -> Result<Due> {
     if next == Due::Nothing {
         record::unmark(kept)?;
     }
-    Ok(next)
+    Ok((lock, next))
 }
 
 fn sooner(a: Due, b: Due) -> Due {
@@ -126,10 +138,12 @@ fn watching_lock(state: &Path) -> Result<File> {
 
 /// Whether somebody watches.
 pub(super) fn is_watched(state: &Path) -> Result<bool> {
-    let asked = open(state).and_then(|file| match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(false),
-        Err(Errno::WOULDBLOCK) => Ok(true),
-        Err(error) => Err(error.into()),
+    let asked = open(state).and_then(|file| {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     });
     asked.map_err(failed("swap", "whether somebody watches it cannot be told"))
 }

@@ -8,7 +8,12 @@ fn word() -> impl Strategy<Value = String> {
 }
 
 fn blank() -> impl Strategy<Value = String> {
-    prop_oneof![Just(String::new()), Just("\n".to_owned()), Just("# größe: x = [1]\n".to_owned()), Just("#\n\n".to_owned())]
+    prop_oneof![
+        Just(String::new()),
+        Just("\n".to_owned()),
+        Just("# größe: x = [1]\n".to_owned()),
+        Just("#\n\n".to_owned())
+    ]
 }
 
 /// Lines of a file, each with what comes before it, and the number of one of them.
@@ -19,7 +24,13 @@ fn lines() -> impl Strategy<Value = (Vec<(String, String)>, usize)> {
     })
 }
 
-fn build(lines: &[(String, String)], crlf: bool, ended: bool, head: &str, line: impl Fn(usize, &str) -> String) -> String {
+fn build(
+    lines: &[(String, String)],
+    crlf: bool,
+    ended: bool,
+    head: &str,
+    line: impl Fn(usize, &str) -> String,
+) -> String {
     let mut text = head.to_owned();
     for (at, (before, value)) in lines.iter().enumerate() {
         text.push_str(before);
@@ -98,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn yaml((lines, at) in lines(), crlf: bool, ended: bool, other in word(), quote in "['\"]?", form in 0..3) {
+    fn yaml((lines, at) in lines(), crlf: bool, ended: bool, other in word(), quote in "['\"]?", form in 0_usize..3) {
         let text = build(&lines, crlf, ended, "top:\n  sub:\n", |at, value| match form {
             0 => format!("    k{at}: {quote}v{value}x{quote} # c"),
             1 => format!("    k{at}: {{v: {quote}v{value}x{quote}, w: [1, 2]}}"),

@@ -7,6 +7,7 @@ use std::ops::Range;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag};
 use serde_json::Value;
 
+use super::super::splice::{line_over, line_start};
 use super::super::tree::{Entry, Kind, Node, number};
 
 /// No file is nested deeper.
@@ -26,7 +27,9 @@ pub fn parse(text: &str) -> Result<Node, String> {
         match reader.next()? {
             (Event::StreamEnd, _) => break,
             (Event::StreamStart | Event::DocumentEnd | Event::Nothing, _) => {}
-            (Event::DocumentStart(_), _) if root.is_some() => return Err("it holds several documents".to_owned()),
+            (Event::DocumentStart(_), _) if root.is_some() => {
+                return Err("it holds several documents".to_owned());
+            }
             (Event::DocumentStart(_), _) => root = Some(reader.node(0)?),
             _ => return Err("it is no document".to_owned()),
         }
@@ -46,7 +49,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Range<usize>), String> {
         let event = self.events.next().ok_or("it ends too early")?;
-        let (event, span) = event.map_err(|error| format!("line {}: {}", error.marker().line(), error.info()))?;
+        let (event, span) =
+            event.map_err(|error| format!("line {}: {}", error.marker().line(), error.info()))?;
         let span = self.range(span);
         Ok((event, span))
     }
@@ -68,6 +72,7 @@ impl<'a> Reader<'a> {
         let (event, span) = self.next()?;
         let (anchor, node) = match event {
             Event::Scalar(value, style, anchor, tag) => {
+                let span = exact(self.text, span, style);
                 let written = self.text[span.clone()].to_owned();
                 let kind = scalar(&value, style, tag.as_deref(), written);
                 (anchor, Node { span, kind, is_flow: false })
@@ -106,7 +111,7 @@ impl<'a> Reader<'a> {
         while !self.ends(&Event::SequenceEnd) {
             items.push(self.node(depth + 1)?);
         }
-        Ok(self.collection(start, tag, '[', Kind::List(items))?)
+        self.collection(start, tag, '[', Kind::List(items))
     }
 
     fn map(&mut self, start: Range<usize>, tag: Option<&Tag>, depth: usize) -> Result<Node, String> {
@@ -129,15 +134,55 @@ impl<'a> Reader<'a> {
         self.collection(start, tag, '{', Kind::Map(entries))
     }
 
-    fn collection(&mut self, start: Range<usize>, tag: Option<&Tag>, open: char, kind: Kind) -> Result<Node, String> {
+    fn collection(
+        &mut self,
+        start: Range<usize>,
+        tag: Option<&Tag>,
+        open: char,
+        kind: Kind,
+    ) -> Result<Node, String> {
         let (_, end) = self.next()?;
         let is_flow = self.text[start.start..].starts_with(open);
-        let span = start.start..end.end.max(start.start);
+        // The parser takes along the blanks and comments behind a bracket.
+        let end = if is_flow { end.start + 1 } else { end.end };
+        let span = start.start..end.max(start.start);
         let kind = match tag {
             Some(tag) if !tag.is_yaml_core_schema() => Kind::Odd(TAGGED, self.text[span.clone()].to_owned()),
             _ => kind,
         };
         Ok(Node { span, kind, is_flow })
+    }
+}
+
+/// Where a scalar is. The parser takes along what comes behind quotes, and leaves out the first line of a text over several lines.
+fn exact(text: &str, span: Range<usize>, style: ScalarStyle) -> Range<usize> {
+    let written = &text[span.clone()];
+    match style {
+        ScalarStyle::Plain => span.start..span.start + written.trim_end().len(),
+        ScalarStyle::SingleQuoted => {
+            let inner = written.replace("''", "xx");
+            let end = inner.get(1..).and_then(|inner| inner.find('\''));
+            end.map_or(span.clone(), |end| span.start..span.start + end + 2)
+        }
+        ScalarStyle::DoubleQuoted => {
+            let inner = written.replace("\\\\", "xx").replace("\\\"", "xx");
+            let end = inner.get(1..).and_then(|inner| inner.find('"'));
+            end.map_or(span.clone(), |end| span.start..span.start + end + 2)
+        }
+        ScalarStyle::Literal | ScalarStyle::Folded => {
+            let before = text[..span.start].trim_end();
+            let from = line_start(text, before.len());
+            let is_header = |&(at, c): &(usize, char)| {
+                let behind = before[from + at + 1..]
+                    .trim_start_matches(|c: char| c.is_ascii_digit() || c == '+' || c == '-');
+                matches!(c, '|' | '>')
+                    && before[from..from + at].ends_with([' ', ':'])
+                    && (behind.is_empty() || behind.starts_with([' ', '\t']))
+            };
+            let start = before[from..].char_indices().find(is_header).map_or(span.start, |(at, _)| from + at);
+            let end = span.start + written.trim_end().len();
+            start..if written.trim_end().is_empty() { span.start } else { line_over(text, end).end }
+        }
     }
 }
 
@@ -156,14 +201,20 @@ pub fn plain(text: &str) -> Kind {
     let is_decimal = digits.starts_with(|c: char| c.is_ascii_digit())
         && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-' | '+'))
         && text.parse::<f64>().is_ok();
-    let leading_zero = digits.len() > 1 && digits.starts_with('0') && digits.chars().all(|c| c.is_ascii_digit() || c == '_');
+    let leading_zero =
+        digits.len() > 1 && digits.starts_with('0') && digits.chars().all(|c| c.is_ascii_digit() || c == '_');
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Kind::Scalar(Value::Null),
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Kind::Scalar(Value::Bool(true)),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Kind::Scalar(Value::Bool(false)),
-        _ if leading_zero || is_based(digits) || (digits.contains('_') && is_grouped(digits)) => {
-            Kind::Odd("its number is read differently by different programs; quote it, or name the whole file", text.to_owned())
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => {
+            Kind::Scalar(Value::Bool(true))
         }
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+            Kind::Scalar(Value::Bool(false))
+        }
+        _ if leading_zero || is_based(digits) || (digits.contains('_') && is_grouped(digits)) => Kind::Odd(
+            "its number is read differently by different programs; quote it, or name the whole file",
+            text.to_owned(),
+        ),
         ".inf" | "-.inf" | "+.inf" | ".nan" | ".Inf" | "-.Inf" | ".NaN" | ".INF" | "-.INF" | ".NAN" => {
             Kind::Odd("its value is no number that can travel", text.to_owned())
         }
@@ -174,10 +225,13 @@ pub fn plain(text: &str) -> Kind {
 
 fn is_based(digits: &str) -> bool {
     ["0x", "0o", "0b"].iter().any(|base| {
-        digits.strip_prefix(base).is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_hexdigit() || c == '_'))
+        digits
+            .strip_prefix(base)
+            .is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_hexdigit() || c == '_'))
     })
 }
 
 fn is_grouped(digits: &str) -> bool {
-    digits.starts_with(|c: char| c.is_ascii_digit()) && digits.chars().all(|c| c.is_ascii_digit() || c == '_' || c == '.')
+    digits.starts_with(|c: char| c.is_ascii_digit())
+        && digits.chars().all(|c| c.is_ascii_digit() || c == '_' || c == '.')
 }

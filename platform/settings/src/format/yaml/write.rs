@@ -9,7 +9,9 @@ use super::read::plain;
 pub fn written(text: &str, old: &Node, value: &Value, is_flow: bool) -> String {
     let old = text.get(old.span.clone()).unwrap_or_default();
     match value {
-        Value::String(new) if old.starts_with('\'') && is_printable(new) => format!("'{}'", new.replace('\'', "''")),
+        Value::String(new) if old.starts_with('\'') && is_printable(new) => {
+            format!("'{}'", new.replace('\'', "''"))
+        }
         Value::String(new) if old.starts_with('|') => literal(old, new).unwrap_or_else(|| double(new)),
         Value::String(new) if !old.starts_with(['"', '\'']) && is_plain(new, is_flow) => new.clone(),
         Value::String(new) => double(new),
@@ -27,7 +29,7 @@ fn flow(value: &Value) -> String {
     match value {
         Value::Array(list) => format!("[{}]", list.iter().map(flow).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
-            let pair = |(name, value)| format!("{}: {}", key(name), flow(value));
+            let pair = |(name, value): (&String, &Value)| format!("{}: {}", key(name), flow(value));
             format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
         }
         Value::String(text) if is_plain(text, true) => text.clone(),
@@ -40,7 +42,9 @@ fn double(text: &str) -> String {
     let mut out = String::new();
     for c in Value::from(text).to_string().chars() {
         match c {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
+                out.push_str(&format!("\\u{:04x}", c as u32))
+            }
             c => out.push(c),
         }
     }
@@ -81,7 +85,10 @@ fn literal(old: &str, new: &str) -> Option<String> {
     if !is_kept || !is_simple {
         return None;
     }
-    let lines: Vec<_> = new.lines().map(|line| if line.is_empty() { String::new() } else { format!("{indent}{line}") }).collect();
+    let lines: Vec<_> = new
+        .lines()
+        .map(|line| if line.is_empty() { String::new() } else { format!("{indent}{line}") })
+        .collect();
     let last = if old.ends_with('\n') { end } else { "" };
     Some(format!("{header}\n{}{last}", lines.join(end)))
 }

@@ -47,14 +47,13 @@ impl KeyPath {
 
     /// Its names, where it leads through names alone.
     pub fn names(&self) -> Option<Vec<&str>> {
-        let name = |segment: &'_ Segment| matches!(segment, Segment::Key(_));
-        self.0.iter().all(name).then(|| {
-            let name = |segment| match segment {
-                &Segment::Key(ref name) => Some(name.as_str()),
+        self.0
+            .iter()
+            .map(|segment| match segment {
+                Segment::Key(name) => Some(name.as_str()),
                 Segment::Index(_) => None,
-            };
-            self.0.iter().filter_map(name).collect()
-        })
+            })
+            .collect()
     }
 
     /// Whether what one of them leads to is part of what the other one leads to.

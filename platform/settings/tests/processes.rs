@@ -148,7 +148,8 @@ async fn killed_at_any_time() {
         let first = Ends(host.watcher());
         let second = Ends(host.watcher());
         let limit = Duration::from_millis(300);
-        let armed = tokio::join!(swap.arm(&migration(), limit), async {
+        let id = migration();
+        let armed = tokio::join!(swap.arm(&id, limit), async {
             let state = host.dir.path().join("state");
             let end = Instant::now() + Duration::from_secs(60);
             while !state.join("dead-man/armed").exists() {

@@ -31,12 +31,12 @@ pub fn parse(text: &str) -> Result<Node, String> {
         format!("line {line}: {}", error.kind())
     })?;
     match parsed.value {
-        Some(value) => node(text, &value),
+        Some(value) => node(&value),
         None => Ok(Node { span: text.len()..text.len(), kind: Kind::Scalar(Value::Null), is_flow: true }),
     }
 }
 
-fn node(text: &str, value: &ast::Value<'_>) -> Result<Node, String> {
+fn node(value: &ast::Value<'_>) -> Result<Node, String> {
     let range = value.range();
     let span = range.start..range.end;
     let kind = match value {
@@ -45,7 +45,7 @@ fn node(text: &str, value: &ast::Value<'_>) -> Result<Node, String> {
         ast::Value::NullKeyword(_) => Kind::Scalar(Value::Null),
         ast::Value::NumberLit(number) => super::tree::number(number.value),
         ast::Value::Array(list) => {
-            Kind::List(list.elements.iter().map(|item| node(text, item)).collect::<Result<_, _>>()?)
+            Kind::List(list.elements.iter().map(|item| node(item)).collect::<Result<_, _>>()?)
         }
         ast::Value::Object(object) => {
             let mut entries: Vec<Entry> = Vec::new();
@@ -58,7 +58,7 @@ fn node(text: &str, value: &ast::Value<'_>) -> Result<Node, String> {
                 if entries.iter().any(|entry| entry.key == key) {
                     return Err("a name comes twice in one object".to_owned());
                 }
-                entries.push(Entry { key, at: at.start..at.end, value: node(text, &property.value)? });
+                entries.push(Entry { key, at: at.start..at.end, value: node(&property.value)? });
             }
             Kind::Map(entries)
         }

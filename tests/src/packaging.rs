@@ -52,7 +52,7 @@ fn pack(part: &str, program: &Path, out: &Path) -> Result<PathBuf> {
             "control" => {}
             "conffiles" => place(&path, &root.join("DEBIAN/conffiles"), 0o644)?,
             _ if name.ends_with(".toml") => place(&path, &root.join("etc/handover").join(name), 0o640)?,
-            _ if name.ends_with(".service") => {
+            _ if name.ends_with(".service") || name.ends_with(".path") => {
                 place(&path, &root.join("lib/systemd/system").join(name), 0o644)?;
             }
             _ => place(&path, &root.join("DEBIAN").join(name), 0o755)?,

@@ -16,6 +16,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("handover-postgres", &["handover-engine"]),
     ("handover-services", &["handover-engine"]),
     ("handover-platform", &["handover-engine", "handover-mariadb", "handover-postgres"]),
+    ("handover-settings", &["handover-engine"]),
+    ("handover-platform", &["handover-engine", "handover-mariadb", "handover-postgres", "handover-settings"]),
     ("handover-transport", &["handover-engine", "handover-proto", "handover-certs"]),
     ("handover-agent-source", AGENT),
     ("handover-agent-target", AGENT),
@@ -23,7 +25,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("handover-tests", &[]),
     ("xtask", &["handover-tests"]),
 ];
-const AGENT: &[&str] = &["handover-engine", "handover-platform", "handover-transport", "handover-certs"];
+const AGENT: &[&str] =
+    &["handover-engine", "handover-platform", "handover-settings", "handover-transport", "handover-certs"];
 
 /// What would bring sockets, databases, processes or files into the engine.
 const NOT_IN_THE_ENGINE: [&str; 19] = [

@@ -354,17 +354,11 @@ async fn the_watch_is_cut_at_every_step() {
         host.machine.pass(LIMIT);
         let (disk, is_over) = ending_at(step);
         let mut watch = host.watch_on(disk);
-        loop {
-            tokio::select! {
-                ended = &mut watch => {
-                    ended.unwrap().unwrap();
-                    break;
-                }
-                () = poll(|| is_over.load(Ordering::SeqCst)) => {
-                    watch.abort();
-                    let _ = watch.await;
-                    break;
-                }
+        tokio::select! {
+            ended = &mut watch => ended.unwrap().unwrap(),
+            () = poll(|| is_over.load(Ordering::SeqCst)) => {
+                watch.abort();
+                let _ = watch.await;
             }
         }
         host.watch().await.unwrap().unwrap();

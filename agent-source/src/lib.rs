@@ -10,13 +10,13 @@ use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
 use handover_engine::mode::Mode;
 use handover_engine::ports::Source;
-use handover_engine::ports::changeover::Changeover;
-use handover_platform::SystemClock;
+use handover_platform::changeover::LocalChangeover;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::hooks::note::{self, Noting};
 use handover_platform::hooks::{HookDirectory, Side};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
 use handover_platform::source::{CaptureLimits, LocalSource};
+use handover_platform::{SystemClock, access};
 use handover_transport::listen;
 use handover_transport::source::SourceService;
 use serde::Deserialize;
@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Says whether this agent may be upgraded now, and does nothing else. Exits with 1 while a migration goes on.
     #[arg(long)]
     pub check_upgrade: bool,
+    /// Watches over a swap of settings, and does nothing else: takes back what is not confirmed in time, and reboots.
+    #[arg(long)]
+    pub dead_man: bool,
 }
 
 /// `source.toml`
@@ -104,6 +107,9 @@ pub async fn main(arguments: &Arguments) -> ExitCode {
         return check_upgrade(&arguments.config);
     }
     daemon::log_to_stderr();
+    if arguments.dead_man {
+        return daemon::watch_swap(&arguments.config).await;
+    }
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));
     let result = run(&arguments.config, stop).await;
@@ -146,8 +152,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let lease = Duration::from_secs(config.lease_seconds);
     let idle = Duration::from_secs(config.capture_hours.saturating_mul(3600));
     let limits = CaptureLimits { idle, bytes: config.capture_bytes };
-    let source =
-        LocalSource::new(&manifest, state.path(), lease, limits, clock.clone(), Changeover::default())?;
+    let changeover = LocalChangeover::new(&manifest, state.path(), access::Side::Source, clock.clone());
+    let source = LocalSource::new(&manifest, state.path(), lease, limits, clock.clone(), changeover.ports())?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -156,7 +162,10 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     tracing::info!(%address, identity = %credentials.identity(), "the source agent serves");
     let hooks = Arc::new(HookDirectory::new(&manifest, Side::Source));
     let hooks = Arc::new(Noting::new(state.path(), hooks));
-    let served = Source::of(source.clone()).with_hooks(hooks).with_licences(source.licence());
+    let served = Source::of(source.clone())
+        .with_hooks(hooks)
+        .with_licences(source.licence())
+        .with_changeover(changeover.ports());
     let service = SourceService::server(served, clock);
     let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
     tokio::select! {
@@ -164,6 +173,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         () = source.end_stale_leases() => {}
         () = source.end_stale_captures() => {}
         () = source.rest_gauges() => {}
+        _ = changeover.end_stale_maintenance(&source) => {}
         () = reload => {}
     }
     Ok(())

@@ -18,10 +18,11 @@ use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
 use handover_engine::audit::Act;
 use handover_engine::driver::Settings;
-use handover_engine::ports::changeover::Changeover;
 use handover_engine::reserve::Reserve;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
+use handover_platform::access::Side;
+use handover_platform::changeover::LocalChangeover;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
 use handover_platform::spool::SpoolDirectory;
@@ -52,6 +53,9 @@ pub struct Arguments {
     /// Says whether this agent may be upgraded now, and does nothing else. Exits with 1 while a migration goes on.
     #[arg(long)]
     pub check_upgrade: bool,
+    /// Watches over a swap of settings, and does nothing else: takes back what is not confirmed in time, and reboots.
+    #[arg(long)]
+    pub dead_man: bool,
 }
 
 /// `target.toml`
@@ -152,6 +156,9 @@ pub async fn main(arguments: &Arguments) -> ExitCode {
         return upgrade::check(&arguments.config).await;
     }
     daemon::log_to_stderr();
+    if arguments.dead_man {
+        return daemon::watch_swap(&arguments.config).await;
+    }
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));
     let result = run(&arguments.config, stop).await;
@@ -183,11 +190,13 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         reserve: Reserve { bytes: config.limits.reserve_bytes },
         calendar: manifest.calendar.calendar(),
     };
+    let clock = Arc::new(SystemClock);
+    let changeover = LocalChangeover::new(&manifest, state.path(), Side::Target, clock);
     let datasets = LocalDatasets::new(
         manifest,
         state.path().join("here"),
         config.limits.capture_bytes,
-        Changeover::default(),
+        changeover.ports(),
     )?;
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);

@@ -47,6 +47,30 @@ pub fn refuse_upgrade(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Of an agent's settings: where its files are. It may not be able to start, so that nothing else is asked of them.
+#[derive(serde::Deserialize)]
+struct Place {
+    state: PathBuf,
+}
+
+/// Watches over a swap of this host's settings until nothing is to be watched any more.
+pub async fn watch_swap(config: &Path) -> ExitCode {
+    let place: Place = match crate::manifest::read_toml(config) {
+        Ok(place) => place,
+        Err(error) => {
+            tracing::error!("{}", with_causes(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    match crate::changeover::watch_swap(&place.state).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!(%failure, "the swap is not watched");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// A state directory, this process's alone until dropped.
 #[derive(Debug)]
 pub struct StateDir {

@@ -7,8 +7,11 @@ mod hooks;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use handover_certificates::CertificateSection;
 use handover_engine::inventory::ApplianceFacts;
 use handover_engine::name::DatasetName;
+use handover_services::ServiceSection;
+use handover_settings::SettingsSection;
 use serde::Deserialize;
 
 pub use self::calendar::{CalendarSection, DowntimeSection};
@@ -43,6 +46,15 @@ pub struct Manifest {
     /// Its licence.
     #[serde(default)]
     pub licence: Option<LicenceSection>,
+    /// Its services.
+    #[serde(default)]
+    pub service: Vec<ServiceSection>,
+    /// Its settings.
+    #[serde(default)]
+    pub settings: Vec<SettingsSection>,
+    /// Its services' certificates.
+    #[serde(default)]
+    pub certificate: Vec<CertificateSection>,
 }
 
 /// `[appliance]`
@@ -244,6 +256,9 @@ impl Manifest {
             }
         }
         hooks::check(&self.hooks, &self.hook)?;
+        handover_services::section::check(&self.service)?;
+        handover_settings::section::check(&self.settings)?;
+        handover_certificates::check(&self.certificate)?;
         self.calendar.check()
     }
 

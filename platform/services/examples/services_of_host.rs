@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             };
             match services.end_stale_leases(on_end).await {}
         }
-        "reload" => systemd.reload_or_restart(rest.first().ok_or("which unit?")?).await,
+        "reload" => systemd.reload_or_try_restart(rest.first().ok_or("which unit?")?).await,
         "reboot" => systemd.reboot().await,
         other => return Err(format!("`{other}` is nothing that can be done").into()),
     };

@@ -47,10 +47,10 @@ impl Systemd {
         Self::default()
     }
 
-    /// Has a service that runs take its new settings: it reloads them, or is restarted where it cannot; one that does not run is started.
+    /// Has a service that runs take its new settings: it reloads them, or is restarted where it cannot. One that does not run stays as it is.
     /// Returns once systemd says that it has. Idempotent. A name without a suffix is a service's.
-    pub async fn reload_or_restart(&self, unit: &str) -> Result<()> {
-        self.run(Act::ReloadOrRestart, &whole_name(unit), RESTARTS_WITHIN).await
+    pub async fn reload_or_try_restart(&self, unit: &str) -> Result<()> {
+        self.run(Act::ReloadOrTryRestart, &whole_name(unit), RESTARTS_WITHIN).await
     }
 
     /// Restarts it; one that does not run is started. Returns once systemd says that it has.
@@ -197,7 +197,7 @@ enum Act {
     Start,
     Stop,
     Restart,
-    ReloadOrRestart,
+    ReloadOrTryRestart,
 }
 
 impl Act {
@@ -206,7 +206,7 @@ impl Act {
             Act::Start => "StartUnit",
             Act::Stop => "StopUnit",
             Act::Restart => "RestartUnit",
-            Act::ReloadOrRestart => "ReloadOrRestartUnit",
+            Act::ReloadOrTryRestart => "ReloadOrTryRestartUnit",
         }
     }
 
@@ -215,7 +215,7 @@ impl Act {
             Act::Start => "systemd cannot start it",
             Act::Stop => "systemd cannot stop it",
             Act::Restart => "systemd cannot restart it",
-            Act::ReloadOrRestart => "systemd cannot reload it",
+            Act::ReloadOrTryRestart => "systemd cannot reload it",
         }
     }
 
@@ -224,7 +224,7 @@ impl Act {
             Act::Start => "it did not start",
             Act::Stop => "it did not stop",
             Act::Restart => "it did not restart",
-            Act::ReloadOrRestart => "it did not take its settings",
+            Act::ReloadOrTryRestart => "it did not take its settings",
         }
     }
 

@@ -14,7 +14,6 @@ use crate::apply::{Changed, Kept};
 use crate::disk::{self, Disk, Held};
 use crate::format::{self, FormatError};
 use crate::section::{LARGEST, SettingsSection};
-use crate::swap::clock::ThisBoot;
 use crate::swap::record::{self, Reboots};
 
 /// The settings of this host.
@@ -339,7 +338,7 @@ impl HostSettings for LocalSettings {
         self.with(move |here| {
             let _lock = here.lock()?;
             restore_locked(&here.kept, &migration)?;
-            record::restored(&here.kept, &migration, &ThisBoot, Reboots::Later)
+            record::restored(&here.kept, &migration, &handover_services::HostBoot::new(), Reboots::Later)
         })
         .await
     }

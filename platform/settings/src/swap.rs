@@ -166,7 +166,7 @@ impl Swap for LocalSwap {
         applied
     }
 
-    async fn reboot(&self, migration: &MigrationId) -> Result<()> {
+    async fn reboot(&self, migration: &MigrationId) -> Result<bool> {
         let (migration, boot) = (migration.clone(), self.boot.clone());
         let is_due = move |here: &Here| {
             // Kept until the reboot was asked for: a watcher might ask for it, too.
@@ -180,7 +180,10 @@ impl Swap for LocalSwap {
             }
         };
         let (_lock, is_due) = self.settings.with(is_due).await?;
-        if is_due { self.reboot.now().await } else { Ok(()) }
+        if is_due {
+            self.reboot.now().await?;
+        }
+        Ok(is_due)
     }
 
     async fn met(&self, migration: &MigrationId) -> Result<()> {

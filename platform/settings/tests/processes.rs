@@ -11,7 +11,8 @@ use handover_engine::changeover::{Bundle, Contents, Group, Setting, SwapStanding
 use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
 use handover_engine::ports::changeover::{HostSettings, Swap};
-use handover_settings::{Boot, LocalSettings, LocalSwap, Reboot, SettingsSection, ThisBoot, watch};
+use handover_services::HostBoot;
+use handover_settings::{Boot, LocalSettings, LocalSwap, Reboot, SettingsSection, watch};
 
 /// A machine in a file.
 #[derive(Clone)]
@@ -23,7 +24,7 @@ impl Boot for Machine {
     }
 
     fn time(&self) -> Duration {
-        ThisBoot.time()
+        HostBoot::new().time()
     }
 }
 

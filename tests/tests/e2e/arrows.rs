@@ -7,17 +7,26 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("handover-proto", &[]),
-    ("handover-certificates", &["handover-engine"]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
+    ("handover-certificates", &["handover-engine"]),
     ("handover-mariadb", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
     ("handover-services", &["handover-engine"]),
-    ("handover-platform", &["handover-engine", "handover-mariadb", "handover-postgres"]),
-    ("handover-settings", &["handover-engine"]),
-    ("handover-platform", &["handover-engine", "handover-mariadb", "handover-postgres", "handover-settings"]),
+    ("handover-settings", &["handover-engine", "handover-services"]),
+    (
+        "handover-platform",
+        &[
+            "handover-engine",
+            "handover-certificates",
+            "handover-mariadb",
+            "handover-postgres",
+            "handover-services",
+            "handover-settings",
+        ],
+    ),
     ("handover-transport", &["handover-engine", "handover-proto", "handover-certs"]),
     ("handover-agent-source", AGENT),
     ("handover-agent-target", AGENT),
@@ -25,8 +34,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("handover-tests", &[]),
     ("xtask", &["handover-tests"]),
 ];
-const AGENT: &[&str] =
-    &["handover-engine", "handover-platform", "handover-settings", "handover-transport", "handover-certs"];
+const AGENT: &[&str] = &["handover-engine", "handover-platform", "handover-transport", "handover-certs"];
 
 /// What would bring sockets, databases, processes or files into the engine.
 const NOT_IN_THE_ENGINE: [&str; 19] = [

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use rustix::time::{ClockId, clock_gettime};
+use handover_services::{BootClock, HostBoot};
 
 /// A boot of the host.
 pub trait Boot: Send + Sync {
@@ -14,19 +14,13 @@ pub trait Boot: Send + Sync {
     fn time(&self) -> Duration;
 }
 
-/// The boot that this process runs in.
-#[derive(Debug, Clone, Copy)]
-pub struct ThisBoot;
-
-impl Boot for ThisBoot {
+impl Boot for HostBoot {
     fn id(&self) -> std::io::Result<String> {
-        Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+        Ok(self.now().boot)
     }
 
     fn time(&self) -> Duration {
-        let time = clock_gettime(ClockId::Boottime);
-        let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or_default());
-        seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or_default())
+        self.now().since
     }
 }
 
@@ -42,17 +36,4 @@ pub(super) fn id(boot: &dyn Boot) -> Result<String> {
 /// Milliseconds in it.
 pub(super) fn now_ms(boot: &dyn Boot) -> u64 {
     u64::try_from(boot.time().as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_boot_has_a_name_and_goes_on() {
-        assert_eq!(ThisBoot.id().unwrap(), ThisBoot.id().unwrap());
-        assert_eq!(ThisBoot.id().unwrap().len(), 36);
-        let before = ThisBoot.time();
-        assert!(before > Duration::ZERO && ThisBoot.time() >= before);
-    }
 }

@@ -1,0 +1,74 @@
+//! What this host does to itself when it is changed over, as its manifest says: services through systemd, settings with the timer of a swap,
+//! certificates that services serve.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use handover_certificates::{LocalCertificates, Reloader};
+use handover_engine::ports::Result;
+use handover_engine::ports::changeover::Changeover;
+use handover_engine::time::Clock;
+use handover_services::{HostBoot, LocalServices, Systemd};
+use handover_settings::{LocalSettings, LocalSwap, SystemctlReboot};
+
+use crate::access::Side;
+use crate::manifest::Manifest;
+use crate::source::LocalSource;
+
+/// This host's part in a changeover.
+#[derive(Clone)]
+pub struct LocalChangeover {
+    services: Arc<LocalServices>,
+    ports: Changeover,
+}
+
+impl LocalChangeover {
+    /// What `manifest` names; what must be undone is recorded below `state`.
+    pub fn new(manifest: &Manifest, state: &Path, side: Side, clock: Arc<dyn Clock>) -> Self {
+        let systemd = Arc::new(Systemd::new());
+        let services = Arc::new(LocalServices::new(manifest.service.clone(), state, systemd.clone()));
+        let settings = LocalSettings::new(manifest.settings.clone(), state);
+        let swap = LocalSwap::new(settings.clone(), Arc::new(HostBoot::new()), Arc::new(SystemctlReboot));
+        let reloader = Arc::new(Reload(systemd));
+        let certificates = LocalCertificates::new(manifest.certificate.clone(), state, reloader, clock);
+        let certificates = match side {
+            Side::Source => certificates,
+            Side::Target => certificates.at_target(),
+        };
+        let ports = Changeover {
+            services: services.clone(),
+            settings: Arc::new(settings),
+            swap: Arc::new(swap),
+            certificates: Arc::new(certificates),
+        };
+        Self { services, ports }
+    }
+
+    /// For the driver, and for the peer.
+    pub fn ports(&self) -> Changeover {
+        self.ports.clone()
+    }
+
+    /// Puts the source back online when its maintenance lasts longer than was agreed: its fences are lifted, and its services started.
+    /// For as long as it is not dropped.
+    pub async fn end_stale_maintenance(&self, source: &LocalSource) -> Infallible {
+        self.services.end_stale_leases(|migration| async move { source.lift_fences(&migration).await }).await
+    }
+}
+
+/// Services take new certificates.
+struct Reload(Arc<Systemd>);
+
+#[async_trait]
+impl Reloader for Reload {
+    async fn reload(&self, unit: &str) -> Result<()> {
+        self.0.reload_or_try_restart(unit).await
+    }
+}
+
+/// Watches over a swap that `state` tells of, until it is confirmed or undone: needs neither the agent nor its manifest.
+pub async fn watch_swap(state: &Path) -> Result<()> {
+    handover_settings::watch(state, Arc::new(HostBoot::new()), Arc::new(SystemctlReboot)).await
+}

@@ -10,6 +10,8 @@ mod host;
 mod leftovers;
 mod link;
 mod missing;
+mod pair;
+pub mod wizard;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use crate::locate::target_dir;
 pub use host::Host;
 pub use link::{Shape, carry};
 pub use missing::{PROGRAMS, why_not};
+pub use pair::Pair;
 
 /// Hosts that run, joined by a link. All of it is gone when it is dropped.
 #[derive(Debug)]

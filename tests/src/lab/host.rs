@@ -58,10 +58,12 @@ impl Host {
         // As on any host, its address is a matter of its own configuration.
         let network = format!("[Match]\nName={DEVICE}\n\n[Network]\nAddress={}/24\n", address(index));
         fs::write(etc.join("systemd/network/10-lan.network"), network)?;
-        run(
-            "systemctl",
-            &["--quiet", "--root", &host.root().display().to_string(), "enable", "systemd-networkd"],
-        )?;
+        let systemctl = |act, unit| {
+            run("systemctl", &["--quiet", &format!("--root={}", host.root().display()), act, unit])
+        };
+        systemctl("enable", "systemd-networkd.service")?;
+        // It waits two minutes for a device of this kind, whatever state that is in.
+        systemctl("mask", "systemd-networkd-wait-online.service")?;
         run("ip", &["netns", "add", &host.label])?;
         run("ip", &["-n", &host.label, "link", "set", "lo", "up"])?;
         Ok(host)

@@ -6,6 +6,7 @@ mod live;
 mod memory;
 mod reverse;
 mod types;
+mod wizard;
 
 use std::process::ExitCode;
 
@@ -103,6 +104,21 @@ const SCENARIOS: &[Scenario] = &[
         name: "types",
         about: "every type and kind of object of --engine mariadb or postgres: not one value differs",
         run: types::run,
+    },
+    Scenario {
+        name: "wizard",
+        about: "a whole appliance on two real hosts: services, swapped settings and a reboot, certificates, licence, logs",
+        run: wizard::run,
+    },
+    Scenario {
+        name: "wizard-crash",
+        about: "the same, with a host crash or a cut of the link after every step: always migrated or undone",
+        run: wizard::crash,
+    },
+    Scenario {
+        name: "dead-man",
+        about: "a swap that cuts the hosts off from each other undoes itself on both",
+        run: wizard::dead_man,
     },
 ];
 

@@ -2,21 +2,26 @@
 //! TLS, and settings that make a host the one it is.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::host::address;
-use super::{Host, Pair};
+use super::{Host, Pair, Shape};
 use crate::bed::Output;
 use crate::poll;
 
 const WITHIN: Duration = Duration::from_secs(60);
 /// With a swap both hosts boot in between.
 const TAKES_OVER_WITHIN: Duration = Duration::from_secs(180);
+/// For how long the link is cut: shorter than the hosts wait for each other.
+const CUT: Duration = Duration::from_secs(5);
+/// How long the hosts of this appliance wait for each other after a reboot with swapped settings.
+pub const LIMIT: Duration = Duration::from_secs(20);
 const CONTENT: &str = "mariadb --batch -e 'SELECT * FROM sale ORDER BY id' shop | sha256sum";
 /// What users see of the host that serves.
 const SERVED: &str =
@@ -68,6 +73,50 @@ names = ["shop.example"]
 probe = ["127.0.0.1:443"]
 "#;
 
+/// Steps of its cut-over, in their order.
+pub const STEPS: [&str; 15] = [
+    "stage",
+    "maintain",
+    "fence",
+    "catch-up:shop",
+    "catch-up:www",
+    "catch-up:traffic",
+    "finish:shop",
+    "keep:shop",
+    "configure",
+    "reboot",
+    "publish",
+    "certify",
+    "serve",
+    "licence",
+    "settle:shop",
+];
+
+/// What strikes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blow {
+    /// The source crashes, and boots.
+    Source,
+    /// The target crashes, and boots.
+    Target,
+    /// The link is cut for some seconds.
+    Link,
+}
+
+impl Blow {
+    /// Every one.
+    pub const ALL: [Blow; 3] = [Blow::Source, Blow::Target, Blow::Link];
+}
+
+/// How a cut-over that was struck has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The target has taken over.
+    Migrated,
+    /// It was called off, and the source is in use.
+    Undone,
+}
+
 /// The appliance on two hosts.
 #[derive(Debug)]
 pub struct Appliance {
@@ -86,6 +135,10 @@ impl Appliance {
         shop.furnish(shop.a(), "old", "Old shop")?;
         shop.furnish(shop.b(), "new", "Empty shop")?;
         fs::write(shop.a().root().join("etc/shop/licence"), licence.document)?;
+        let limits = format!("\\n[limits]\\nswap_seconds = {}\\n", LIMIT.as_secs());
+        shop.b().sh(&format!(
+            "printf '{limits}' >> /etc/handover/target.toml; systemctl restart handover-target"
+        ))?;
         shop.a().sh(
             "mariadb -e 'CREATE DATABASE shop; CREATE TABLE shop.sale (id INT AUTO_INCREMENT PRIMARY KEY, item VARCHAR(80))'; \
              mariadb shop -e 'INSERT INTO sale (item) SELECT sha2(seq, 256) FROM seq_1_to_20000'; \
@@ -138,6 +191,30 @@ impl Appliance {
         self.pair.followed()
     }
 
+    /// From now on the target does not know where the source is once their addresses are swapped.
+    pub fn forget_swapped_address(&self) -> Result<()> {
+        self.b()
+            .sh("sed -i '/^others = /d' /etc/handover/target.toml; systemctl restart handover-target")
+            .map(drop)
+    }
+
+    /// Cuts over with a swap that cuts the hosts off from each other; for how long they were not what they were before, once they are
+    /// again. With a cut link they are cut off in any case, and it is whole again only after that.
+    pub fn cut_off(&self, link: bool) -> Result<Duration> {
+        self.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
+        self.seen("configure")?;
+        let began = Instant::now();
+        self.pair.lab.shape(&Shape { cut: link, ..Shape::default() })?;
+        let swapped = |to: bool| {
+            let both = move || Ok(self.identity_flaws(to).is_ok_and(|flaws| flaws.is_empty()).then_some(()));
+            poll::until(&format!("the hosts to be swapped: {to}"), TAKES_OVER_WITHIN, both)
+        };
+        swapped(true).and_then(|()| swapped(false)).with_context(|| self.pair.logs())?;
+        let took = began.elapsed();
+        self.pair.lab.shape(&Shape::default())?;
+        Ok(took)
+    }
+
     /// Its migration now.
     pub fn status(&self) -> Result<Value> {
         self.pair.json(&["status"])
@@ -154,6 +231,62 @@ impl Appliance {
         });
         done.with_context(|| format!("{last}\n{}", self.pair.logs()))?;
         Ok(last)
+    }
+
+    /// Cuts over, strikes once a step of that is done, and waits until the migration has come to rest again, by itself.
+    pub fn struck(&self, step: &str, blow: Blow) -> Result<Ended> {
+        self.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
+        self.seen(step)?;
+        match blow {
+            Blow::Source | Blow::Target => {
+                let host = if blow == Blow::Source { self.a() } else { self.b() };
+                host.crash()?;
+                host.boot()?;
+            }
+            Blow::Link => {
+                self.pair.lab.shape(&Shape { cut: true, ..Shape::default() })?;
+                poll::pause(CUT);
+                self.pair.lab.shape(&Shape::default())?;
+            }
+        }
+        let mut last = Value::Null;
+        let ended = poll::until("the migration to come to rest", TAKES_OVER_WITHIN, || {
+            let Ok(status) = self.status() else { return Ok(None) };
+            last = status;
+            ensure!(last["condition"] == "good", "{last}");
+            Ok(match (last["phase"].as_str(), last["activity"].as_str()) {
+                (Some("trial"), _) => Some(Ended::Migrated),
+                (Some("following"), Some("following")) => Some(Ended::Undone),
+                _ => None,
+            })
+        });
+        ended.with_context(|| format!("struck at {blow:?} after {step}: {last}\n{}", self.pair.logs()))
+    }
+
+    /// Waits until a step of the migration at hand is done, or all of them are.
+    fn seen(&self, step: &str) -> Result<()> {
+        let mut watch = self.b().command()?;
+        watch.args([
+            "handover",
+            "--target",
+            "127.0.0.1:7432",
+            "--identity",
+            "/root/operator",
+            "--json",
+            "watch",
+        ]);
+        let mut child = watch.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        for line in lines {
+            let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
+            if event["event"]["event"] == "step_done" && event["event"]["step"] == step {
+                break;
+            }
+        }
+        // It ends with its host, or by this.
+        let _ = child.kill();
+        child.wait()?;
+        Ok(())
     }
 
     /// What differs from an appliance that the target runs alone; nothing if all is well.

@@ -1,0 +1,149 @@
+//! A whole appliance moved by the wizard's sequence, on two hosts of a lab: services, settings with a reboot, certificates, licence, logs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use handover_tests::lab::wizard::{Appliance, Blow, Ended, LIMIT, STEPS};
+use serde_json::{Value, json};
+
+use super::{Options, Outcome};
+use crate::packages;
+use crate::shell::{cargo, run_visibly, say};
+
+/// What the wizard does, in its order, and by which steps of a plan.
+const OPERATIONS: [(&str, &[&str]); 11] = [
+    ("copy the system settings", &["stage"]),
+    ("put the source into maintenance", &["maintain", "fence"]),
+    ("deactivate the replica", &[]),
+    ("copy the data", &["copy:shop", "copy:www", "catch-up:shop", "catch-up:www", "finish:shop", "publish"]),
+    ("modify the source's configuration", &["configure"]),
+    ("reboot both systems", &["reboot"]),
+    ("activate the replica", &[]),
+    ("update the certificates", &["certify"]),
+    ("restart the services", &["serve"]),
+    ("copy the traffic files", &["copy:traffic", "catch-up:traffic"]),
+    ("final operations", &["licence", "settle:shop"]),
+];
+/// Rolling back takes a reboot, and booting again, over the limit.
+const REBOOTS: Duration = Duration::from_secs(30);
+
+/// Two hosts with the appliance; the packages are made of what is built now.
+fn appliance(name: &str) -> Result<Appliance> {
+    packages::install(packages::LAB)?;
+    run_visibly(&mut cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
+    Appliance::up(name)
+}
+
+/// Moves it, and looks at both hosts.
+pub fn run(_: &Options) -> Result<Outcome> {
+    let shop = appliance("wizard")?;
+    shop.follow(&["--licence", "--swap"])?;
+    say("cutting over, with a swap of settings and a reboot");
+    shop.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
+    let status = shop.rests_in("trial")?;
+    let flaws = shop.flaws_at_target(true)?;
+    let operations = operations(&shop)?;
+    let differences = shop.differences()?;
+    let every_one = operations.iter().all(|one| one["ms"].is_u64() || one["steps"] == json!([]));
+    let cutover = &status["cutover"];
+    Ok(Outcome {
+        ok: flaws.is_empty() && differences == 0 && every_one,
+        figures: json!({
+            "operations": operations,
+            "flaws": flaws,
+            "differences": differences,
+            "predicted_ms": cutover["predicted_ms"],
+            "downtime_ms": between(&cutover["fenced_at"], &cutover["live_at"]),
+        }),
+    })
+}
+
+/// Strikes after every step, in every way: each cut-over ends migrated or undone, as if it had not been struck.
+pub fn crash(options: &Options) -> Result<Outcome> {
+    let shop = appliance("wizard-crash")?;
+    let (mut migrated, mut undone, mut flaws) = (0, 0, Vec::new());
+    let strikes: Vec<_> = STEPS.iter().flat_map(|step| Blow::ALL.map(|blow| (*step, blow))).collect();
+    let strikes = &strikes[..usize::try_from(options.scaled(strikes.len() as u64))?.min(strikes.len())];
+    for (step, blow) in strikes {
+        shop.follow(&["--licence", "--swap"])?;
+        let ended = shop.struck(step, *blow)?;
+        say(format!("{blow:?} struck after {step}: {ended:?}"));
+        let found = match ended {
+            Ended::Migrated => {
+                migrated += 1;
+                shop.flaws_at_target(true)?
+            }
+            Ended::Undone => {
+                undone += 1;
+                shop.flaws_at_source()?
+            }
+        };
+        flaws.extend(found.into_iter().map(|flaw| format!("{blow:?} after {step}: {flaw}")));
+        let sold = shop.sales(if ended == Ended::Migrated { shop.pair.b() } else { shop.pair.a() })?;
+        shop.pair.cli(&["abort"])?.success()?;
+        shop.rests_in("aborted")?;
+        let home = shop.flaws_at_source()?;
+        flaws.extend(home.into_iter().map(|flaw| format!("{blow:?} after {step}, aborted: {flaw}")));
+        if shop.sales(shop.pair.a())? < sold {
+            flaws.push(format!("{blow:?} after {step}: sales are lost"));
+        }
+    }
+    Ok(Outcome {
+        ok: flaws.is_empty(),
+        figures: json!({ "strikes": strikes.len(), "migrated": migrated, "undone": undone, "flaws": flaws }),
+    })
+}
+
+/// Swaps that cut the hosts off from each other undo themselves on both.
+pub fn dead_man(_: &Options) -> Result<Outcome> {
+    let shop = appliance("dead-man")?;
+    let within = LIMIT + REBOOTS;
+    let (mut flaws, mut took) = (Vec::new(), BTreeMap::new());
+    shop.forget_swapped_address()?;
+    for (way, link) in [("address", false), ("link", true)] {
+        shop.follow(&["--swap"])?;
+        let back = shop.cut_off(link)?;
+        say(format!("cut off ({way}): both hosts were as before after {:.1} s", back.as_secs_f64()));
+        took.insert(way, back);
+        shop.rests_in("following")?;
+        flaws.extend(shop.flaws_at_source()?.into_iter().map(|flaw| format!("{way}: {flaw}")));
+        shop.pair.cli(&["abort"])?.success()?;
+        shop.rests_in("aborted")?;
+    }
+    let in_time = took.values().all(|time| *time <= within);
+    let took: BTreeMap<_, _> = took.iter().map(|(way, time)| (way, time.as_millis() as u64)).collect();
+    Ok(Outcome {
+        ok: flaws.is_empty() && in_time,
+        figures: json!({ "limit_ms": LIMIT.as_millis() as u64, "within_ms": within.as_millis() as u64, "back_after_ms": took, "flaws": flaws }),
+    })
+}
+
+/// One entry for each operation of the wizard, with the time its steps took.
+fn operations(shop: &Appliance) -> Result<Vec<Value>> {
+    let began = Instant::now();
+    let seen = shop.pair.cli(&["--json", "watch"])?.success()?;
+    say(format!("read the history in {} ms", began.elapsed().as_millis()));
+    let events: Vec<Value> = seen.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let (mut since, mut took) = (BTreeMap::new(), BTreeMap::<String, u64>::new());
+    for event in events.iter().map(|line| &line["event"]) {
+        let step = event["step"].as_str().unwrap_or_default().to_owned();
+        if event["event"] == "step_started" {
+            since.entry(step).or_insert_with(|| event["at"].clone());
+        } else if let (true, Some(from)) = (event["event"] == "step_done", since.get(&step)) {
+            took.insert(step, between(from, &event["at"]).unwrap_or(0));
+        }
+    }
+    let operation = |(at, (title, steps)): (usize, &(&str, &[&str]))| {
+        let all = steps.iter().map(|step| took.get(*step).copied()).sum::<Option<u64>>();
+        let ms = if steps.is_empty() { None } else { all };
+        json!({ "operation": at + 1, "title": title, "steps": steps, "ms": ms })
+    };
+    Ok(OPERATIONS.iter().enumerate().map(operation).collect())
+}
+
+/// Milliseconds between two moments of a document.
+fn between(from: &Value, to: &Value) -> Option<u64> {
+    let ms = |at: &Value| Some(at["seconds"].as_i64()? * 1000 + at["nanos"].as_i64()? / 1_000_000);
+    u64::try_from(ms(to)? - ms(from)?).ok()
+}

@@ -1,5 +1,6 @@
 //! Text for people.
 
+mod changeover;
 mod readiness;
 pub mod report;
 
@@ -106,6 +107,7 @@ fn inventory(side: &str, inventory: &Inventory) -> String {
         appliance.addresses.join(" ")
     );
     licence(&inventory.licence, &mut out);
+    changeover::facts(&inventory.changeover, &mut out);
     for disk in &host.disks {
         let _ = writeln!(
             out,

@@ -60,8 +60,36 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
     if options.licence {
         findings.extend(licence::unmet(&source.licence, &target.licence, source.taken_at));
     }
+    changeover(source, target, options, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
+}
+
+/// Services, settings and certificates, where the plan has something to do with them.
+fn changeover(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
+    if options.data_only || source.changeover.is_empty() && target.changeover.is_empty() {
+        return;
+    }
+    if !options.follow {
+        let what = "services, settings and certificates stay as they are: they change over with a cut-over";
+        findings.push(Finding::new(Severity::Info, "manifest", what, "plan with --follow for one"));
+        return;
+    }
+    for (side, facts) in [("source", &source.changeover), ("target", &target.changeover)] {
+        findings.extend(facts.problems().map(|(item, problem)| {
+            let hint =
+                "mend that, or plan with --data-only to leave services, settings and certificates alone";
+            Finding::new(Severity::Error, item, format!("at the {side}: {problem}"), hint)
+        }));
+    }
+    for one in &source.changeover.settings {
+        let left = if options.swap { false } else { one.group.is_of_the_host() };
+        if !left && !target.changeover.settings.iter().any(|here| here.name == one.name) {
+            let what = "the target's manifest has no such section: they are not copied";
+            let hint = "add [[settings]] of the same name there, if they should be";
+            findings.push(Finding::new(Severity::Info, format!("settings {}", one.name), what, hint));
+        }
+    }
 }
 
 fn versions(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
@@ -251,6 +279,29 @@ mod tests {
             licence: licence::Standing::default(),
             changeover: Default::default(),
         }
+    }
+
+    #[test]
+    fn what_a_changeover_cannot_do_is_told_where_there_is_one() {
+        let service = |problem: Option<&str>| crate::changeover::ServiceFacts {
+            unit: "web.service".to_owned(),
+            state: "active".to_owned(),
+            enabled: true,
+            problem: problem.map(str::to_owned),
+        };
+        let mut source = inventory(Vec::new(), None);
+        let target = source.clone();
+        source.changeover.services.push(service(Some("it is not there")));
+        let told = |options: &Options| {
+            let found = compare(&source, &target, 0, options);
+            let about =
+                found.into_iter().filter(|one| one.item.starts_with("service") || one.item == "manifest");
+            about.map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        let follow = Options { follow: true, ..Options::default() };
+        assert_eq!(told(&follow), ["at the source: it is not there"]);
+        assert!(told(&Options::default())[0].contains("stay as they are"));
+        assert_eq!(told(&Options { data_only: true, ..follow }), [""; 0]);
     }
 
     #[test]

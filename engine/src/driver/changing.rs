@@ -158,6 +158,21 @@ impl Runner {
         self.own().certificates.install(&self.work.migration, &theirs).await
     }
 
+    /// Before the source is fenced off: what would be refused later is refused now.
+    pub(super) async fn certificates_are_fit(&self) -> Result<()> {
+        if !self.plans(&StepKind::Certify) {
+            return Ok(());
+        }
+        let look = || {
+            async {
+                let theirs = self.there().certificates.hand_out().await?;
+                self.own().certificates.check(&theirs).await
+            }
+            .boxed()
+        };
+        self.each_until_done(look).await
+    }
+
     /// Starts the target's services, and sees them serve their certificates.
     pub(super) async fn serve(&self) -> Result<()> {
         self.own().services.start(&self.work.migration).await?;

@@ -216,6 +216,7 @@ impl Runner {
     async fn close_in(&self) -> Result<u64> {
         self.licence_may_move().await?;
         self.stage(|kind| *kind == StepKind::Stage).await?;
+        self.certificates_are_fit().await?;
         let followers = self.followers().await?;
         // The schema is read once more behind the fence: how long does that take? Asked first: what is written meanwhile is carried
         // by the rounds.

@@ -283,9 +283,9 @@ impl Appliance {
                 break;
             }
         }
-        // It ends with its host, or by this.
-        let _ = child.kill();
-        child.wait()?;
+        // It ends when it has something more to say, or with its host. Killed, it would leave a process there that nobody waits for, and
+        // that keeps the host from going down.
+        std::thread::spawn(move || child.wait());
         Ok(())
     }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::gauge::Gauge;
+use handover_engine::ports::scratch::Scratch;
 use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
 use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaTarget};
 use handover_postgres::{PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresTarget};
 
-use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteTarget};
+use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteScratch, SqliteTarget};
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -108,6 +109,14 @@ impl Place {
             Self::Sqlite(_) => true,
             Self::Mariadb(settings) => settings.socket.is_some() || is_here(&settings.host),
             Self::Postgres(settings) => settings.socket.is_some() || is_here(&settings.host),
+        }
+    }
+
+    /// A scratch database beside it, for rehearsals; none where this release has none for the engine.
+    pub fn scratch(&self, name: DatasetName) -> Option<Arc<dyn Scratch>> {
+        match self.clone() {
+            Self::Sqlite(path) => Some(Arc::new(SqliteScratch::new(name, path))),
+            Self::Mariadb(_) | Self::Postgres(_) => None,
         }
     }
 

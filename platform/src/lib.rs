@@ -15,6 +15,7 @@ pub mod spool;
 pub mod sqlite;
 pub mod store;
 pub mod tree;
+pub mod trials;
 
 use handover_engine::time::{Clock, Timestamp};
 

@@ -7,7 +7,7 @@ use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::scratch::Scratch;
 use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
-use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaTarget};
+use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaScratch, MariaTarget};
 use handover_postgres::{PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresTarget};
 
 use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteScratch, SqliteTarget};
@@ -116,7 +116,8 @@ impl Place {
     pub fn scratch(&self, name: DatasetName) -> Option<Arc<dyn Scratch>> {
         match self.clone() {
             Self::Sqlite(path) => Some(Arc::new(SqliteScratch::new(name, path))),
-            Self::Mariadb(_) | Self::Postgres(_) => None,
+            Self::Mariadb(settings) => Some(Arc::new(MariaScratch::new(name, settings))),
+            Self::Postgres(_) => None,
         }
     }
 

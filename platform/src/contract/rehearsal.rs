@@ -188,7 +188,7 @@ pub async fn rehearsal_contract<S: Rehearsed>(subject: &S) -> Result<()> {
     let clean = run(subject, "t1", "").await?;
     assert_eq!(clean.conflicts(), BTreeSet::new(), "rows that break nothing are refused");
     assert!(clean.report.own_schema && !clean.report.continued);
-    assert!(clean.report.chunks_loaded > 4, "the table is one chunk: {}", clean.report.chunks_loaded);
+    assert!(clean.report.chunks_loaded >= 4, "the table is one chunk: {}", clean.report.chunks_loaded);
     for part in ["no such table", "no column gone", "column currency takes its default", "currency: it is new"] {
         assert!(clean.says(part), "{part}: {:?}", clean.report.findings);
     }
@@ -306,7 +306,7 @@ async fn a_repaired_target_begins_anew<S: Rehearsed>(subject: &S) -> Result<()> 
     let looser = looser.split_once("CREATE TABLE customer").map(|(_, rest)| rest).unwrap_or_default();
     subject.sql(At::Target, &format!("CREATE TABLE customer{looser}"));
     let run = run(subject, "t12", "").await?;
-    assert!(!run.report.continued && run.report.chunks_loaded > 4);
+    assert!(!run.report.continued && run.report.chunks_loaded >= 4);
     assert_eq!(run.conflicts().len(), 4, "{:?}", run.conflicts());
     Ok(())
 }

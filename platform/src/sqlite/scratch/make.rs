@@ -166,10 +166,8 @@ impl Shared {
     /// As the port's `drop_scratch`.
     pub fn drop_scratch(&self) -> Result<()> {
         self.close();
-        if self.path.exists() && self.there()?.is_some() {
-            self.remove_files()?;
-        }
-        Ok(())
+        let is_ours = |path: &Path| open(path).and_then(|open| mark(&open.db)).is_ok_and(|mark| mark.is_some());
+        if self.path.exists() && is_ours(&self.path) { self.remove_files() } else { Ok(()) }
     }
 
     fn remove_files(&self) -> Result<()> {

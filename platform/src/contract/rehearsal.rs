@@ -110,9 +110,12 @@ fn target<S: Rehearsed>(subject: &S) -> String {
     subject.dialect(tables)
 }
 
-struct Run {
-    report: DatabaseReport,
-    used: BTreeSet<usize>,
+/// What a rehearsal has found.
+pub struct Run {
+    /// Its report.
+    pub report: DatabaseReport,
+    /// The decisions that were carried out, by their places.
+    pub used: BTreeSet<usize>,
 }
 
 impl Run {
@@ -151,7 +154,7 @@ fn dataset() -> DatasetName {
 }
 
 /// One rehearsal by an agent that was just started.
-async fn run<S: Rehearsed>(subject: &S, fresh: &str, decisions: &str) -> Result<Run> {
+pub async fn run<S: Rehearsed>(subject: &S, fresh: &str, decisions: &str) -> Result<Run> {
     let manifest = format!("[appliance]\nname = 'a'\n[[database]]\nname = 'main'\nurl = '{}'", subject.url());
     let manifest: Manifest = toml::from_str(&manifest).unwrap_or_else(|error| panic!("{error}"));
     let state = subject.directory().join("state");

@@ -1,7 +1,7 @@
 //! What the target's manifest declares: where datasets land, and what stands there.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use handover_platform::hooks::{self, HookDirectory};
 use handover_platform::manifest::{FilesSection, Manifest};
 use handover_platform::source::{CaptureLimits, LocalSource, inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
+
+use crate::rehearsals::Rehearsals;
 
 /// How long a snapshot of this host's databases is held open that nobody reads any more.
 const LEASE: Duration = Duration::from_secs(120);
@@ -39,6 +41,7 @@ pub struct LocalDatasets {
     capture_bytes: u64,
     /// One for all: its hooks run one after another.
     hooks: Arc<HookDirectory>,
+    rehearsals: Arc<Rehearsals>,
 }
 
 fn filter(section: &FilesSection) -> Result<Filter> {
@@ -47,10 +50,11 @@ fn filter(section: &FilesSection) -> Result<Filter> {
 
 impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
-    pub fn new(manifest: Manifest, here: PathBuf, capture_bytes: u64) -> Result<Self> {
+    pub fn new(manifest: Manifest, state: &Path, capture_bytes: u64) -> Result<Self> {
         manifest.trees().iter().try_for_each(|section| filter(section).map(drop))?;
         let hooks = Arc::new(HookDirectory::new(&manifest, hooks::Side::Target));
-        Ok(Self { manifest, here, capture_bytes, hooks })
+        let rehearsals = Arc::new(Rehearsals::new(&manifest, state.to_owned())?);
+        Ok(Self { manifest, here: state.join("here"), capture_bytes, hooks, rehearsals })
     }
 
     /// The places where `migration` lands.
@@ -81,6 +85,11 @@ impl LocalDatasets {
         let limits = CaptureLimits { bytes: self.capture_bytes, ..CaptureLimits::default() };
         let source = LocalSource::new(&self.manifest, &directory, LEASE, limits, Arc::new(SystemClock))?;
         Ok(Here { source, directory })
+    }
+
+    /// Rehearsals of this host's databases.
+    pub fn rehearsals(&self) -> Arc<Rehearsals> {
+        self.rehearsals.clone()
     }
 
     /// This host's hooks.

@@ -3,6 +3,7 @@
 mod audited;
 mod datasets;
 mod notary;
+mod rehearsals;
 mod supervisor;
 mod throttle;
 mod upgrade;
@@ -175,7 +176,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         reserve: Reserve { bytes: config.limits.reserve_bytes },
         calendar: manifest.calendar.calendar(),
     };
-    let datasets = LocalDatasets::new(manifest, state.path().join("here"), config.limits.capture_bytes)?;
+    let datasets = LocalDatasets::new(manifest, state.path(), config.limits.capture_bytes)?;
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let supervisor = Supervisor::new(notary, source, datasets, store.clone(), spools, settings, stop.clone());

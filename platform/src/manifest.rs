@@ -2,6 +2,7 @@
 //! lands; parts are matched by name. An agent touches nothing that its own manifest does not name.
 
 mod calendar;
+mod checks;
 mod hooks;
 
 use std::collections::HashSet;
@@ -12,6 +13,7 @@ use handover_engine::name::DatasetName;
 use serde::Deserialize;
 
 pub use self::calendar::{CalendarSection, DowntimeSection};
+pub use self::checks::CheckScriptSection;
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
 use crate::database::Place;
 use crate::licence::{IssuerKey, LocalLicence};
@@ -37,6 +39,9 @@ pub struct Manifest {
     /// Its hooks.
     #[serde(default)]
     pub hook: Vec<HookSection>,
+    /// The vendor's scripts that look at a scratch database after a rehearsal.
+    #[serde(default)]
+    pub check_script: Vec<CheckScriptSection>,
     /// What is planned for it otherwise.
     #[serde(default)]
     pub calendar: CalendarSection,
@@ -244,6 +249,7 @@ impl Manifest {
             }
         }
         hooks::check(&self.hooks, &self.hook)?;
+        checks::check(&self.check_script, &self.database)?;
         self.calendar.check()
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use handover_engine::failure::Failure;
+use handover_engine::journal::Journal;
 use handover_engine::phase::Phase;
 use handover_engine::ports::{Answers, Result, Source};
 use handover_engine::rehearsal::decision::Decisions;

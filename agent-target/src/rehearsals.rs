@@ -104,10 +104,19 @@ impl Rehearsals {
         Ok(report(order, (began, SystemClock.now()), databases, checks, &used))
     }
 
-    async fn check(&self, dataset: &DatasetName, environment: &[(String, String)], tell: &Tell) -> Vec<Checked> {
+    async fn check(
+        &self,
+        dataset: &DatasetName,
+        environment: &[(String, String)],
+        tell: &Tell,
+    ) -> Vec<Checked> {
         let checked = self.checks.run(dataset, environment).await;
         for check in &checked {
-            tell(format!("{dataset}: check {}: {}", check.name, if check.well { "well" } else { "not well" }));
+            tell(format!(
+                "{dataset}: check {}: {}",
+                check.name,
+                if check.well { "well" } else { "not well" }
+            ));
         }
         checked
     }
@@ -170,8 +179,9 @@ impl Rehearsals {
     }
 
     fn keep_report(&self, report: &RehearsalReport) -> Result<()> {
-        let text = serde_json::to_vec(report)
-            .map_err(|error| Failure::permanent("rehearsal", "its report cannot be written").because(error))?;
+        let text = serde_json::to_vec(report).map_err(|error| {
+            Failure::permanent("rehearsal", "its report cannot be written").because(error)
+        })?;
         self.write(REPORT, &text)
     }
 
@@ -188,7 +198,8 @@ impl Rehearsals {
 /// A database of an engine that is not rehearsed.
 fn unrehearsed(dataset: DatasetName) -> DatabaseReport {
     let what = "databases of this engine are not rehearsed by this release";
-    let finding = Finding::new(Severity::Error, dataset.to_string(), what, "try its rows by a trial migration");
+    let finding =
+        Finding::new(Severity::Error, dataset.to_string(), what, "try its rows by a trial migration");
     DatabaseReport {
         dataset,
         own_schema: false,

@@ -48,7 +48,12 @@ pub async fn run(control: &impl Control, asked: RehearseArguments, json: bool) -
 }
 
 /// Lines as they come; the report at the end.
-async fn wait(control: &impl Control, decisions: Decisions, keep: bool, json: bool) -> Result<RehearsalReport> {
+async fn wait(
+    control: &impl Control,
+    decisions: Decisions,
+    keep: bool,
+    json: bool,
+) -> Result<RehearsalReport> {
     let mut told = control.rehearse(decisions, keep, "").await?;
     while let Some(told) = told.try_next().await? {
         match told {
@@ -65,7 +70,9 @@ fn read(path: &Path) -> Result<Decisions> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::operator(&item, "cannot be read").because(error))?;
     let decisions: Decisions = toml::from_str(&text).map_err(|error| {
-        Failure::operator(&item, "cannot be understood").because(error).hint("docs/rehearsal.md tells their form")
+        Failure::operator(&item, "cannot be understood")
+            .because(error)
+            .hint("docs/rehearsal.md tells their form")
     })?;
     decisions.check().map_err(|bad| Failure::operator(&item, "cannot be carried out").because(bad))?;
     Ok(decisions)
@@ -90,7 +97,8 @@ fn text(report: &RehearsalReport) -> String {
         }
     }
     let conflicts = report.conflicts();
-    let verdict = if report.is_clean() { "nothing stands in the way" } else { "the target does not take this data" };
+    let verdict =
+        if report.is_clean() { "nothing stands in the way" } else { "the target does not take this data" };
     let _ = write!(out, "{conflicts} rows in conflict: {verdict}");
     out
 }

@@ -44,7 +44,8 @@ impl CheckScripts {
     /// Runs those that look at a database. `environment` tells them where it is; of the agent's own nothing is passed on.
     pub async fn run(&self, dataset: &DatasetName, environment: &[(String, String)]) -> Vec<Checked> {
         let mut out = Vec::new();
-        let is_meant = |script: &&CheckScriptSection| script.database.as_ref().is_none_or(|name| name == dataset);
+        let is_meant =
+            |script: &&CheckScriptSection| script.database.as_ref().is_none_or(|name| name == dataset);
         for script in self.scripts.iter().filter(is_meant) {
             let (well, said) = match run_one(script, dataset, environment).await {
                 Ok(said) => (true, said),
@@ -133,7 +134,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_script_is_told_the_database_and_nothing_else() {
-        assert_eq!(said("echo $HANDOVER_DATASET $HANDOVER_DATABASE $HOME", true).await, (true, "main /x.db".to_owned()));
+        assert_eq!(
+            said("echo $HANDOVER_DATASET $HANDOVER_DATABASE $HOME", true).await,
+            (true, "main /x.db".to_owned())
+        );
         assert_eq!(said("echo odd; exit 3", true).await, (false, "it ended with exit code 3|odd".to_owned()));
     }
 

@@ -8,7 +8,9 @@ use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::scratch::Scratch;
 use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
 use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaScratch, MariaTarget};
-use handover_postgres::{PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresTarget};
+use handover_postgres::{
+    PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresScratch, PostgresTarget,
+};
 
 use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteScratch, SqliteTarget};
 
@@ -117,7 +119,7 @@ impl Place {
         match self.clone() {
             Self::Sqlite(path) => Some(Arc::new(SqliteScratch::new(name, path))),
             Self::Mariadb(settings) => Some(Arc::new(MariaScratch::new(name, settings))),
-            Self::Postgres(_) => None,
+            Self::Postgres(settings) => Some(Arc::new(PostgresScratch::new(name, &settings))),
         }
     }
 

@@ -44,7 +44,8 @@ fn failed(path: &Path, error: rusqlite::Error) -> Failure {
 impl Trials {
     /// Opens it, or makes it.
     pub fn open(path: &Path) -> Result<Self> {
-        let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let made =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
         made.map_err(|error| {
             Failure::operator(path.display().to_string(), "cannot be made")
                 .because(error)
@@ -173,7 +174,11 @@ impl TrialLedger for Trials {
             let known = db.query_row("SELECT token FROM trial WHERE dataset = ?", [&name], |row| row.get(0));
             let known: Option<String> = known.optional()?;
             if known.as_deref() == Some(token.as_str()) {
-                return db.query_row("SELECT EXISTS (SELECT 1 FROM chunk WHERE dataset = ?)", [&name], |row| row.get(0));
+                return db.query_row(
+                    "SELECT EXISTS (SELECT 1 FROM chunk WHERE dataset = ?)",
+                    [&name],
+                    |row| row.get(0),
+                );
             }
             clear(db, &name)?;
             db.execute("INSERT INTO trial VALUES (?, ?)", [&name, &token])?;
@@ -185,7 +190,8 @@ impl TrialLedger for Trials {
     async fn chunks(&self, dataset: &DatasetName, table: &TableName) -> Result<Vec<TriedChunk>> {
         let (name, table) = (dataset.to_string(), kept(table));
         self.run(dataset, move |db| {
-            let mut select = db.prepare_cached("SELECT id, held FROM chunk WHERE dataset = ? AND name = ?")?;
+            let mut select =
+                db.prepare_cached("SELECT id, held FROM chunk WHERE dataset = ? AND name = ?")?;
             let chunks = select.query_map([name, table], |row| {
                 let held: Option<Vec<u8>> = row.get(1)?;
                 let held = held.map(|held| postcard::from_bytes(&held).map_err(|error| damaged(1, error)));
@@ -268,7 +274,8 @@ mod tests {
         let (main, table): (DatasetName, _) = ("main".parse().unwrap(), TableName::plain("t"));
         let trials = Trials::open(&path).unwrap();
         assert!(!trials.begin(&main, "one").await.unwrap());
-        let (kept, doubted) = (trials.allot(&main, &table).await.unwrap(), trials.allot(&main, &table).await.unwrap());
+        let (kept, doubted) =
+            (trials.allot(&main, &table).await.unwrap(), trials.allot(&main, &table).await.unwrap());
         assert_ne!(kept, doubted);
         let range = KeyRange::default();
         let held = HeldChunk { range, rows: 3, bytes: 9, digest: Digest::of(b"x") };
@@ -281,11 +288,17 @@ mod tests {
         assert!(trials.begin(&main, "one").await.unwrap());
         let mut chunks = trials.chunks(&main, &table).await.unwrap();
         chunks.sort_by_key(|chunk| chunk.id);
-        assert_eq!(chunks, [TriedChunk { id: kept, held: Some(held) }, TriedChunk { id: doubted, held: None }]);
+        assert_eq!(
+            chunks,
+            [TriedChunk { id: kept, held: Some(held) }, TriedChunk { id: doubted, held: None }]
+        );
         assert_eq!(trials.entries(&main, &table, None).await.unwrap().len(), 3);
         let second = trials.entries(&main, &table, Some(&[number(kept, 2), 77])).await.unwrap();
         assert_eq!(second, [entry(number(kept, 2))]);
-        trials.change(&main, &table, vec![Change::Forget(vec![doubted]), Change::Doubt(vec![kept])]).await.unwrap();
+        trials
+            .change(&main, &table, vec![Change::Forget(vec![doubted]), Change::Doubt(vec![kept])])
+            .await
+            .unwrap();
         trials.change(&main, &table, vec![Change::Release(number(kept, 0))]).await.unwrap();
         assert_eq!(trials.chunks(&main, &table).await.unwrap(), [TriedChunk { id: kept, held: None }]);
         assert_eq!(trials.entries(&main, &table, None).await.unwrap(), [entry(number(kept, 2))]);

@@ -100,7 +100,8 @@ async fn a_file_that_is_not_ours_is_left_alone() {
         use handover_engine::ports::Database;
         use handover_platform::sqlite::SqliteDatabase;
         let name = "main".parse().unwrap();
-        let database = SqliteDatabase::new(name, files.path(At::Source), Vec::new(), files.0.path().join("scratch"));
+        let database =
+            SqliteDatabase::new(name, files.path(At::Source), Vec::new(), files.0.path().join("scratch"));
         database.snapshot().await.unwrap().schema().clone()
     };
     let failure = files.scratch().make(&schema, "t").await.unwrap_err();

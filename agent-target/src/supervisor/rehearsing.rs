@@ -34,7 +34,8 @@ impl Supervisor {
         self.refuse_while_changing_over().await?;
         let rehearsals = self.datasets.rehearsals();
         let turn = rehearsals.turn.clone().try_lock_owned().map_err(|_| {
-            Failure::operator("rehearsal", "one is going on").hint("wait for its end: `handover rehearse --show` tells what it found")
+            Failure::operator("rehearsal", "one is going on")
+                .hint("wait for its end: `handover rehearse --show` tells what it found")
         })?;
         let (to, told) = mpsc::channel(LINES);
         let lines = to.clone();

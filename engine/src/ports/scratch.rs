@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::Result;
 use crate::name::DatasetName;
@@ -33,7 +34,7 @@ pub struct WantedTable {
 }
 
 /// A foreign key, checked by a query once all rows are there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignKey {
     /// Its name, or one made of its columns.
     pub name: String,

@@ -82,7 +82,11 @@ mod tests {
             assert_eq!(refused, expected, "{rows:?}");
             assert_eq!(values.there.len() + expected.len(), rows.len());
         }
-        let mut one = Values { rows: (0..1024).map(|n| if n == 700 { -1 } else { n }).collect(), there: Vec::new(), tries: 0 };
+        let mut one = Values {
+            rows: (0..1024).map(|n| if n == 700 { -1 } else { n }).collect(),
+            there: Vec::new(),
+            tries: 0,
+        };
         assert_eq!(load(&mut one, 1024).await.unwrap().len(), 1);
         assert!(one.tries <= 21, "{}", one.tries);
     }

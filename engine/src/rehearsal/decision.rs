@@ -135,7 +135,12 @@ impl Decisions {
         }
         for (at, decision) in self.decision.iter().enumerate() {
             let Decision { table, key, .. } = decision.clone();
-            decision.action().map_err(|problem| BadDecisions::Decision { number: at + 1, table, key, problem })?;
+            decision.action().map_err(|problem| BadDecisions::Decision {
+                number: at + 1,
+                table,
+                key,
+                problem,
+            })?;
         }
         Ok(())
     }
@@ -204,7 +209,13 @@ impl Decision {
 }
 
 /// A row with another value in one place. `other` is that of the row in the way. None where the value cannot be had.
-pub fn changed(engine: &str, row: &[u8], place: usize, value: Value<'_>, other: Option<&[u8]>) -> Option<Bytes> {
+pub fn changed(
+    engine: &str,
+    row: &[u8],
+    place: usize,
+    value: Value<'_>,
+    other: Option<&[u8]>,
+) -> Option<Bytes> {
     let mut values: Vec<Cow<'_, [u8]>> = text::values(row).map(Cow::Borrowed).collect();
     let old = values.get(place)?.clone();
     let new = match value {
@@ -271,10 +282,18 @@ mod tests {
             (Decision { null: true, ..decision(Verb::Merge) }, Err("`column`")),
             (Decision { column: column.clone(), ..decision(Verb::Rename) }, Err("one of")),
             (
-                Decision { column: column.clone(), value: text("a"), suffix: text("b"), ..decision(Verb::Rename) },
+                Decision {
+                    column: column.clone(),
+                    value: text("a"),
+                    suffix: text("b"),
+                    ..decision(Verb::Rename)
+                },
                 Err("one of"),
             ),
-            (Decision { column: column.clone(), suffix: text("b"), ..decision(Verb::Merge) }, Err("for `rename`")),
+            (
+                Decision { column: column.clone(), suffix: text("b"), ..decision(Verb::Merge) },
+                Err("for `rename`"),
+            ),
             (Decision { column: column.clone(), other: true, ..decision(Verb::Rename) }, Err("for `merge`")),
             (
                 Decision { column: column.clone(), other: true, ..decision(Verb::Merge) },

@@ -31,7 +31,8 @@ pub fn fit(engine: &str, source: &TableSpec, wanted: &Wanted) -> (Option<Fit>, V
         let what = "its rows are kept by a module of the engine: it is not tried".to_owned();
         return (None, vec![found(Severity::Info, what, "compare it by hand")]);
     }
-    let Some(table) = wanted.tables.iter().find(|table| is_same_table(engine, &table.name, &source.name)) else {
+    let Some(table) = wanted.tables.iter().find(|table| is_same_table(engine, &table.name, &source.name))
+    else {
         let what = "the new system has no such table: its rows have no place".to_owned();
         let hint = "add the table there, or exclude it in the source's manifest";
         return (None, vec![found(Severity::Warning, what, hint)]);
@@ -49,7 +50,9 @@ pub fn fit(engine: &str, source: &TableSpec, wanted: &Wanted) -> (Option<Fit>, V
         let name = &column.spec.name;
         if column.needed {
             is_possible = false;
-            let what = format!("the new column {name} needs a value that production does not have: no row can be loaded");
+            let what = format!(
+                "the new column {name} needs a value that production does not have: no row can be loaded"
+            );
             findings.push(found(Severity::Error, what, "give the column a default there"));
         } else {
             let what = format!("the new column {name} takes its default");
@@ -58,7 +61,10 @@ pub fn fit(engine: &str, source: &TableSpec, wanted: &Wanted) -> (Option<Fit>, V
     }
     let columns: Arc<[ColumnSpec]> = pairs
         .iter()
-        .map(|(_, source, wanted)| ColumnSpec { name: wanted.name.clone(), declared: source.declared.clone() })
+        .map(|(_, source, wanted)| ColumnSpec {
+            name: wanted.name.clone(),
+            declared: source.declared.clone(),
+        })
         .collect();
     let fit = Fit {
         table: table.name.clone(),
@@ -69,7 +75,11 @@ pub fn fit(engine: &str, source: &TableSpec, wanted: &Wanted) -> (Option<Fit>, V
     };
     let has_columns = !fit.values.is_empty();
     if is_possible && !has_columns {
-        findings.push(found(Severity::Error, "no column of it is in the new system's".to_owned(), "compare both schemas"));
+        findings.push(found(
+            Severity::Error,
+            "no column of it is in the new system's".to_owned(),
+            "compare both schemas",
+        ));
     }
     ((is_possible && has_columns).then_some(fit), findings)
 }
@@ -169,8 +179,10 @@ mod tests {
     }
 
     fn wanted(columns: &[(&str, bool)], hidden: Option<&str>) -> Wanted {
-        let columns =
-            columns.iter().map(|(name, needed)| WantedColumn { spec: column(name), needed: *needed }).collect();
+        let columns = columns
+            .iter()
+            .map(|(name, needed)| WantedColumn { spec: column(name), needed: *needed })
+            .collect();
         let table = WantedTable { name: TableName::plain("t"), columns, hidden: hidden.map(str::to_owned) };
         Wanted { tables: vec![table], ..Wanted::default() }
     }
@@ -182,11 +194,35 @@ mod tests {
         for (source, wanted, row, projected, findings) in [
             (keyed(&["a", "b"]), wanted(&[("a", true), ("b", false)], None), "1\t2", Some("1\t2"), vec![]),
             (keyed(&["a", "b"]), wanted(&[("B", false), ("a", true)], None), "1\t2", Some("1\t2"), vec![]),
-            (keyed(&["a", "b", "c"]), wanted(&[("c", true)], None), "1\t2\t3", Some("3"), vec!["no column a", "no column b"]),
-            (keyed(&["a"]), wanted(&[("a", true), ("d", false)], None), "1", Some("1"), vec!["column d takes its default"]),
-            (keyed(&["a"]), wanted(&[("a", true), ("d", true)], None), "1", None, vec!["column d needs a value"]),
+            (
+                keyed(&["a", "b", "c"]),
+                wanted(&[("c", true)], None),
+                "1\t2\t3",
+                Some("3"),
+                vec!["no column a", "no column b"],
+            ),
+            (
+                keyed(&["a"]),
+                wanted(&[("a", true), ("d", false)], None),
+                "1",
+                Some("1"),
+                vec!["column d takes its default"],
+            ),
+            (
+                keyed(&["a"]),
+                wanted(&[("a", true), ("d", true)], None),
+                "1",
+                None,
+                vec!["column d needs a value"],
+            ),
             (keyed(&["a"]), Wanted::default(), "1", None, vec!["no such table"]),
-            (rowid.clone(), wanted(&[("a", true), ("b", false)], Some("rowid")), "i7\ti1\ti2", Some("i7\ti1\ti2"), vec![]),
+            (
+                rowid.clone(),
+                wanted(&[("a", true), ("b", false)], Some("rowid")),
+                "i7\ti1\ti2",
+                Some("i7\ti1\ti2"),
+                vec![],
+            ),
             (rowid, wanted(&[("a", true), ("b", false)], None), "i7\ti1\ti2", Some("i1\ti2"), vec![]),
         ] {
             let (fit, found) = fit("mariadb", &source, &wanted);

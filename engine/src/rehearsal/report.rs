@@ -165,7 +165,11 @@ mod tests {
                 vec![(Unique, 2), (Check, 1)],
             ),
             (
-                vec![entry(Fate::Settled, Unique), entry(Fate::Dropped, Check), entry(Fate::Displaced, Unique)],
+                vec![
+                    entry(Fate::Settled, Unique),
+                    entry(Fate::Dropped, Check),
+                    entry(Fate::Displaced, Unique),
+                ],
                 3,
                 3,
                 vec![],

@@ -195,12 +195,19 @@ impl Trial {
         let engine = &self.opened.schema.engine;
         let has = |name: &TableName| {
             let mut tables = self.opened.schema.tables.iter();
-            tables.any(|table| table.name == *name || engine == "sqlite" && table.name.name.eq_ignore_ascii_case(&name.name))
+            tables.any(|table| {
+                table.name == *name || engine == "sqlite" && table.name.name.eq_ignore_ascii_case(&name.name)
+            })
         };
         let new: Vec<_> = self.made.wanted.tables.iter().filter(|table| !has(&table.name)).collect();
         let finding = |name: &TableName| {
             let what = "it is new: production has no such table";
-            Finding::new(Severity::Info, format!("table {name}"), what, "see that the new system fills it itself")
+            Finding::new(
+                Severity::Info,
+                format!("table {name}"),
+                what,
+                "see that the new system fills it itself",
+            )
         };
         self.report.findings.extend(new.iter().map(|table| finding(&table.name)));
     }

@@ -146,9 +146,16 @@ fn literals(batch: &Batch, known: &Known, row: &TriedRow) -> Result<Vec<String>>
         let value = text::unescape(value).map_err(|error| malformed(error.to_string()))?;
         let wanted = known.declared(&batch.table, &column.name);
         let literal = shape::converted(&column.declared, wanted, &value);
-        out.push(literal.ok_or_else(|| malformed(format!("a value of {} that is none of its type", column.name)))?);
+        out.push(
+            literal
+                .ok_or_else(|| malformed(format!("a value of {} that is none of its type", column.name)))?,
+        );
     }
-    if out.len() == batch.columns.len() { Ok(out) } else { Err(malformed("a row of too few values".to_owned())) }
+    if out.len() == batch.columns.len() {
+        Ok(out)
+    } else {
+        Err(malformed("a row of too few values".to_owned()))
+    }
 }
 
 #[async_trait]
@@ -176,7 +183,8 @@ impl Scratch for MariaScratch {
         for (at, why) in refused {
             let row = &batch.rows[at];
             let literals = literals(batch, &known, row)?;
-            let in_the_way = refusal::in_the_way(&mut session, &self.database, &known, batch, &literals, &why).await;
+            let in_the_way =
+                refusal::in_the_way(&mut session, &self.database, &known, batch, &literals, &why).await;
             out.push((row.number, Refusal { in_the_way, ..why }));
         }
         session.run("rows that were tried cannot be committed", "COMMIT").await?;
@@ -198,7 +206,12 @@ impl Scratch for MariaScratch {
         Ok(())
     }
 
-    async fn read(&self, table: &TableName, columns: &[ColumnSpec], numbers: &[u64]) -> Result<Vec<TriedRow>> {
+    async fn read(
+        &self,
+        table: &TableName,
+        columns: &[ColumnSpec],
+        numbers: &[u64],
+    ) -> Result<Vec<TriedRow>> {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }

@@ -75,14 +75,25 @@ async fn mariadb_keeps_the_contract_of_rehearsals() {
 async fn members_of_an_enum_go_by_their_names() {
     let maria = Maria::new();
     let (from, to) = ("ENUM('new', 'old', 'gone')", "ENUM('old', 'new')");
-    let table = |state: &str| format!("CREATE TABLE t (id INT PRIMARY KEY, state {state} CHARACTER SET latin1, s SET('x','y'))");
+    let table = |state: &str| {
+        format!("CREATE TABLE t (id INT PRIMARY KEY, state {state} CHARACTER SET latin1, s SET('x','y'))")
+    };
     maria.sql(At::Source, &table(from));
-    maria.sql(At::Source, "INSERT INTO t VALUES (1, 'new', 'x,y'), (2, 'old', ''), (3, 'gone', 'y'), (4, NULL, NULL)");
+    maria.sql(
+        At::Source,
+        "INSERT INTO t VALUES (1, 'new', 'x,y'), (2, 'old', ''), (3, 'gone', 'y'), (4, NULL, NULL)",
+    );
     maria.sql(At::Target, &table(to));
     let run = handover_platform::contract::rehearsal::run(&maria, "t1", "").await.unwrap();
     let told: Vec<String> = run.report.tables[0].listed.iter().map(ToString::to_string).collect();
     assert_eq!(told, ["type state: t, id 3"]);
-    assert_eq!(maria.sql(At::Scratch, "SELECT GROUP_CONCAT(id, IFNULL(state, '-'), IFNULL(s, '-') ORDER BY id) FROM t"), "1newx,y,2old,4--");
+    assert_eq!(
+        maria.sql(
+            At::Scratch,
+            "SELECT GROUP_CONCAT(id, IFNULL(state, '-'), IFNULL(s, '-') ORDER BY id) FROM t"
+        ),
+        "1newx,y,2old,4--"
+    );
     maria.scratch().drop_scratch().await.unwrap();
 }
 

@@ -192,7 +192,9 @@ pub async fn rehearsal_contract<S: Rehearsed>(subject: &S) -> Result<()> {
     assert_eq!(clean.conflicts(), BTreeSet::new(), "rows that break nothing are refused");
     assert!(clean.report.own_schema && !clean.report.continued);
     assert!(clean.report.chunks_loaded >= 4, "the table is one chunk: {}", clean.report.chunks_loaded);
-    for part in ["no such table", "no column gone", "column currency takes its default", "currency: it is new"] {
+    for part in
+        ["no such table", "no column gone", "column currency takes its default", "currency: it is new"]
+    {
         assert!(clean.says(part), "{part}: {:?}", clean.report.findings);
     }
     every_kind_is_found(subject).await?;
@@ -229,7 +231,8 @@ async fn every_kind_is_found<S: Rehearsed>(subject: &S) -> Result<()> {
     assert_eq!(table.conflicts.values().sum::<u64>(), 6);
     let sum: u32 = (1..=ROWS).sum::<u32>() - 2100;
     assert_eq!(counted(subject, "1 = 1"), format!("{}|{sum}", ROWS - 6));
-    let values = subject.sql(At::Scratch, "SELECT email, name, code, age, score, currency FROM customer WHERE id = 7");
+    let values =
+        subject.sql(At::Scratch, "SELECT email, name, code, age, score, currency FROM customer WHERE id = 7");
     assert_eq!(values, "c7@example.org|n7|k|7|5|EUR");
     assert_eq!(subject.sql(At::Scratch, "SELECT count(*) FROM currency"), "1");
     assert_eq!(subject.sql(At::Target, "SELECT count(*) FROM customer"), "0", "the target's own rows");
@@ -247,7 +250,10 @@ async fn one_changed_row_costs_one_chunk<S: Rehearsed>(subject: &S) -> Result<()
     assert_eq!(after.conflicts(), before.conflicts());
     assert_eq!(counted(subject, "name = 'changed'"), "1|2000");
     // What was in the way goes, and with it the conflict of a row whose chunk has not changed.
-    subject.sql(At::Source, "UPDATE customer SET email = 'other' WHERE id = 50; DELETE FROM customer WHERE id = 2600");
+    subject.sql(
+        At::Source,
+        "UPDATE customer SET email = 'other' WHERE id = 50; DELETE FROM customer WHERE id = 2600",
+    );
     let repaired = run(subject, "t5", "").await?;
     assert_eq!(repaired.conflicts().len(), 5, "{:?}", repaired.conflicts());
     assert_eq!(counted(subject, "id IN (50, 100)"), "2|150");

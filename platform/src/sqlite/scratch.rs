@@ -53,7 +53,8 @@ struct Open {
 impl SqliteScratch {
     /// Beside the database at `target` (behind it, where that is a symbolic link).
     pub fn new(dataset: DatasetName, target: PathBuf) -> Self {
-        let target = if target.is_symlink() { std::fs::canonicalize(&target).unwrap_or(target) } else { target };
+        let target =
+            if target.is_symlink() { std::fs::canonicalize(&target).unwrap_or(target) } else { target };
         let path = make::with_suffix(&target, ".handover-rehearsal");
         let (open, gate) = (Mutex::new(None), Arc::default());
         Self { shared: Arc::new(Shared { dataset, target, path, open, gate }) }
@@ -174,14 +175,16 @@ fn remove(open: &Open, table: &TableName, numbers: &[RangeInclusive<u64>]) -> er
     Ok(())
 }
 
-fn read(open: &Open, table: &TableName, columns: &[ColumnSpec], numbers: &[u64]) -> error::Result<Vec<TriedRow>> {
-    let selected: Vec<String> = columns.iter().map(|column| value(&quote(&column.name), open.utf16)).collect();
-    let sql = format!(
-        "SELECT {} FROM main.{} WHERE {} = ?",
-        selected.join(", "),
-        quote(&table.name),
-        quote(ROW)
-    );
+fn read(
+    open: &Open,
+    table: &TableName,
+    columns: &[ColumnSpec],
+    numbers: &[u64],
+) -> error::Result<Vec<TriedRow>> {
+    let selected: Vec<String> =
+        columns.iter().map(|column| value(&quote(&column.name), open.utf16)).collect();
+    let sql =
+        format!("SELECT {} FROM main.{} WHERE {} = ?", selected.join(", "), quote(&table.name), quote(ROW));
     let mut select = open.db.prepare_cached(&sql)?;
     let mut out = Vec::new();
     for number in numbers {
@@ -198,7 +201,8 @@ fn orphans(open: &Open, key: &ForeignKey, limit: usize) -> error::Result<Vec<u64
     let pairs = key.columns.iter().zip(&key.parent_columns);
     let equal: Vec<String> =
         pairs.map(|(child, parent)| format!("p.{} = c.{}", quote(parent), quote(child))).collect();
-    let refers: Vec<String> = key.columns.iter().map(|column| format!("c.{} NOT NULL", quote(column))).collect();
+    let refers: Vec<String> =
+        key.columns.iter().map(|column| format!("c.{} NOT NULL", quote(column))).collect();
     let sql = format!(
         "SELECT c.{row} FROM main.{} c WHERE c.{row} NOT NULL AND {} \
          AND NOT EXISTS (SELECT 1 FROM main.{} p WHERE {}) ORDER BY 1 LIMIT {limit}",
@@ -232,7 +236,12 @@ impl Scratch for SqliteScratch {
         self.run(move |shared| shared.with(&what, |open| remove(open, &table, &numbers))).await
     }
 
-    async fn read(&self, table: &TableName, columns: &[ColumnSpec], numbers: &[u64]) -> Result<Vec<TriedRow>> {
+    async fn read(
+        &self,
+        table: &TableName,
+        columns: &[ColumnSpec],
+        numbers: &[u64],
+    ) -> Result<Vec<TriedRow>> {
         let (table, columns, numbers) = (table.clone(), columns.to_vec(), numbers.to_vec());
         let what = format!("rows of {table} cannot be read");
         self.run(move |shared| shared.with(&what, |open| read(open, &table, &columns, &numbers))).await

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 const WITHIN: Duration = Duration::from_secs(60);
 const MEMBERS: &str = "CREATE TABLE member (id INTEGER PRIMARY KEY, email TEXT);
     INSERT INTO member VALUES (1, 'a@example.org'), (2, 'b@example.org'), (3, 'a@example.org'), (4, NULL)";
-const NEW: &str = "CREATE TABLE member (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE, since TEXT DEFAULT 'now');
+const NEW: &str =
+    "CREATE TABLE member (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE, since TEXT DEFAULT 'now');
     CREATE TABLE shelf (id INTEGER PRIMARY KEY)";
 
 /// A bed whose target runs a newer version of the product, with a check script that hangs while a file is there.
@@ -42,7 +43,8 @@ impl Stage {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         let manifest = bed.root().join("target/appliance.toml");
         // Whatever this machine lets the agent seal: that is tried where scripts are run.
-        let section = format!("\n[[check_script]]\nname = 'books'\nprogram = '{}'\nnetwork = true\n", script.display());
+        let section =
+            format!("\n[[check_script]]\nname = 'books'\nprogram = '{}'\nnetwork = true\n", script.display());
         fs::write(&manifest, fs::read_to_string(&manifest).unwrap() + &section).unwrap();
         bed.target.restart().unwrap();
         Self { bed, dir }
@@ -92,8 +94,14 @@ fn what_the_new_version_refuses_is_found_and_decided() {
     assert_eq!((&report["checks"][0]["name"], &report["checks"][0]["well"]), (&"books".into(), &true.into()));
     assert!(!stage.scratch().exists(), "the scratch database is still there");
     assert_eq!(stage.rehearse(&["--show"], 9), report);
-    let watcher = Output::of(stage.bed.command_as(&stage.bed.identity("watcher")).args(["rehearse", "--show"])).unwrap();
-    assert!(watcher.code == Some(9) && watcher.text().contains("unique member.email: member, id 3"), "{}", watcher.text());
+    let watcher =
+        Output::of(stage.bed.command_as(&stage.bed.identity("watcher")).args(["rehearse", "--show"]))
+            .unwrap();
+    assert!(
+        watcher.code == Some(9) && watcher.text().contains("unique member.email: member, id 3"),
+        "{}",
+        watcher.text()
+    );
     let refused = Output::of(stage.bed.command_as(&stage.bed.identity("watcher")).arg("rehearse")).unwrap();
     assert_eq!(refused.code, Some(5), "{}", refused.text());
 
@@ -124,11 +132,13 @@ fn what_the_new_version_refuses_is_found_and_decided() {
 
 #[test]
 fn a_rehearsal_that_is_cut_short_leaves_nothing_half() {
-    for (seed, arguments, stays) in [(91, &["rehearse"][..], false), (92, &["rehearse", "--keep"][..], true)] {
+    for (seed, arguments, stays) in [(91, &["rehearse"][..], false), (92, &["rehearse", "--keep"][..], true)]
+    {
         let mut stage = Stage::new(seed);
         let hang = stage.have("hang");
         let mut command = stage.bed.command();
-        let mut running = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut running =
+            command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let reached = stage.dir.path().join("reached");
         poll::until("the check script", WITHIN, || Ok(reached.exists().then_some(()))).unwrap();
         let second = stage.bed.cli(&["rehearse"]).unwrap();

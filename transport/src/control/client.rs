@@ -205,7 +205,8 @@ impl Control for RemoteControl {
     }
 
     async fn rehearsal(&self) -> Result<RehearsalReport> {
-        let reply = self.client.clone().rehearsal(v1::RehearsalRequest {}).await.map_err(|s| self.failed(s))?;
+        let reply =
+            self.client.clone().rehearsal(v1::RehearsalRequest {}).await.map_err(|s| self.failed(s))?;
         read_document("report_json", &reply.into_inner().report_json)
     }
 

@@ -2,8 +2,8 @@
 
 use futures::StreamExt;
 
-use super::super::quarantine::{self, Entry, Fate, Form, number};
 use super::super::Conflict;
+use super::super::quarantine::{self, Entry, Fate, Form, number};
 use super::{MOST, Table, Trial, chain, is_positioned, malformed, position};
 use crate::check::{Finding, Severity};
 use crate::failure::Failure;
@@ -85,7 +85,8 @@ impl Trial {
             }
             let old = held.iter().find(|(_, old)| old.range.after == chunk.header.range.after);
             if chunk.header.unchanged {
-                let (id, old) = old.ok_or_else(|| broken("a chunk that is not held is told to be unchanged"))?;
+                let (id, old) =
+                    old.ok_or_else(|| broken("a chunk that is not held is told to be unchanged"))?;
                 self.stand(name, *id, old, progress)?;
                 continue;
             }
@@ -98,7 +99,11 @@ impl Trial {
                 return Ok(false);
             }
         }
-        if course.is_over() { Ok(true) } else { Err(broken("its stream ended before all chunks had arrived")) }
+        if course.is_over() {
+            Ok(true)
+        } else {
+            Err(broken("its stream ended before all chunks had arrived"))
+        }
     }
 
     fn give_up(&mut self, name: &TableName, refused: u64) {
@@ -136,7 +141,12 @@ impl Trial {
     }
 
     /// Loads a chunk; its rows that are refused go to quarantine.
-    async fn load_chunk(&mut self, name: &TableName, chunk: &RowsChunk, progress: &mut Progress) -> Result<()> {
+    async fn load_chunk(
+        &mut self,
+        name: &TableName,
+        chunk: &RowsChunk,
+        progress: &mut Progress,
+    ) -> Result<()> {
         let id = self.stage.ledger.allot(&self.stage.dataset, name).await?;
         let held = chunk.held();
         self.place(name, id, &held, progress)?;
@@ -157,7 +167,10 @@ impl Trial {
         for (number, Refusal { kind, constraint, .. }) in refused {
             let (_, at) = quarantine::place(number);
             let (Some(row), Some(tried)) = (rows.get(at as usize), batch.rows.get(at as usize)) else {
-                return Err(Failure::permanent(format!("table {name}"), "a row was refused that was not tried"));
+                return Err(Failure::permanent(
+                    format!("table {name}"),
+                    "a row was refused that was not tried",
+                ));
             };
             let key = table.key_of(row, number, self.engine());
             let conflict = Conflict { kind, table: name.clone(), key, constraint, other: None };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::Conflict;
 use super::super::decision::{Action, Value, changed};
 use super::super::quarantine::{Entry, Fate, Form};
-use super::{Table, Trial};
+use super::{Table, Trial, is_positioned};
 use crate::failure::Failure;
 use crate::ports::Result;
 use crate::ports::scratch::{Batch, Change, Refusal, TriedRow};
@@ -128,7 +128,11 @@ impl Trial {
     async fn keys_of_loaded(&self, name: &TableName, numbers: &[u64]) -> Result<HashMap<u64, String>> {
         let table = self.tried(name)?;
         let Some(key) = &table.fit.key else {
-            return Ok(numbers.iter().map(|number| (*number, table.position_of(*number))).collect());
+            let shown = |number: &u64| match is_positioned(&table.spec) {
+                true => (*number, table.position_of(*number)),
+                false => (*number, "a row whose key the new table lacks".to_owned()),
+            };
+            return Ok(numbers.iter().map(shown).collect());
         };
         let read = self.stage.scratch.read(&table.fit.table, key, numbers).await?;
         let shown = |row: TriedRow| (row.number, table.spec.show_key(&Key(row.values), self.engine()));
@@ -223,7 +227,8 @@ impl Trial {
         }
         let mut out = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let gone = || Failure::transient(format!("table {name}"), "a row of the scratch database is gone");
+            let gone =
+                || Failure::transient(format!("table {name}"), "a row of the scratch database is gone");
             let (values, form) = values.remove(number).ok_or_else(gone)?;
             let Refusal { kind, constraint, .. } = refusal.clone();
             let key = keys.remove(number).ok_or_else(gone)?;
@@ -279,4 +284,3 @@ fn batch(table: &Table, form: Form, rows: Vec<TriedRow>) -> Batch {
     };
     Batch { table: table.fit.table.clone(), columns, rows }
 }
-

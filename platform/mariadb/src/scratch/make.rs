@@ -75,7 +75,8 @@ pub async fn make(
 ) -> Result<(Known, Made)> {
     let own = own_schema(session, &settings.database).await?;
     let schema = own.as_ref().unwrap_or(source);
-    let made_for = Digest::of(format!("{}/{}", source.structure(), schema.structure()).as_bytes()).to_string();
+    let made_for =
+        Digest::of(format!("{}/{}", source.structure(), schema.structure()).as_bytes()).to_string();
     let token = match there(session, database).await? {
         There::Ours(of, token) if of == made_for => token,
         _ => {
@@ -142,7 +143,8 @@ pub async fn drop_ours(session: &mut Session, database: &str) -> Result<()> {
 async fn build(session: &mut Session, database: &str, schema: &Schema, token: &str) -> Result<()> {
     session.run(WHAT, &format!("CREATE DATABASE {}", quote(database))).await?;
     let mark = qualified(database, MARK);
-    let definition = "(made_for VARCHAR(100) NOT NULL, token VARCHAR(100) NOT NULL) CHARACTER SET ascii ENGINE=InnoDB";
+    let definition =
+        "(made_for VARCHAR(100) NOT NULL, token VARCHAR(100) NOT NULL) CHARACTER SET ascii ENGINE=InnoDB";
     session.run(WHAT, &format!("CREATE TABLE {mark} {definition}")).await?;
     session.run(WHAT, &format!("INSERT INTO {mark} VALUES ('', {})", sql::text(token))).await?;
     place::set_charset(session, database, schema).await?;
@@ -160,7 +162,9 @@ async fn build(session: &mut Session, database: &str, schema: &Schema, token: &s
     for kind in ["index", "foreign key"] {
         let alters = schema.after_load.iter().filter(|ddl| ddl.kind == kind);
         for ddl in alters.filter(|ddl| ddl.sql.starts_with("ALTER TABLE ")) {
-            session.run_one(&format!("{kind} {} cannot be made in its scratch database", ddl.name), &ddl.sql).await?;
+            session
+                .run_one(&format!("{kind} {} cannot be made in its scratch database", ddl.name), &ddl.sql)
+                .await?;
         }
     }
     Ok(())
@@ -181,7 +185,9 @@ async fn seed(
             (qualified(database, &table.name.name), qualified(&settings.database, &table.name.name));
         let columns = columns.join(", ");
         let copy = format!("INSERT INTO {into} ({columns}) SELECT {columns} FROM {from}");
-        session.run_on(&table.name.name, "what the new system has filled itself cannot be copied", &copy).await?;
+        session
+            .run_on(&table.name.name, "what the new system has filled itself cannot be copied", &copy)
+            .await?;
     }
     Ok(())
 }

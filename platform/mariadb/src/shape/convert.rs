@@ -79,7 +79,11 @@ mod tests {
             (old, "varchar(9)", "4", None),
             ("set('x','y','z')", "text", "5", Some(string("utf8mb4", b"x,z"))),
         ] {
-            assert_eq!(converted(declared, wanted, value.as_bytes()), expected, "{declared} {wanted} {value}");
+            assert_eq!(
+                converted(declared, wanted, value.as_bytes()),
+                expected,
+                "{declared} {wanted} {value}"
+            );
         }
     }
 }

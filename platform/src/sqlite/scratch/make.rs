@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use handover_engine::ports::scratch::{
-    Batch, ForeignKey, Made, TriedRow, Wanted, WantedColumn, WantedTable,
-};
+use handover_engine::ports::scratch::{Batch, ForeignKey, Made, TriedRow, Wanted, WantedColumn, WantedTable};
 use handover_engine::rows::{ColumnSpec, KeyRange, Schema, TableKey, TableName, TableSpec, text};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -74,7 +72,8 @@ impl Shared {
         self.close();
         let own = self.own_schema()?;
         let schema = own.as_ref().unwrap_or(source);
-        let made_for = Digest::of(format!("{}/{}", source.structure(), schema.structure()).as_bytes()).to_string();
+        let made_for =
+            Digest::of(format!("{}/{}", source.structure(), schema.structure()).as_bytes()).to_string();
         let there = self.there()?;
         let token = match there {
             Some((of, token)) if of == made_for => token,
@@ -113,8 +112,10 @@ impl Shared {
         let looked = open(&self.path).and_then(|open| mark(&open.db));
         match looked.map_err(self.failed(&self.path, "cannot be looked at"))? {
             Some(mark) => Ok(Some(mark)),
-            None => Err(Failure::operator(item(&self.dataset, &self.path), "it is no scratch database of ours")
-                .hint("move that file away, then rehearse again")),
+            None => {
+                Err(Failure::operator(item(&self.dataset, &self.path), "it is no scratch database of ours")
+                    .hint("move that file away, then rehearse again"))
+            }
         }
     }
 
@@ -156,22 +157,30 @@ impl Shared {
             return Ok(());
         }
         if source.settings.get("encoding") != schema.settings.get("encoding") {
-            return Err(Failure::operator(item(&self.dataset, &self.target), "it has another encoding than the source's")
-                .hint("make it anew with the source's encoding (PRAGMA encoding)"));
+            return Err(Failure::operator(
+                item(&self.dataset, &self.target),
+                "it has another encoding than the source's",
+            )
+            .hint("make it anew with the source's encoding (PRAGMA encoding)"));
         }
-        let from = estimate::open(&self.target, "", estimate::BUSY).map_err(self.failed(&self.target, what))?;
-        new.into_iter().try_for_each(|table| copy(&from, into, schema, table)).map_err(self.failed(&self.target, what))
+        let from =
+            estimate::open(&self.target, "", estimate::BUSY).map_err(self.failed(&self.target, what))?;
+        new.into_iter()
+            .try_for_each(|table| copy(&from, into, schema, table))
+            .map_err(self.failed(&self.target, what))
     }
 
     /// As the port's `drop_scratch`.
     pub fn drop_scratch(&self) -> Result<()> {
         self.close();
-        let is_ours = |path: &Path| open(path).and_then(|open| mark(&open.db)).is_ok_and(|mark| mark.is_some());
+        let is_ours =
+            |path: &Path| open(path).and_then(|open| mark(&open.db)).is_ok_and(|mark| mark.is_some());
         if self.path.exists() && is_ours(&self.path) { self.remove_files() } else { Ok(()) }
     }
 
     fn remove_files(&self) -> Result<()> {
-        let failed = |error| Failure::operator(item(&self.dataset, &self.path), "cannot be removed").because(error);
+        let failed =
+            |error| Failure::operator(item(&self.dataset, &self.path), "cannot be removed").because(error);
         for suffix in BESIDE {
             remove_file(&with_suffix(&self.path, suffix)).map_err(failed)?;
         }
@@ -187,10 +196,16 @@ fn remove_file(path: &Path) -> std::io::Result<()> {
 }
 
 /// Tables with the column of numbers, indexes and views; no triggers, since these would act on what is tried.
-fn make_tables(open: &Open, source: &Schema, schema: &Schema, (made_for, token): (&str, &str)) -> error::Result<()> {
+fn make_tables(
+    open: &Open,
+    source: &Schema,
+    schema: &Schema,
+    (made_for, token): (&str, &str),
+) -> error::Result<()> {
     let db = &open.db;
     // Rows come in the source's encoding.
-    let setting = |name: &str, of: &Schema| of.settings.get(name).cloned().unwrap_or_default().replace('\'', "");
+    let setting =
+        |name: &str, of: &Schema| of.settings.get(name).cloned().unwrap_or_default().replace('\'', "");
     db.execute_batch(&format!("PRAGMA page_size = '{}'", setting("page_size", schema)))?;
     db.execute_batch(&format!("PRAGMA encoding = '{}'", setting("encoding", source)))?;
     let transaction = db.unchecked_transaction()?;
@@ -225,7 +240,8 @@ fn copy(from: &Connection, into: &Open, schema: &Schema, table: &TableSpec) -> e
         for row in text::rows(&chunk.block).map_err(BadValue::from)? {
             let values: Vec<&[u8]> = text::values(row).skip(skipped).collect();
             let row = TriedRow { number: 0, values: values.join(&b'\t').into() };
-            let batch = Batch { table: table.name.clone(), columns: table.columns.clone().into(), rows: vec![row] };
+            let batch =
+                Batch { table: table.name.clone(), columns: table.columns.clone().into(), rows: vec![row] };
             if let Some((_, refused)) = super::load(into, &batch)?.into_iter().next() {
                 return Err(Error::Check(format!("a row of {} breaks {}", table.name, refused.constraint)));
             }
@@ -273,7 +289,12 @@ fn foreign_keys(open: &Open, schema: &Schema, table: &TableName) -> error::Resul
     let sql = "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?) ORDER BY id, seq";
     let mut statement = open.db.prepare_cached(sql)?;
     let parts = statement.query_map([&table.name], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, Option<String>>(3)?))
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, String>(1)?,
+            row.get::<_, String>(2)?,
+            row.get::<_, Option<String>>(3)?,
+        ))
     })?;
     let mut keys: Vec<(i64, ForeignKey)> = Vec::new();
     for part in parts {
@@ -304,7 +325,8 @@ fn foreign_keys(open: &Open, schema: &Schema, table: &TableName) -> error::Resul
 }
 
 fn primary_key(open: &Open, table: &str) -> error::Result<Vec<String>> {
-    let mut statement = open.db.prepare_cached("SELECT name FROM pragma_table_xinfo(?) WHERE pk > 0 ORDER BY pk")?;
+    let mut statement =
+        open.db.prepare_cached("SELECT name FROM pragma_table_xinfo(?) WHERE pk > 0 ORDER BY pk")?;
     let names = statement.query_map([table], |row| row.get(0))?;
     Ok(names.collect::<rusqlite::Result<_>>()?)
 }

@@ -16,9 +16,10 @@ pub fn of(table: &str, error: &rusqlite::Error) -> Option<Refusal> {
     let message = message.as_deref().unwrap_or_default();
     let named = || message.split_once(": ").map_or(table, |(_, name)| name).to_owned();
     let (kind, constraint) = match (code.code, code.extended_code) {
-        (_, ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID) => {
-            (ConflictKind::Unique, index(&named()).to_owned())
-        }
+        (
+            _,
+            ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID,
+        ) => (ConflictKind::Unique, index(&named()).to_owned()),
         (_, ffi::SQLITE_CONSTRAINT_NOTNULL) => (ConflictKind::NotNull, named()),
         (_, ffi::SQLITE_CONSTRAINT_CHECK) => (ConflictKind::Check, named()),
         (_, ffi::SQLITE_CONSTRAINT_DATATYPE) => {
@@ -53,12 +54,8 @@ pub fn in_the_way(open: &Open, batch: &Batch, row: &TriedRow, why: &Refusal) -> 
         terms.push(format!("{} COLLATE {} = {mark}", quote(column), quote(collation)));
         bound.push(Value::parse(text)?);
     }
-    let sql = format!(
-        "SELECT {} FROM main.{} WHERE {}",
-        quote(ROW),
-        quote(&batch.table.name),
-        terms.join(" AND ")
-    );
+    let sql =
+        format!("SELECT {} FROM main.{} WHERE {}", quote(ROW), quote(&batch.table.name), terms.join(" AND "));
     let mut select = open.db.prepare_cached(&sql)?;
     for (n, value) in bound.iter().enumerate() {
         bind(&mut select, open.utf16, n, value)?;

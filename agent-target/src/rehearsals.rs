@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use handover_certs::file;
-use handover_engine::check::{Finding, Severity};
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
@@ -83,14 +82,10 @@ impl Rehearsals {
         let (mut databases, mut checks) = (Vec::new(), Vec::new());
         for section in &self.databases {
             let dataset = section.name.clone();
-            let Some(scratch) = place(section)?.scratch(dataset.clone()) else {
-                databases.push(unrehearsed(dataset));
-                continue;
-            };
             let stage = Stage {
                 source: source.clone(),
                 dataset: dataset.clone(),
-                scratch,
+                scratch: place(section)?.scratch(dataset.clone()),
                 ledger: Arc::new(self.trials.clone()),
                 decisions: decisions.clone(),
                 used: used.clone(),
@@ -155,9 +150,7 @@ impl Rehearsals {
 
     async fn drop_all(&self) -> Result<()> {
         for section in &self.databases {
-            if let Some(scratch) = place(section)?.scratch(section.name.clone()) {
-                self.drop_one(&section.name, &*scratch).await?;
-            }
+            self.drop_one(&section.name, &*place(section)?.scratch(section.name.clone())).await?;
         }
         let path = self.state.join(MARK);
         match std::fs::remove_file(&path) {
@@ -192,23 +185,6 @@ impl Rehearsals {
                 .because(error)
                 .hint("is there room, and is the state directory writable?")
         })
-    }
-}
-
-/// A database of an engine that is not rehearsed.
-fn unrehearsed(dataset: DatasetName) -> DatabaseReport {
-    let what = "databases of this engine are not rehearsed by this release";
-    let finding =
-        Finding::new(Severity::Error, dataset.to_string(), what, "try its rows by a trial migration");
-    DatabaseReport {
-        dataset,
-        own_schema: false,
-        continued: false,
-        chunks_loaded: 0,
-        chunks_kept: 0,
-        bytes_loaded: 0,
-        findings: vec![finding],
-        tables: Vec::new(),
     }
 }
 

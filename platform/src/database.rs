@@ -114,12 +114,12 @@ impl Place {
         }
     }
 
-    /// A scratch database beside it, for rehearsals; none where this release has none for the engine.
-    pub fn scratch(&self, name: DatasetName) -> Option<Arc<dyn Scratch>> {
+    /// A scratch database beside it, for rehearsals.
+    pub fn scratch(&self, name: DatasetName) -> Arc<dyn Scratch> {
         match self.clone() {
-            Self::Sqlite(path) => Some(Arc::new(SqliteScratch::new(name, path))),
-            Self::Mariadb(settings) => Some(Arc::new(MariaScratch::new(name, settings))),
-            Self::Postgres(settings) => Some(Arc::new(PostgresScratch::new(name, &settings))),
+            Self::Sqlite(path) => Arc::new(SqliteScratch::new(name, path)),
+            Self::Mariadb(settings) => Arc::new(MariaScratch::new(name, settings)),
+            Self::Postgres(settings) => Arc::new(PostgresScratch::new(name, &settings)),
         }
     }
 

@@ -57,6 +57,11 @@ pub trait Rehearsed: Send + Sync {
         statements
     }
 
+    /// The table of customers, as reports name it.
+    fn customer(&self) -> &'static str {
+        "customer"
+    }
+
     /// What a `code` that is too long, and a `score` that is too high, break.
     fn kinds(&self) -> (ConflictKind, ConflictKind);
 
@@ -179,8 +184,8 @@ pub async fn run<S: Rehearsed>(subject: &S, fresh: &str, decisions: &str) -> Res
     Ok(Run { report, used })
 }
 
-fn decide(id: u32, rest: &str) -> String {
-    format!("[[decision]]\ntable = 'customer'\nkey = 'id {id}'\n{rest}\n")
+fn decide<S: Rehearsed>(subject: &S, id: u32, rest: &str) -> String {
+    format!("[[decision]]\ntable = '{}'\nkey = 'id {id}'\n{rest}\n", subject.customer())
 }
 
 /// Checks everything that is promised of scratch databases.
@@ -274,12 +279,12 @@ async fn the_first_row_stays<S: Rehearsed>(subject: &S) -> Result<()> {
 /// What was decided is done, told, and done again; without it all is as before.
 async fn decisions_are_replayed<S: Rehearsed>(subject: &S) -> Result<()> {
     let decisions = [
-        decide(200, "action = 'drop'"),
-        decide(300, "action = 'rename'\ncolumn = 'code'\nvalue = 'ok'"),
-        decide(400, "action = 'merge'\ncolumn = 'age'\nnull = true"),
-        decide(500, "kind = 'unique'\naction = 'drop'"),
-        decide(600, "kind = 'foreign-key'\naction = 'merge'\ncolumn = 'country_id'\nvalue = '2'"),
-        decide(2500, "action = 'keep'"),
+        decide(subject, 200, "action = 'drop'"),
+        decide(subject, 300, "action = 'rename'\ncolumn = 'code'\nvalue = 'ok'"),
+        decide(subject, 400, "action = 'merge'\ncolumn = 'age'\nnull = true"),
+        decide(subject, 500, "kind = 'unique'\naction = 'drop'"),
+        decide(subject, 600, "kind = 'foreign-key'\naction = 'merge'\ncolumn = 'country_id'\nvalue = '2'"),
+        decide(subject, 2500, "action = 'keep'"),
     ];
     let undecided = run(subject, "t7", "").await?.conflicts();
     for _ in 0..2 {
@@ -295,8 +300,8 @@ async fn decisions_are_replayed<S: Rehearsed>(subject: &S) -> Result<()> {
         let table = run.table("customer");
         assert_eq!((table.decided, table.rows - table.loaded), (6, 3));
     }
-    let renamed = decide(2500, "action = 'rename'\ncolumn = 'email'\nsuffix = '-2'");
-    let merged = decide(2500, "action = 'merge'\ncolumn = 'name'\nother = true");
+    let renamed = decide(subject, 2500, "action = 'rename'\ncolumn = 'email'\nsuffix = '-2'");
+    let merged = decide(subject, 2500, "action = 'merge'\ncolumn = 'name'\nother = true");
     run(subject, "t9", &renamed).await?;
     assert_eq!(counted(subject, "email IN ('c2500@example.org', 'c2500@example.org-2')"), "2|2510");
     run(subject, "t10", &merged).await?;

@@ -125,8 +125,8 @@ impl Maker<'_> {
     async fn take_foreign_keys(&self, conn: &Conn) -> Result<Vec<ForeignKey>> {
         let columns = |relation: &str, numbers: &str| {
             format!(
-                "(SELECT pg_catalog.json_agg(a.attname ORDER BY k.place) FROM unnest({numbers}) WITH ORDINALITY k(number, place) \
-                 JOIN pg_catalog.pg_attribute a ON a.attrelid = {relation} AND a.attnum = k.number)"
+                "(SELECT pg_catalog.json_agg(a.attname ORDER BY u.place) FROM unnest({numbers}) WITH ORDINALITY u(number, place) \
+                 JOIN pg_catalog.pg_attribute a ON a.attrelid = {relation} AND a.attnum = u.number)"
             )
         };
         let sql = format!(

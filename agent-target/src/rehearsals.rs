@@ -141,10 +141,10 @@ impl Rehearsals {
     /// As [`Self::recover`], for whoever holds the turn.
     pub async fn recover_now(&self) {
         let mark = std::fs::read(self.state.join(MARK));
-        if mark.is_ok_and(|mark| mark != KEEP) {
-            if let Err(failure) = self.drop_all().await {
-                tracing::warn!(%failure, "what is left of a rehearsal is not dropped yet");
-            }
+        if mark.is_ok_and(|mark| mark != KEEP)
+            && let Err(failure) = self.drop_all().await
+        {
+            tracing::warn!(%failure, "what is left of a rehearsal is not dropped yet");
         }
     }
 

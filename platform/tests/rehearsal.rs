@@ -84,6 +84,10 @@ impl Rehearsed for Files {
     fn is_there(&self) -> bool {
         self.path(At::Scratch).exists()
     }
+
+    fn stride(&self) -> u32 {
+        1
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,8 @@ pub trait Parts {
 /// once more for each halving.
 pub async fn load(parts: &mut impl Parts, rows: usize) -> Result<Vec<(usize, Refusal)>> {
     let mut refused = Vec::new();
-    let mut left = vec![0..rows];
+    let whole: Range<usize> = 0..rows;
+    let mut left = Vec::from([whole]);
     while let Some(part) = left.pop() {
         if part.is_empty() {
             continue;

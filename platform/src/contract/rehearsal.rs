@@ -1,5 +1,7 @@
 //! Rehearsing: exactly what the target's constraints refuse is found, whatever was rehearsed before.
 
+mod cut;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use handover_engine::name::DatasetName;
-use handover_engine::ports::scratch::Scratch;
+use handover_engine::ports::scratch::{Scratch, TrialLedger};
 use handover_engine::ports::{Result, Source};
 use handover_engine::rehearsal::ConflictKind::{self, ForeignKey, NotNull, Type, Unique};
 use handover_engine::rehearsal::decision::Decisions;
 use handover_engine::rehearsal::report::{DatabaseReport, TableReport};
 use handover_engine::rehearsal::run::{Stage, rehearse};
 
+use self::cut::{Calls, Cut};
 use crate::SystemClock;
 use crate::manifest::Manifest;
 use crate::source::{CaptureLimits, LocalSource};
@@ -67,6 +70,11 @@ pub trait Rehearsed: Send + Sync {
 
     /// The scratch database is there.
     fn is_there(&self) -> bool;
+
+    /// A rehearsal is cut short at every how many-th of its steps.
+    fn stride(&self) -> u32 {
+        9
+    }
 }
 
 /// Rows of customers; each of about two kilobytes, so that they are several chunks.
@@ -160,12 +168,19 @@ fn dataset() -> DatasetName {
 
 /// One rehearsal by an agent that was just started.
 pub async fn run<S: Rehearsed>(subject: &S, fresh: &str, decisions: &str) -> Result<Run> {
+    run_for(subject, fresh, decisions, u32::MAX).await
+}
+
+/// One that is cut short after so many halves of calls.
+async fn run_for<S: Rehearsed>(subject: &S, fresh: &str, decisions: &str, halves: u32) -> Result<Run> {
+    let calls = Calls::halves(halves);
     let manifest = format!("[appliance]\nname = 'a'\n[[database]]\nname = 'main'\nurl = '{}'", subject.url());
     let manifest: Manifest = toml::from_str(&manifest).unwrap_or_else(|error| panic!("{error}"));
     let state = subject.directory().join("state");
     let limits = CaptureLimits::default();
     let source = LocalSource::new(&manifest, &state, Duration::from_secs(60), limits, Arc::new(SystemClock))?;
-    let ledger = Arc::new(Trials::open(&subject.directory().join("rehearsal.db"))?);
+    let ledger: Arc<dyn TrialLedger> = Arc::new(Trials::open(&subject.directory().join("rehearsal.db"))?);
+    let ledger = Arc::new(Cut { inner: ledger, calls: calls.clone() });
     let decisions: Decisions =
         toml::from_str(&format!("format = 1\n{decisions}")).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(decisions.check(), Ok(()));
@@ -173,7 +188,7 @@ pub async fn run<S: Rehearsed>(subject: &S, fresh: &str, decisions: &str) -> Res
     let stage = Stage {
         source: Source::of(source),
         dataset: dataset(),
-        scratch: subject.scratch(),
+        scratch: Arc::new(Cut { inner: subject.scratch(), calls }),
         ledger,
         decisions: Arc::new(decisions),
         used: used.clone(),
@@ -206,6 +221,7 @@ pub async fn rehearsal_contract<S: Rehearsed>(subject: &S) -> Result<()> {
     one_changed_row_costs_one_chunk(subject).await?;
     the_first_row_stays(subject).await?;
     decisions_are_replayed(subject).await?;
+    cut_short_anywhere_it_ends_the_same(subject).await?;
     a_repaired_target_begins_anew(subject).await?;
     subject.scratch().drop_scratch().await?;
     assert!(!subject.is_there(), "a scratch database that was dropped is there");
@@ -311,6 +327,41 @@ async fn decisions_are_replayed<S: Rehearsed>(subject: &S) -> Result<()> {
     assert_eq!(again.conflicts(), undecided, "what was decided is still done");
     assert_eq!((again.used.len(), again.report.chunks_loaded), (0, 0));
     Ok(())
+}
+
+/// Whatever step a crash falls between, the next rehearsal finds what one without a crash finds.
+async fn cut_short_anywhere_it_ends_the_same<S: Rehearsed>(subject: &S) -> Result<()> {
+    let decisions = [
+        decide(subject, 2500, "action = 'keep'"),
+        decide(subject, 600, "action = 'merge'\ncolumn = 'country_id'\nvalue = '1'"),
+    ]
+    .concat();
+    let mut halves = 0;
+    loop {
+        let (email, name) = (format!("c{halves}@example.net"), format!("n{halves}"));
+        // What was in the way goes and comes; a chunk of each changes.
+        subject.sql(At::Source, &format!("UPDATE customer SET email = '{email}' WHERE id IN (10, 2500)"));
+        subject.sql(At::Source, &format!("UPDATE customer SET name = '{name}' WHERE id = 1300"));
+        let is_cut = run_for(subject, &format!("cut{halves}"), &decisions, halves).await.is_err();
+        let run = run(subject, &format!("whole{halves}"), &decisions).await?;
+        let left: BTreeSet<String> = run.conflicts().into_iter().map(|(_, key, _)| key).collect();
+        let expected = ["id 200", "id 300", "id 400", "id 500"].map(str::to_owned);
+        assert_eq!(left, BTreeSet::from(expected), "cut after {halves} halves");
+        assert_eq!(counted(subject, &format!("email = '{email}'")), "1|2500", "cut after {halves} halves");
+        assert_eq!(counted(subject, &format!("name = '{name}'")), "1|1300", "cut after {halves} halves");
+        let table = run.table("customer");
+        let there = format!("{}|", table.loaded);
+        assert!(
+            counted(subject, "1 = 1").starts_with(&there),
+            "cut after {halves} halves: rows twice, or lost"
+        );
+        assert_eq!(table.rows - table.loaded, 5, "cut after {halves} halves");
+        if !is_cut {
+            assert!(halves > 50, "nothing was cut short");
+            return Ok(());
+        }
+        halves += subject.stride();
+    }
 }
 
 /// A target whose schema has changed is tried from the start.

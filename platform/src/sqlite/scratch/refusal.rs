@@ -107,7 +107,7 @@ mod tests {
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch(
             "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT NOT NULL, b TEXT, c INTEGER CONSTRAINT small CHECK (c < 9), UNIQUE (a, b));
-             CREATE UNIQUE INDEX lowered ON t (lower(b));
+             CREATE TABLE u (b TEXT); CREATE UNIQUE INDEX lowered ON u (lower(b)); INSERT INTO u VALUES ('b');
              CREATE TABLE s (n INTEGER) STRICT;
              INSERT INTO t VALUES (1, 'a', 'b', 1)",
         )
@@ -115,7 +115,7 @@ mod tests {
         for (sql, kind, constraint) in [
             ("INSERT INTO t VALUES (1, 'x', 'y', 1)", Unique, "t.id"),
             ("INSERT INTO t VALUES (2, 'a', 'b', 1)", Unique, "t.a, t.b"),
-            ("INSERT INTO t VALUES (2, 'x', 'B', 1)", Unique, "lowered"),
+            ("INSERT INTO u VALUES ('B')", Unique, "lowered"),
             ("INSERT INTO t VALUES (2, NULL, 'y', 1)", NotNull, "t.a"),
             ("INSERT INTO t VALUES (2, 'x', 'y', 9)", Check, "small"),
             ("INSERT INTO t VALUES ('x', 'x', 'y', 1)", Type, "t.rowid"),

@@ -338,7 +338,7 @@ async fn cut_short_anywhere_it_ends_the_same<S: Rehearsed>(subject: &S) -> Resul
     .concat();
     let mut halves = 0;
     loop {
-        let (email, name) = (format!("c{halves}@example.net"), format!("n{halves}"));
+        let (email, name) = (format!("c{halves}@example.net"), format!("cut {halves}"));
         // What was in the way goes and comes; a chunk of each changes.
         subject.sql(At::Source, &format!("UPDATE customer SET email = '{email}' WHERE id IN (10, 2500)"));
         subject.sql(At::Source, &format!("UPDATE customer SET name = '{name}' WHERE id = 1300"));

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use handover_engine::ports::scratch::Scratch;
+use handover_engine::ports::{Database, DatabaseTarget};
 use handover_engine::rehearsal::ConflictKind;
-use handover_mariadb::MariaScratch;
+use handover_mariadb::{MariaDatabase, MariaScratch, MariaTarget};
 use handover_platform::contract::rehearsal::{At, Rehearsed, rehearsal_contract};
 use support::Server;
 
@@ -94,6 +95,13 @@ async fn members_of_an_enum_go_by_their_names() {
         ),
         "1newx,y,2old,4--"
     );
+    // A migration is not held up by a scratch database that is there.
+    let name = || "main".parse().unwrap();
+    let source = MariaDatabase::new(name(), maria.server.settings(&maria.from), Vec::new());
+    let target = MariaTarget::new(name(), maria.server.settings(&maria.to), &"m1".parse().unwrap());
+    target.prepare(source.snapshot().await.unwrap().schema()).await.unwrap();
+    target.undo().await.unwrap();
+    assert!(maria.is_there());
     maria.scratch().drop_scratch().await.unwrap();
 }
 

@@ -13,12 +13,14 @@ use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
+use handover_engine::rehearsal::decision::Decisions;
+use handover_engine::rehearsal::report::RehearsalReport;
 use handover_engine::report::{Report, Terms, When};
 use handover_engine::throttle::Change;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::store::Store;
-use handover_transport::control::{Control, Seen};
+use handover_transport::control::{Control, Rehearsing, Seen};
 
 use crate::supervisor::Supervisor;
 
@@ -167,6 +169,18 @@ impl Control for Audited {
 
     async fn audit(&self, after: u64) -> Result<Vec<String>> {
         self.supervisor.audit(after).await
+    }
+
+    async fn rehearse(&self, decisions: Decisions, keep: bool, by: &str) -> Result<Answers<Rehearsing>> {
+        let (me, who) = (self.supervisor.clone(), by.to_owned());
+        let stays = if keep { ", keeping the scratch databases" } else { "" };
+        let what = format!("rehearse with {} decisions{stays}", decisions.decision.len());
+        let call = async move { me.rehearse(decisions, keep, &who).await };
+        self.noted((by, None, what), call, |_| "it has begun".to_owned()).await
+    }
+
+    async fn rehearsal(&self) -> Result<RehearsalReport> {
+        self.supervisor.rehearsal().await
     }
 
     async fn probe(&self, bytes: u64, by: &str) -> Result<(u64, Duration)> {

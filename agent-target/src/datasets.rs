@@ -1,7 +1,7 @@
 //! What the target's manifest declares: where datasets land, and what stands there.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,14 @@ use handover_engine::ports::{Licences, Result, TreeReader};
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::access::{self, Side};
+use handover_platform::changeover::LocalChangeover;
 use handover_platform::database::Place;
 use handover_platform::hooks::{self, HookDirectory};
 use handover_platform::manifest::{FilesSection, Manifest};
 use handover_platform::source::{CaptureLimits, LocalSource, inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
+
+use crate::rehearsals::Rehearsals;
 
 /// How long a snapshot of this host's databases is held open that nobody reads any more.
 const LEASE: Duration = Duration::from_secs(120);
@@ -42,6 +45,7 @@ pub struct LocalDatasets {
     hooks: Arc<HookDirectory>,
     /// What it does to itself.
     changeover: Changeover,
+    rehearsals: Arc<Rehearsals>,
 }
 
 fn filter(section: &FilesSection) -> Result<Filter> {
@@ -50,15 +54,12 @@ fn filter(section: &FilesSection) -> Result<Filter> {
 
 impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
-    pub fn new(
-        manifest: Manifest,
-        here: PathBuf,
-        capture_bytes: u64,
-        changeover: Changeover,
-    ) -> Result<Self> {
+    pub fn new(manifest: Manifest, state: &Path, capture_bytes: u64) -> Result<Self> {
         manifest.trees().iter().try_for_each(|section| filter(section).map(drop))?;
         let hooks = Arc::new(HookDirectory::new(&manifest, hooks::Side::Target));
-        Ok(Self { manifest, here, capture_bytes, hooks, changeover })
+        let rehearsals = Arc::new(Rehearsals::new(&manifest, state.to_owned())?);
+        let changeover = LocalChangeover::new(&manifest, state, Side::Target, Arc::new(SystemClock)).ports();
+        Ok(Self { manifest, here: state.join("here"), capture_bytes, hooks, changeover, rehearsals })
     }
 
     /// The places where `migration` lands.
@@ -96,6 +97,11 @@ impl LocalDatasets {
             Changeover::default(),
         )?;
         Ok(Here { source, directory })
+    }
+
+    /// Rehearsals of this host's databases.
+    pub fn rehearsals(&self) -> Arc<Rehearsals> {
+        self.rehearsals.clone()
     }
 
     /// This host's hooks.

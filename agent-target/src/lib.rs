@@ -3,6 +3,7 @@
 mod audited;
 mod datasets;
 mod notary;
+mod rehearsals;
 mod supervisor;
 mod throttle;
 mod upgrade;
@@ -21,8 +22,6 @@ use handover_engine::driver::Settings;
 use handover_engine::reserve::Reserve;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
-use handover_platform::access::Side;
-use handover_platform::changeover::LocalChangeover;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
 use handover_platform::spool::SpoolDirectory;
@@ -190,14 +189,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         reserve: Reserve { bytes: config.limits.reserve_bytes },
         calendar: manifest.calendar.calendar(),
     };
-    let clock = Arc::new(SystemClock);
-    let changeover = LocalChangeover::new(&manifest, state.path(), Side::Target, clock);
-    let datasets = LocalDatasets::new(
-        manifest,
-        state.path().join("here"),
-        config.limits.capture_bytes,
-        changeover.ports(),
-    )?;
+    let datasets = LocalDatasets::new(manifest, state.path(), config.limits.capture_bytes)?;
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
     let supervisor = Supervisor::new(notary, source, datasets, store.clone(), spools, settings, stop.clone());

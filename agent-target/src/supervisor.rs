@@ -3,6 +3,7 @@
 mod looking;
 mod notice;
 mod readiness;
+mod rehearsing;
 mod reporting;
 mod starting;
 mod watching;
@@ -23,13 +24,15 @@ use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::changeover::Changeover;
 use handover_engine::ports::{Answers, Result, Source};
+use handover_engine::rehearsal::decision::Decisions;
+use handover_engine::rehearsal::report::RehearsalReport;
 use handover_engine::report::{Report, Terms};
 use handover_engine::throttle::Change;
 use handover_platform::SystemClock;
 use handover_platform::spool::SpoolDirectory;
 use handover_platform::store::Store;
 use handover_transport::client::RemoteSource;
-use handover_transport::control::{Control, Seen};
+use handover_transport::control::{Control, Rehearsing, Seen};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -101,6 +104,8 @@ impl Supervisor {
         let names: Vec<MigrationId> = migrations.iter().map(|migration| migration.id.clone()).collect();
         self.spools.keep_only(&names)?;
         self.datasets.keep_only(&names);
+        let rehearsals = self.datasets.rehearsals();
+        self.drivers.spawn(async move { rehearsals.recover().await });
         for migration in migrations {
             tracing::info!(migration = %migration.id, state = %migration.state, "taking up a migration");
             self.drive(migration).await?;
@@ -292,6 +297,14 @@ impl Control for Supervisor {
 
     async fn audit(&self, after: u64) -> Result<Vec<String>> {
         self.store.audit(after, ENTRIES).await
+    }
+
+    async fn rehearse(&self, decisions: Decisions, keep: bool, by: &str) -> Result<Answers<Rehearsing>> {
+        self.begin_rehearsal(decisions, keep, by).await
+    }
+
+    async fn rehearsal(&self) -> Result<RehearsalReport> {
+        self.datasets.rehearsals().last_report()
     }
 
     async fn probe(&self, bytes: u64, _by: &str) -> Result<(u64, Duration)> {

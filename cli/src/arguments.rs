@@ -7,6 +7,7 @@ use handover_certs::identity::Role;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::time::Timestamp;
 
+use crate::rehearse::RehearseArguments;
 use crate::report::{AuditArguments, ReportArguments};
 use crate::throttle::ThrottleArguments;
 
@@ -105,6 +106,8 @@ pub enum Verb {
     },
     /// Keep everything; undo is no longer possible.
     Finalize(Act),
+    /// Try production's data in scratch databases beside the target's own: what does not fit there is found, and nothing else is touched.
+    Rehearse(RehearseArguments),
     /// Show or change how fast the source is read, and when.
     Throttle(ThrottleArguments),
     /// Show what was moved and how it was verified; have it signed; check a signed report.

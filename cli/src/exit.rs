@@ -22,11 +22,14 @@ pub enum Code {
     Differences = 7,
     /// A watched migration has settled, but items were left out (files that kept changing).
     LeftOut = 8,
+    /// A rehearsal found what stands in the way.
+    Conflicts = 9,
 }
 
 /// The list, for `--help`. (2 is clap's.)
 pub const HELP: &str = "Exit codes: 0 done, 2 wrong usage, 3 the migration failed, 4 it is paused, 5 refused or needs the \
-                        operator, 6 the agent cannot be reached, 7 verification found differences, 8 items were left out";
+                        operator, 6 the agent cannot be reached, 7 verification found differences, 8 items were left out, \
+                        9 a rehearsal found what stands in the way";
 
 impl From<Code> for std::process::ExitCode {
     fn from(code: Code) -> Self {

@@ -5,6 +5,7 @@ mod certs;
 mod documents;
 pub mod exit;
 mod proof;
+mod rehearse;
 mod render;
 mod report;
 mod run;

@@ -23,7 +23,7 @@ use crate::arguments::{Act, Arguments, PlanArguments, Verb, Which};
 use crate::exit::Code;
 use crate::report::{AuditArguments, ReportArguments};
 use crate::throttle::ThrottleArguments;
-use crate::{certs, documents, render, report, throttle, watch};
+use crate::{certs, documents, rehearse, render, report, throttle, watch};
 
 /// Prints text, or the document.
 fn print(json: bool, text: &str, document: &Value) {
@@ -82,6 +82,7 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
             session.ask(Operation::Abort, terms, act).await.map(|(_, code)| code)
         }
         Verb::Finalize(act) => session.act(Operation::Finalize, act).await,
+        Verb::Rehearse(asked) => rehearse::run(&session.control, asked, session.json).await,
         Verb::Throttle(asked) => session.throttle(asked).await,
         Verb::Report(asked) => session.report(asked).await,
         Verb::Audit(asked) => session.audit(asked, arguments.identity.as_deref()).await,

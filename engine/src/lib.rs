@@ -25,6 +25,7 @@ pub mod plan;
 pub mod ports;
 pub mod progress;
 pub mod readiness;
+pub mod rehearsal;
 pub mod report;
 pub mod reserve;
 pub mod rows;

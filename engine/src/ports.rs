@@ -9,6 +9,7 @@ pub mod gauge;
 pub mod hooks;
 pub mod licences;
 pub mod rows;
+pub mod scratch;
 pub mod source;
 pub mod spool;
 pub mod tree;

@@ -7,6 +7,7 @@ mod back;
 pub mod live;
 mod load;
 mod place;
+pub mod rehearsal;
 mod view;
 
 use std::sync::Arc;

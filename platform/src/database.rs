@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::gauge::Gauge;
+use handover_engine::ports::scratch::Scratch;
 use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
-use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaTarget};
-use handover_postgres::{PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresTarget};
+use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaScratch, MariaTarget};
+use handover_postgres::{
+    PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresScratch, PostgresTarget,
+};
 
-use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteTarget};
+use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteScratch, SqliteTarget};
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -108,6 +111,15 @@ impl Place {
             Self::Sqlite(_) => true,
             Self::Mariadb(settings) => settings.socket.is_some() || is_here(&settings.host),
             Self::Postgres(settings) => settings.socket.is_some() || is_here(&settings.host),
+        }
+    }
+
+    /// A scratch database beside it, for rehearsals.
+    pub fn scratch(&self, name: DatasetName) -> Arc<dyn Scratch> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteScratch::new(name, path)),
+            Self::Mariadb(settings) => Arc::new(MariaScratch::new(name, settings)),
+            Self::Postgres(settings) => Arc::new(PostgresScratch::new(name, &settings)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! Hooks as executables: those that this host's own manifest names, in the order of their names.
 
 pub mod note;
-mod run;
-mod trust;
+pub(crate) mod run;
+pub(crate) mod trust;
 
 use std::path::PathBuf;
 

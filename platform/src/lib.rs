@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod changeover;
+pub mod checks;
 pub mod contract;
 pub mod daemon;
 pub mod database;
@@ -16,6 +17,7 @@ pub mod spool;
 pub mod sqlite;
 pub mod store;
 pub mod tree;
+pub mod trials;
 
 use handover_engine::time::{Clock, Timestamp};
 

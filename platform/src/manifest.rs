@@ -2,6 +2,7 @@
 //! lands; parts are matched by name. An agent touches nothing that its own manifest does not name.
 
 mod calendar;
+mod checks;
 mod hooks;
 
 use std::collections::HashSet;
@@ -15,6 +16,7 @@ use handover_settings::SettingsSection;
 use serde::Deserialize;
 
 pub use self::calendar::{CalendarSection, DowntimeSection};
+pub use self::checks::CheckScriptSection;
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
 use crate::database::Place;
 use crate::licence::{IssuerKey, LocalLicence};
@@ -40,6 +42,9 @@ pub struct Manifest {
     /// Its hooks.
     #[serde(default)]
     pub hook: Vec<HookSection>,
+    /// The vendor's scripts that look at a scratch database after a rehearsal.
+    #[serde(default)]
+    pub check_script: Vec<CheckScriptSection>,
     /// What is planned for it otherwise.
     #[serde(default)]
     pub calendar: CalendarSection,
@@ -259,6 +264,7 @@ impl Manifest {
         handover_services::section::check(&self.service)?;
         handover_settings::section::check(&self.settings)?;
         handover_certificates::check(&self.certificate)?;
+        checks::check(&self.check_script, &self.database)?;
         self.calendar.check()
     }
 

@@ -11,6 +11,7 @@ mod leftovers;
 mod link;
 mod missing;
 mod pair;
+mod stopped;
 pub mod wizard;
 
 use std::fs;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use self::stopped::Continuing;
 use crate::locate::target_dir;
 
 pub use host::Host;
@@ -32,6 +34,7 @@ pub struct Lab {
     dir: PathBuf,
     hosts: Vec<Host>,
     kept: bool,
+    _commands: Continuing,
 }
 
 impl Lab {
@@ -46,7 +49,13 @@ impl Lab {
         let dir = place(name)?;
         fs::create_dir_all(&dir)?;
         // Made before anything can fail: what is half up is cleared by its drop.
-        let mut lab = Self { name: name.to_owned(), dir, hosts: Vec::new(), kept: false };
+        let mut lab = Self {
+            name: name.to_owned(),
+            dir,
+            hosts: Vec::new(),
+            kept: false,
+            _commands: Continuing::begin(),
+        };
         Shape::default().write(&lab.dir)?;
         for (index, host) in hosts.iter().enumerate() {
             lab.hosts.push(Host::prepare(&lab.name, &lab.dir, host, index, &base, hosts)?);
@@ -69,7 +78,7 @@ impl Lab {
             .map(|entry| Ok(Host::open(name, &dir, &entry?.file_name().to_string_lossy())))
             .collect::<Result<_>>()?;
         hosts.sort_by(|one: &Host, other| one.name().cmp(other.name()));
-        Ok(Self { name: name.to_owned(), dir, hosts, kept: true })
+        Ok(Self { name: name.to_owned(), dir, hosts, kept: true, _commands: Continuing::begin() })
     }
 
     /// Leaves it running.

@@ -30,6 +30,8 @@ mod positions;
 mod preflight;
 #[path = "e2e/refusals.rs"]
 mod refusals;
+#[path = "e2e/rehearsal.rs"]
+mod rehearsal;
 #[path = "e2e/room.rs"]
 mod room;
 #[path = "e2e/throttle.rs"]

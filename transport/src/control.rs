@@ -14,6 +14,8 @@ use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
+use handover_engine::rehearsal::decision::Decisions;
+use handover_engine::rehearsal::report::RehearsalReport;
 use handover_engine::report::{Report, Terms};
 use handover_engine::throttle::Change;
 
@@ -24,6 +26,15 @@ pub enum Seen {
     Event(Logged),
     /// The status now; in-between ones may be left out.
     Status(Box<Status>),
+}
+
+/// What whoever rehearses receives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rehearsing {
+    /// How far it is.
+    Line(String),
+    /// What was found: the last.
+    Report(Box<RehearsalReport>),
 }
 
 /// What can be asked of a target agent. `by` is who asks: a SPIFFE id.
@@ -54,6 +65,10 @@ pub trait Control: Send + Sync {
     async fn signed_report(&self, id: &MigrationId) -> Result<Vec<u8>>;
     /// Lines of the audit log after an entry, oldest first; none when there are no more.
     async fn audit(&self, after: u64) -> Result<Vec<String>>;
+    /// Rehearses; it goes on when nobody listens any more. `keep`: the scratch databases stay for the next one.
+    async fn rehearse(&self, decisions: Decisions, keep: bool, by: &str) -> Result<Answers<Rehearsing>>;
+    /// What the last rehearsal found.
+    async fn rehearsal(&self) -> Result<RehearsalReport>;
     /// Measures the way to the source: bytes and the time they took.
     async fn probe(&self, bytes: u64, by: &str) -> Result<(u64, Duration)>;
 }

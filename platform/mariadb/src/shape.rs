@@ -1,5 +1,6 @@
 //! A table's shape in SQL: how its values are read, compared and loaded.
 
+mod convert;
 mod find;
 mod keys;
 mod mid;
@@ -14,6 +15,7 @@ use handover_engine::rows::{KeyRange, TableKey, TableSpec, text};
 use super::session::Record;
 use super::sql::{hex, quote, string};
 
+pub use convert::{converted, selected};
 pub use find::Found;
 pub use keys::SEVERAL;
 

@@ -6,7 +6,7 @@
 pub mod build;
 mod keyed;
 pub mod late;
-mod place;
+pub mod place;
 mod publish;
 pub mod rows;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Default directory of the server's local socket in Debian.
 const SOCKET: &str = "/var/run/postgresql";
@@ -139,6 +139,11 @@ impl Settings {
     /// The same server's database of another name.
     pub(crate) fn with_database(&self, database: &str) -> Self {
         Self { database: database.to_owned(), ..self.clone() }
+    }
+
+    /// Where the password is, if it is in a file.
+    pub(crate) fn password_file(&self) -> Option<&Path> {
+        if let Password::File(path) = &self.password { Some(path) } else { None }
     }
 
     /// The password, read now.

@@ -1,12 +1,12 @@
 //! The target's side: a database that is built beside its final place.
 
-mod build;
+pub mod build;
 mod clear;
 pub mod finish;
 mod keyed;
 mod large;
 mod load;
-mod place;
+pub mod place;
 mod second;
 
 use std::sync::{Arc, Mutex, PoisonError};

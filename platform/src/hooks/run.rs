@@ -79,9 +79,14 @@ pub async fn run(
     environment: Vec<(&'static str, String)>,
     limit: Duration,
 ) -> io::Result<Ended> {
-    let mut child = Command::new(path)
-        .env_clear()
-        .envs(environment)
+    let mut command = Command::new(path);
+    command.env_clear().envs(environment);
+    Ok(carry_out(command, limit).await?.0)
+}
+
+/// As [`run`], of a command that names its environment itself. Also returns the last lines that it printed, however it ended.
+pub async fn carry_out(mut command: Command, limit: Duration) -> io::Result<(Ended, Vec<String>)> {
+    let mut child = command
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -120,11 +125,12 @@ pub async fn run(
     let _ = tokio::time::timeout(PRINTED, rest).await;
     let status = status.map_err(io::Error::other)??;
     let last = Vec::from(last);
-    Ok(match (is_late, status.success()) {
-        (true, _) => Ended::Late { last },
+    let ended = match (is_late, status.success()) {
+        (true, _) => Ended::Late { last: last.clone() },
         (false, true) => Ended::Well,
-        (false, false) => Ended::Badly { how: how(status), last },
-    })
+        (false, false) => Ended::Badly { how: how(status), last: last.clone() },
+    };
+    Ok((ended, last))
 }
 
 fn how(status: ExitStatus) -> String {

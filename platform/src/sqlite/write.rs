@@ -125,7 +125,7 @@ fn put_columns_back(db: &Connection, schema: &Schema) -> Result<()> {
 
 /// Runs one statement of the source's schema. Nothing but one CREATE: the source must not be able to attach or change
 /// another file.
-fn create(db: &Connection, sql: &str) -> Result<()> {
+pub fn create(db: &Connection, sql: &str) -> Result<()> {
     must_create(sql)?;
     // Refuses text with a second statement.
     db.execute(sql, [])?;

@@ -14,6 +14,8 @@ use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
 use handover_engine::ports::{Answers, Result};
+use handover_engine::rehearsal::decision::Decisions;
+use handover_engine::rehearsal::report::RehearsalReport;
 use handover_engine::report::{Report, Terms, When};
 use handover_engine::throttle::Change;
 use handover_proto::v1;
@@ -22,7 +24,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use v1::control_client::ControlClient;
 
-use super::{Control, Seen};
+use super::{Control, Rehearsing, Seen};
 use crate::client::read_document;
 use crate::failure::from_status;
 use crate::wire::{BadField, IntoWire};
@@ -184,6 +186,30 @@ impl Control for RemoteControl {
             Some(_) => Err(BadField::bad("entries", "an entry is not one line").into()),
             None => Ok(entries),
         }
+    }
+
+    async fn rehearse(&self, decisions: Decisions, keep: bool, _by: &str) -> Result<Answers<Rehearsing>> {
+        let decisions_json = serde_json::to_vec(&decisions)
+            .map_err(|error| Failure::permanent("decisions", "they cannot be sent").because(error))?
+            .into();
+        let request = v1::RehearseRequest { decisions_json, keep };
+        let replies = self.client.clone().rehearse(request).await.map_err(|s| self.failed(s))?.into_inner();
+        let peer = self.peer.clone();
+        let told = replies.map(move |reply| {
+            use v1::rehearse_reply::Kind;
+            match reply.map_err(|status| from_status(&peer, status))?.kind {
+                Some(Kind::Line(line)) => Ok(Rehearsing::Line(line)),
+                Some(Kind::ReportJson(json)) => Ok(Rehearsing::Report(read_document("report_json", &json)?)),
+                None => Err(Failure::permanent(&peer, "it sent something that this release does not know")),
+            }
+        });
+        Ok(told.boxed())
+    }
+
+    async fn rehearsal(&self) -> Result<RehearsalReport> {
+        let reply =
+            self.client.clone().rehearsal(v1::RehearsalRequest {}).await.map_err(|s| self.failed(s))?;
+        read_document("report_json", &reply.into_inner().report_json)
     }
 
     async fn probe(&self, bytes: u64, _by: &str) -> Result<(u64, Duration)> {

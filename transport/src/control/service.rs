@@ -14,8 +14,9 @@ use handover_proto::v1;
 use tonic::{Request, Response, Status};
 use v1::control_server::{Control as Service, ControlServer};
 
-use super::{Control, Seen};
+use super::{Control, Rehearsing, Seen};
 use crate::MAX_MESSAGE_BYTES;
+use crate::client::read_document;
 use crate::failure::to_status;
 use crate::listen::caller;
 use crate::source::{document, hello};
@@ -50,6 +51,7 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl Service for ControlService {
+    type RehearseStream = BoxStream<'static, Result<v1::RehearseReply, Status>>;
     type WatchStream = BoxStream<'static, Result<v1::WatchReply, Status>>;
 
     async fn hello(&self, request: Request<v1::HelloRequest>) -> Answer<v1::HelloReply> {
@@ -164,6 +166,28 @@ impl Service for ControlService {
         caller(&request, READ)?;
         let entries = self.control.audit(request.into_inner().after).await.map_err(to_status)?;
         Ok(Response::new(v1::AuditReply { entries }))
+    }
+
+    async fn rehearse(&self, request: Request<v1::RehearseRequest>) -> Answer<Self::RehearseStream> {
+        let by = caller(&request, WRITE)?.to_string();
+        let request = request.into_inner();
+        let decisions = read_document("decisions_json", &request.decisions_json).map_err(to_status)?;
+        let told = self.control.rehearse(decisions, request.keep, &by).await.map_err(to_status)?;
+        let replies = told.map(|told| {
+            use v1::rehearse_reply::Kind;
+            let kind = match told.map_err(to_status)? {
+                Rehearsing::Line(line) => Kind::Line(line),
+                Rehearsing::Report(report) => Kind::ReportJson(document(&report)?),
+            };
+            Ok(v1::RehearseReply { kind: Some(kind) })
+        });
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn rehearsal(&self, request: Request<v1::RehearsalRequest>) -> Answer<v1::RehearsalReply> {
+        caller(&request, READ)?;
+        let report = self.control.rehearsal().await.map_err(to_status)?;
+        Ok(Response::new(v1::RehearsalReply { report_json: document(&report)? }))
     }
 
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Answer<v1::ProbeReply> {

@@ -38,7 +38,7 @@ pub async fn prepare(session: &mut Session, names: &Names, state: &State, schema
 }
 
 /// Runs one statement of the source's schema. Nothing but one CREATE.
-async fn create(session: &mut Session, ddl: &Ddl) -> Result<()> {
+pub async fn create(session: &mut Session, ddl: &Ddl) -> Result<()> {
     if !ddl.sql.starts_with("CREATE TABLE ") && !ddl.sql.starts_with("CREATE SEQUENCE ") {
         return Err(Failure::permanent(
             session.item().to_owned(),

@@ -59,6 +59,13 @@ impl Names {
     }
 }
 
+impl Names {
+    /// The scratch database of rehearsals, which belongs to no migration.
+    pub fn rehearsal(&self) -> String {
+        format!("{}rehearsal", self.prefix)
+    }
+}
+
 fn short(text: &str) -> String {
     Digest::of(text.as_bytes()).to_string().chars().take(8).collect()
 }
@@ -189,7 +196,8 @@ pub async fn begin(
         sql::text(&pattern)
     );
     let others = session.records(WHAT, &query).await?;
-    if let Some(other) = others.iter().map(|row| row.text(0)).find(|name| !name.starts_with(&names.build)) {
+    let is_other = |name: &String| !name.starts_with(&names.build) && *name != names.rehearsal();
+    if let Some(other) = others.iter().map(|row| row.text(0)).find(is_other) {
         return Err(Failure::operator(
             session.item().to_owned(),
             format!("the database {other} belongs to another migration"),

@@ -242,6 +242,15 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Makes those objects of the second half that are of these kinds, in their order.
+    pub async fn those_of(&self, schema: &Schema, kinds: &[&str]) -> Result<()> {
+        let pending = self.pending(&schema.after_load).await?;
+        for ddl in pending.into_iter().filter(|ddl| kinds.contains(&ddl.kind.as_str())) {
+            self.make(self.conn, ddl).await?;
+        }
+        Ok(())
+    }
+
     async fn drop_helpers(&self, schema: &Schema) -> Result<()> {
         for table in &schema.tables {
             let id = Digest::of(table.name.to_string().as_bytes()).short();

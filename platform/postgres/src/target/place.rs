@@ -55,6 +55,33 @@ impl Place {
         Self { dataset, settings, migration, partial, undo, old }
     }
 
+    /// The place of a scratch database, as that of a migration that there never is: names of migrations begin otherwise.
+    pub fn of_rehearsal(dataset: DatasetName, settings: Settings) -> Self {
+        Self::new(dataset, settings, MigrationId::nobody())
+    }
+
+    /// What is being built, where it is there and ready for tables. One that somebody else has made is refused.
+    pub async fn unfinished(&self) -> Result<Option<Settings>> {
+        let admin = self.admin().await?;
+        let marks = self.marks(&admin, &self.partial).await?;
+        if marks.is_some() && !self.is_ours(&admin, &self.partial).await? {
+            let what = format!("the database {} is none of ours", self.partial);
+            return Err(Failure::operator(self.item(), what).hint("rename or drop it, then rehearse again"));
+        }
+        let is_ready = marks.is_some_and(|marks| marks.contains_key("ready"));
+        Ok(is_ready.then(|| self.settings.with_database(&self.partial)))
+    }
+
+    /// Drops what is being built, unless somebody else has made it.
+    pub async fn drop_ours(&self) -> Result<()> {
+        let admin = self.writer().await?;
+        if self.is_ours(&admin, &self.partial).await? {
+            self.drop(&admin, &self.partial).await
+        } else {
+            Ok(())
+        }
+    }
+
     fn item(&self) -> String {
         format!("{}, {}", self.dataset, self.settings.location())
     }

@@ -3,6 +3,7 @@
 
 mod back;
 mod changing;
+mod ending;
 mod handle;
 mod hooks;
 mod licensing;

@@ -204,9 +204,10 @@ impl Runner {
         self.each_until_done(|| self.own().services.put_back(id).boxed()).await
     }
 
-    /// No service writes at the target any more: what was written there is about to be carried home, or given up.
+    /// No service writes at the target any more: what was written there is about to be carried home, or given up. Before the decision
+    /// to publish none was started.
     pub(super) async fn stop_own_services(&self) -> Result<()> {
-        if !self.plans(&StepKind::Maintain) {
+        if !self.cutover.committed || !self.plans(&StepKind::Maintain) {
             return Ok(());
         }
         self.each_until_done(|| self.own().services.stop(&self.work.migration, None).boxed()).await

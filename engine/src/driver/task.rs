@@ -139,24 +139,6 @@ impl Runner {
         Ok(Trigger::Done)
     }
 
-    async fn finalize(&self) -> Result<()> {
-        self.part().await?;
-        self.look_for_what_is_ours().await?;
-        self.each(|target| {
-            async move {
-                match target {
-                    TargetDataset::Database(database) => database.forget().await,
-                    TargetDataset::Tree(tree) => tree.forget().await,
-                }
-            }
-            .boxed()
-        })
-        .await?;
-        self.forget_licence().await?;
-        self.forget_changes().await?;
-        self.end_following(self.cutover.live_at.is_some()).await
-    }
-
     async fn pass(&self) -> Result<()> {
         self.begin_hooks().await?;
         self.stage(|kind| *kind == StepKind::Prepare).await?;
@@ -382,64 +364,11 @@ impl Runner {
         })
     }
 
-    /// What was copied must be found before it is undone or kept for good: a file system that is not mounted looks like one where there is
-    /// nothing to do. Asked once for each dataset; whoever resumes goes on without it.
-    async fn look_for_what_is_ours(&self) -> Result<()> {
-        for dataset in self.plan.datasets() {
-            let mark = format!("looked:{dataset}");
-            if self.done.contains(&mark) {
-                continue;
-            }
-            let target = self.target(dataset)?;
-            self.work.desk.record(vec![Record::StepDone(mark)]).await?;
-            let held = self.work.holdings.sums(&self.work.migration, dataset).await?;
-            if held.rows + held.files == 0 {
-                continue;
-            }
-            let is_there = match &target {
-                TargetDataset::Database(database) => database.is_prepared().await?,
-                TargetDataset::Tree(tree) => tree.is_prepared().await?,
-            };
-            if !is_there {
-                self.work.desk.flush().await?;
-                return Err(Failure::operator(
-                    format!("dataset {dataset}"),
-                    "nothing of this migration is found at its place",
-                )
-                .hint(
-                    "is its file system mounted, and the manifest as it was? `handover resume` looks again, and goes on without what is not there",
-                ));
-            }
-        }
-        self.work.desk.flush().await
-    }
-
-    async fn undo(&self) -> Result<()> {
-        // First: whatever keeps it from coming home is mended while everything else is still there.
-        self.bring_licence_back().await?;
-        self.stop_own_services().await?;
-        self.bring_back().await?;
-        self.change_back().await?;
-        self.look_for_what_is_ours().await?;
-        self.each(|target| {
-            async move {
-                match target {
-                    TargetDataset::Database(database) => database.undo().await,
-                    TargetDataset::Tree(tree) => tree.undo().await,
-                }
-            }
-            .boxed()
-        })
-        .await?;
-        self.close_leases().await;
-        // The target is as it was: the source may be written to again.
-        self.end_following(false).await?;
-        self.services_back().await?;
-        self.forget_changes().await
-    }
-
     /// Does the same to every chosen dataset, the last one first.
-    async fn each(&self, act: impl Fn(TargetDataset) -> BoxFuture<'static, Result<()>>) -> Result<()> {
+    pub(super) async fn each(
+        &self,
+        act: impl Fn(TargetDataset) -> BoxFuture<'static, Result<()>>,
+    ) -> Result<()> {
         let datasets: Vec<&DatasetName> = self.plan.datasets().collect();
         for dataset in datasets.into_iter().rev() {
             act(self.target(dataset)?).await?;

@@ -171,6 +171,9 @@ impl fmt::Debug for CertificateMaterial {
 /// What an inventory tells of all that a host does to itself when it is changed over.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Facts {
+    /// The agent can put its host into maintenance. Those of earlier releases say nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maintains: bool,
     /// Its services, in the manifest's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceFacts>,
@@ -183,8 +186,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Nothing is to be done.
+    /// The manifest names nothing of the kind.
     pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.settings.is_empty() && self.certificates.is_empty()
+    }
+
+    /// Nothing is known.
+    pub fn is_unknown(&self) -> bool {
         *self == Facts::default()
     }
 

@@ -29,7 +29,7 @@ pub struct Inventory {
     #[serde(default, skip_serializing_if = "Standing::is_undeclared")]
     pub licence: Standing,
     /// What it does to itself when it is changed over.
-    #[serde(default, skip_serializing_if = "changeover::Facts::is_empty")]
+    #[serde(default, skip_serializing_if = "changeover::Facts::is_unknown")]
     pub changeover: changeover::Facts,
 }
 

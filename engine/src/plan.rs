@@ -313,14 +313,20 @@ mod tests {
     #[test]
     fn a_live_plan_captures_before_it_copies_and_publishes_behind_the_fence() {
         let source = inventory(&[("db", database(5)), ("www", DatasetFacts::Files(TreeFacts::default()))]);
-        let plan = make(&source, &source, Options { follow: true, ..Options::default() }).unwrap();
+        let follow = || Options { follow: true, ..Options::default() };
+        let plan = make(&source, &source, follow()).unwrap();
         let ids: Vec<_> = plan.steps.iter().map(|s| s.step.id()).collect();
         assert_eq!(
             ids.join(" "),
-            "prepare capture:db copy:db copy:www index:db verify:db verify:www maintain \
+            "prepare capture:db copy:db copy:www index:db verify:db verify:www \
              fence catch-up:db catch-up:www finish:db keep:db publish settle:db"
         );
         assert_eq!(plan.datasets().count(), 2);
+        // A source of this release goes into maintenance.
+        let mut maintains = source.clone();
+        maintains.changeover.maintains = true;
+        let plan = make(&maintains, &source, follow()).unwrap();
+        assert!(plan.steps.iter().any(|step| step.step == StepKind::Maintain));
         // Earlier plans have no word of it.
         let still = make(&source, &source, Options::default()).unwrap();
         assert!(!String::from_utf8(still.to_bytes()).unwrap().contains("follow"));

@@ -7,6 +7,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use handover_certificates::{LocalCertificates, Reloader};
+use handover_engine::changeover::SwapStanding;
+use handover_engine::failure::Failure;
+use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
 use handover_engine::ports::changeover::Changeover;
 use handover_engine::time::Clock;
@@ -54,7 +57,23 @@ impl LocalChangeover {
     /// Puts the source back online when its maintenance lasts longer than was agreed: its fences are lifted, and its services started.
     /// For as long as it is not dropped.
     pub async fn end_stale_maintenance(&self, source: &LocalSource) -> Infallible {
-        self.services.end_stale_leases(|migration| async move { source.lift_fences(&migration).await }).await
+        let back_online = |migration| async move {
+            self.take_settings_back(&migration).await?;
+            source.lift_fences(&migration).await
+        };
+        self.services.end_stale_leases(back_online).await
+    }
+
+    /// Nobody is let in under the name and the address of another host.
+    async fn take_settings_back(&self, migration: &MigrationId) -> Result<()> {
+        let swap = &self.ports.swap;
+        if !matches!(swap.standing(migration).await?, SwapStanding::Own | SwapStanding::RolledBack) {
+            swap.roll_back(migration).await?;
+        }
+        if swap.reboot(migration).await? {
+            return Err(Failure::transient("settings", "this host reboots with its own"));
+        }
+        Ok(())
     }
 }
 

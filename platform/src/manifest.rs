@@ -262,10 +262,33 @@ impl Manifest {
         }
         hooks::check(&self.hooks, &self.hook)?;
         handover_services::section::check(&self.service)?;
+        self.check_servers()?;
         handover_settings::section::check(&self.settings)?;
         handover_certificates::check(&self.certificate)?;
         checks::check(&self.check_script, &self.database)?;
         self.calendar.check()
+    }
+
+    /// Databases are read and written while services are stopped: their servers stay up.
+    fn check_servers(&self) -> Result<(), (&'static str, String, String)> {
+        for service in &self.service {
+            let name = service.unit.split(['.', '@']).next().unwrap_or_default();
+            let engine = match name {
+                "mariadb" | "mysql" | "mysqld" => "mariadb",
+                "postgresql" => "postgres",
+                _ => continue,
+            };
+            if self
+                .database
+                .iter()
+                .any(|database| database.place().is_ok_and(|place| place.engine() == engine))
+            {
+                let problem =
+                    "it serves a [[database]], which is read while services are stopped: leave it out";
+                return Err(("service", service.unit.clone(), problem.to_owned()));
+            }
+        }
+        Ok(())
     }
 
     /// Its file trees, and its logs as trees of the files that their patterns match.
@@ -413,6 +436,11 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
                 "[licence] `public_key`: write the issuer's Ed25519 key",
             ),
             (format!("{GOOD}{LICENCE}").replace("public_key", "private_key"), "private_key"),
+            (
+                format!("{GOOD}[[service]]\nunit = 'mariadb'")
+                    .replace("sqlite:/var/lib/mail/main.db", "mariadb://u@h/d"),
+                "[[service]] `mariadb",
+            ),
         ];
         for (text, expected) in table {
             let error = read(&text).unwrap_err();

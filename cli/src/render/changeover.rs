@@ -64,7 +64,7 @@ mod tests {
                 file: "/etc/ip".into(),
                 problem,
             }],
-            certificates: Vec::new(),
+            ..Facts::default()
         };
         let mut out = String::new();
         facts(&all, &mut out);

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use super::task::Runner;
 use crate::changeover::{Scope, SwapStanding};
 use crate::failure::Failure;
-use crate::pass;
+use crate::pass::{self, Message};
 use crate::plan::StepKind;
 use crate::ports::Result;
 use crate::ports::changeover::Changeover;
@@ -137,7 +137,6 @@ impl Runner {
     async fn take_swap_back(&self) -> Result<()> {
         let (id, there, own) = (&self.work.migration, &self.there().swap, &self.own().swap);
         let is_changed = |standing| !matches!(standing, SwapStanding::Own | SwapStanding::RolledBack);
-        // Out of reach it may be until both have their own: this host does not wait for it with that.
         let theirs = async {
             if is_changed(there.standing(id).await?) {
                 there.roll_back(id).await?;
@@ -145,11 +144,20 @@ impl Runner {
             there.reboot(id).await
         };
         let theirs = theirs.await;
-        if is_changed(own.standing(id).await?) {
+        let standing = own.standing(id).await?;
+        if matches!(standing, SwapStanding::Up | SwapStanding::Confirmed) && theirs.is_err() {
+            // It may have been confirmed there, and then nothing but this host can tell it: not before it has heard of it does this one
+            // leave the address at which it finds it. Where nothing was confirmed, timers undo it on both.
+            return theirs.map(drop);
+        }
+        if is_changed(standing) {
             own.roll_back(id).await?;
         }
         self.reboot_this().await?;
-        theirs.map(drop)
+        if theirs? {
+            return Err(Failure::transient("source", "it reboots with its own settings"));
+        }
+        Ok(())
     }
 
     /// Checks and puts in place the certificates at the target.
@@ -194,14 +202,26 @@ impl Runner {
         Ok(())
     }
 
-    /// The services of both hosts are what they were before the cut-over.
+    /// The services of both hosts are what they were before the cut-over. One that does not come up keeps nobody else from it.
     pub(super) async fn services_back(&self) -> Result<()> {
         if !self.plans(&StepKind::Maintain) {
             return Ok(());
         }
         let id = &self.work.migration;
-        self.each_until_done(|| self.there().services.put_back(id).boxed()).await?;
-        self.each_until_done(|| self.own().services.put_back(id).boxed()).await
+        let theirs = self.each_until_done(|| self.there().services.put_back(id).boxed()).await;
+        let own = self.each_until_done(|| self.own().services.put_back(id).boxed()).await;
+        for (side, back) in [("source", theirs), ("target", own)] {
+            match back {
+                Err(failure) if failure.is_transient() => return Err(failure),
+                Err(failure) => {
+                    self.work.desk.checkpoint()?;
+                    let text = format!("the {side}'s services are not all what they were: {failure}");
+                    self.work.desk.send(Message::Note { item: "services".to_owned(), text }).await?;
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     /// No service writes at the target any more: what was written there is about to be carried home, or given up. Before the decision

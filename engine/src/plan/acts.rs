@@ -53,7 +53,7 @@ impl Acts {
         }
         let certificates = target.certificates.iter();
         Ok(Self {
-            maintenance: true,
+            maintenance: source.maintains,
             stopping: source.services.len(),
             starting: target.services.len(),
             settings,

@@ -206,6 +206,7 @@ impl Changeover {
     /// What an inventory tells of it.
     pub async fn facts(&self) -> Result<Facts> {
         Ok(Facts {
+            maintains: true,
             services: self.services.facts().await?,
             settings: self.settings.facts().await?,
             certificates: self.certificates.facts().await?,

@@ -192,8 +192,14 @@ impl Services for LocalServices {
     async fn facts(&self) -> Result<Vec<ServiceFacts>> {
         let mut facts = Vec::new();
         for section in &self.sections {
-            let state = self.units.look(&section.unit).await?;
-            let problem = state.problem(&section.unit).map(|(what, hint)| format!("{what}: {hint}"));
+            // What cannot be told of one is its problem, not the inventory's.
+            let (state, problem) = match self.units.look(&section.unit).await {
+                Ok(state) => {
+                    let problem = state.problem(&section.unit).map(|(what, hint)| format!("{what}: {hint}"));
+                    (state, problem)
+                }
+                Err(failure) => (UnitState::default(), Some(failure.to_string())),
+            };
             let enabled = state.is_enabled();
             facts.push(ServiceFacts { unit: section.unit.clone(), state: state.active, enabled, problem });
         }
@@ -203,7 +209,10 @@ impl Services for LocalServices {
     async fn stop(&self, migration: &MigrationId, lease: Option<std::time::Duration>) -> Result<()> {
         let _turn = self.turn.lock().await;
         let found = self.find().await?;
-        let before = found.iter().map(|f| before(f, &found, f.state.is_enabled())).collect();
+        // With a lease they come back; without one they are stopped to be started once they take over, and then for good.
+        let is_to_be =
+            |state: &UnitState| state.is_enabled() || (lease.is_none() && state.file == "disabled");
+        let before = found.iter().map(|f| before(f, &found, is_to_be(&f.state))).collect();
         let lease = lease.map(|length| Lease::new(&self.clock.now(), length));
         self.take(migration, before, lease).await?;
         self.take_down(&found).await?;
@@ -216,17 +225,29 @@ impl Services for LocalServices {
 
     async fn hold(&self, migration: &MigrationId) -> Result<()> {
         let clock = self.clock.clone();
-        let hold = move |record: &mut Option<Record>| match record.as_mut().map(|record| &mut record.standing)
-        {
+        let stands = move |record: Option<&Record>| match record.map(|record| &record.standing) {
             Some(Standing::Taken { lease })
                 if lease.as_ref().is_none_or(|lease| lease.left(&clock.now()).is_some()) =>
             {
-                *lease = None;
                 Ok(())
             }
             Some(Standing::Taken { .. } | Standing::Ended { .. }) => Err(has_ended()),
             Some(Standing::Back) => Err(refused("they were put back for this migration, and run")),
             None => Err(refused("they were not stopped for this migration")),
+        };
+        let look = stands.clone();
+        self.records.with(migration, move |record| look(record.as_ref())).await?;
+        // What one of them has written since would be lost.
+        let found = self.find().await?;
+        if let Some(unit) = self.running(&found).await? {
+            return Err(refused(&format!("{unit} runs again")));
+        }
+        let hold = move |record: &mut Option<Record>| {
+            stands(record.as_ref())?;
+            if let Some(record) = record {
+                record.standing = Standing::Taken { lease: None };
+            }
+            Ok(())
         };
         self.records.with(migration, hold).await
     }

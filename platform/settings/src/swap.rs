@@ -225,6 +225,12 @@ impl Swap for LocalSwap {
     async fn roll_back(&self, migration: &MigrationId) -> Result<()> {
         self.locked(migration, |here, migration, boot| {
             restore_locked(&here.kept, migration)?;
+            // Cut short before anything was changed, and not booted since: nothing is to be booted away.
+            if record::read(&here.kept, migration)?
+                .is_some_and(|record| record.standing == SwapStanding::Armed && !record.is_applied)
+            {
+                return record::forget(&here.kept, migration);
+            }
             record::restored(&here.kept, migration, boot, Reboots::Later)
         })
         .await

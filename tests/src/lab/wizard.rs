@@ -325,8 +325,8 @@ impl Appliance {
     fn flaws_of(&self, host: &Host, subject: &str, title: &str) -> Result<Vec<String>> {
         let mut flaws = differing(
             "services",
-            "active\nactive",
-            &host.sh("systemctl is-active shop-web shop-sales || true")?,
+            "active\nactive\nenabled\nenabled",
+            &host.sh("systemctl is-active shop-web shop-sales || true; systemctl is-enabled shop-web shop-sales || true")?,
         );
         flaws.extend(differing("its certificate", subject, &host.sh(SERVED)?));
         let line = format!("title = {title}   ; shown on every page");

@@ -108,11 +108,11 @@ async fn what_rested_rests_again() {
     let services = host.services();
     services.stop(&m(), None).await.unwrap();
     services.start(&m()).await.unwrap();
-    // Started for the migration; enabled only what was so before.
+    // They have taken over: they run, and start with the host from now on.
     host.stands(&[
-        ("db.service", "active", "disabled"),
+        ("db.service", "active", "enabled"),
         ("queue.timer", "active", "enabled"),
-        ("web.service", "active", "disabled"),
+        ("web.service", "active", "enabled"),
     ]);
     services.put_back(&m()).await.unwrap();
     host.stands(&[

@@ -225,3 +225,15 @@ async fn a_lease_is_held_or_ends_and_never_both() {
     }
     assert!(held > 0 && ended > 0, "{held} held, {ended} ended: they never met");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_again_is_not_held() {
+    let host = Host::new(&UNITS);
+    let services = host.services();
+    services.stop(&m(), Some(Duration::from_secs(60))).await.unwrap();
+    host.units.set("web.service", |state, _| state.active = "active".into());
+    let refused = services.hold(&m()).await.unwrap_err().to_string();
+    assert!(refused.contains("web.service runs again"), "{refused}");
+    services.stop(&m(), Some(Duration::from_secs(60))).await.unwrap();
+    services.hold(&m()).await.unwrap();
+}

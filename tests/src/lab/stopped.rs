@@ -25,7 +25,7 @@ impl Continuing {
         let until = over.clone();
         std::thread::spawn(move || {
             while !until.load(Ordering::Relaxed) {
-                children().iter().filter(|pid| is_stopped(pid)).for_each(|pid| {
+                children().iter().filter(is_stopped).for_each(|pid| {
                     if let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) {
                         // It may have ended meanwhile.
                         let _ = kill_process(pid, Signal::CONT);

@@ -4,6 +4,7 @@
 mod calendar;
 mod checks;
 mod hooks;
+mod licence;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use serde::Deserialize;
 pub use self::calendar::{CalendarSection, DowntimeSection};
 pub use self::checks::CheckScriptSection;
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
+pub use self::licence::LicenceSection;
 use crate::database::Place;
 use crate::licence::{IssuerKey, LocalLicence};
 
@@ -151,16 +153,6 @@ pub struct LogSection {
     pub root: PathBuf,
     /// The files that one of these globs matches: those being written, and what they are rotated to.
     pub pattern: Vec<String>,
-}
-
-/// `[licence]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LicenceSection {
-    /// The file that it is valid in, absolute.
-    pub file: PathBuf,
-    /// The Ed25519 key that its issuer's signatures are checked with, in PEM.
-    pub public_key: String,
 }
 
 /// A manifest (or another file of settings) that cannot be used.
@@ -317,26 +309,6 @@ impl Manifest {
         let Appliance { name, release, role, host_name, domain, addresses } = self.appliance.clone();
         let role = role.as_str().to_owned();
         ApplianceFacts { name, release, role, host_name, domain, addresses, licence: None }
-    }
-}
-
-impl LicenceSection {
-    fn check(&self, trees: &[FilesSection]) -> Result<(), (&'static str, String)> {
-        if !self.file.is_absolute() || self.file.file_name().is_none() {
-            return Err(("file", "write an absolute path".to_owned()));
-        }
-        for tree in trees {
-            let Ok(below) = self.file.strip_prefix(&tree.root) else { continue };
-            let below = below.display().to_string();
-            if !tree.exclude.contains(&below) {
-                let problem = format!(
-                    "it would be copied with `{}`: write {below:?} into that section's `exclude`",
-                    tree.name
-                );
-                return Err(("file", problem));
-            }
-        }
-        IssuerKey::parse(&self.public_key).map(drop).map_err(|bad| ("public_key", bad.to_string()))
     }
 }
 

@@ -134,6 +134,10 @@ impl Runner {
     }
 
     /// Both hosts get their own settings back and are booted with them, where they had others.
+    ///
+    /// First both note it, durably, and then both are booted: a host that has noted it boots with its own settings whatever comes. The
+    /// source cannot be told any more once this host has left the address at which it finds it, so that this host comes second; where
+    /// nothing was confirmed yet, timers undo it on both.
     async fn take_swap_back(&self) -> Result<()> {
         let (id, there, own) = (&self.work.migration, &self.there().swap, &self.own().swap);
         let is_changed = |standing| !matches!(standing, SwapStanding::Own | SwapStanding::RolledBack);
@@ -141,20 +145,19 @@ impl Runner {
             if is_changed(there.standing(id).await?) {
                 there.roll_back(id).await?;
             }
-            there.reboot(id).await
+            Ok(())
         };
-        let theirs = theirs.await;
-        let standing = own.standing(id).await?;
-        if matches!(standing, SwapStanding::Up | SwapStanding::Confirmed) && theirs.is_err() {
-            // It may have been confirmed there, and then nothing but this host can tell it: not before it has heard of it does this one
-            // leave the address at which it finds it. Where nothing was confirmed, timers undo it on both.
-            return theirs.map(drop);
+        let (theirs, standing) = (theirs.await, own.standing(id).await?);
+        if matches!(standing, SwapStanding::Up | SwapStanding::Confirmed) {
+            theirs.clone()?;
         }
         if is_changed(standing) {
             own.roll_back(id).await?;
         }
+        let reboots = there.reboot(id).await;
         self.reboot_this().await?;
-        if theirs? {
+        theirs?;
+        if reboots? {
             return Err(Failure::transient("source", "it reboots with its own settings"));
         }
         Ok(())

@@ -65,8 +65,10 @@ pub fn crash(options: &Options) -> Result<Outcome> {
     let shop = appliance("wizard-crash")?;
     let (mut migrated, mut undone, mut flaws) = (0, 0, Vec::new());
     let strikes: Vec<_> = STEPS.iter().flat_map(|step| Blow::ALL.map(|blow| (*step, blow))).collect();
-    let strikes = &strikes[..usize::try_from(options.scaled(strikes.len() as u64))?.min(strikes.len())];
-    for (step, blow) in strikes {
+    // A share of them is spread over all steps.
+    let every = (1.0 / options.scale.clamp(0.02, 1.0)).round() as usize;
+    let strikes: Vec<_> = strikes.iter().step_by(every).collect();
+    for (step, blow) in &strikes {
         shop.follow(&["--licence", "--swap"])?;
         let ended = shop.struck(step, *blow)?;
         say(format!("{blow:?} struck after {step}: {ended:?}"));

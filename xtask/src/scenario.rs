@@ -2,6 +2,7 @@
 
 mod crash;
 mod eta;
+mod lifecycle;
 mod live;
 mod memory;
 mod reverse;
@@ -18,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::shell::say;
 
 /// What to run, and how. A scenario takes the options that mean something to it.
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub struct Options {
     /// The scenario; without one, those that exist are listed
     name: Option<String>,
@@ -31,9 +32,9 @@ pub struct Options {
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Rows of the database
-    #[arg(long, default_value_t = 2_000_000)]
-    rows: u64,
+    /// Rows of the database (2,000,000; eta: 6,000,000)
+    #[arg(long)]
+    rows: Option<u64>,
     /// How long it is followed at least, in seconds
     #[arg(long, default_value_t = 30)]
     seconds: u64,
@@ -49,6 +50,11 @@ impl Options {
             .into_iter()
             .find(|engine| engine.name() == self.engine)
             .with_context(|| format!("--engine {}: mariadb and postgres have a server", self.engine))
+    }
+
+    /// Rows of the database.
+    fn rows(&self) -> u64 {
+        self.rows.unwrap_or(2_000_000)
     }
 
     /// A share of an amount.
@@ -79,6 +85,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "eta",
         about: "how well a migration foretells its end: after a quarter of the time, wrong by at most a fifth of it",
         run: eta::run,
+    },
+    Scenario {
+        name: "lifecycle",
+        about: "on two real hosts: rehearsed, refused, on trial, given up with nothing lost, then for good and proven",
+        run: lifecycle::run,
     },
     Scenario {
         name: "live",

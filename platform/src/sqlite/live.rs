@@ -112,6 +112,9 @@ impl Shared {
         let done = || {
             let mut db = Connection::open_with_flags(&self.path, flags)?;
             db.busy_timeout(wait)?;
+            // What others have written is theirs to bring from the log into the database: behind a fence that would take the longer the
+            // larger the database is.
+            db.pragma_update(None, "wal_autocheckpoint", 0)?;
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             work(&transaction)?;
             Ok(transaction.commit()?)

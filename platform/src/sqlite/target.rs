@@ -124,11 +124,31 @@ impl Shared {
     /// Changes rows in one transaction. One that is not committed (a full disk) is rolled back when it is dropped. The commit
     /// is durable: synchronous = FULL.
     fn change(&self, what: &str, work: impl FnOnce(&Connection, &Schema) -> error::Result<()>) -> Result<()> {
-        self.with(what, |db, schema| {
-            let transaction = db.unchecked_transaction()?;
-            work(db, schema)?;
-            Ok(transaction.commit()?)
+        self.with(what, |db, schema| in_one_transaction(db, |db| work(db, schema)))
+    }
+
+    /// The same by key. What is being built has a write-ahead log: commits go there without waiting for the disk, and are durable once
+    /// the log is.
+    fn change_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        self.with("changed rows cannot be written", |db, schema| {
+            if self.place.is_building() {
+                db.pragma_update(None, "synchronous", "NORMAL")?;
+            }
+            let done = in_one_transaction(db, |db| {
+                rows.iter().try_for_each(|rows| write::apply_keys(db, schema, rows))
+            });
+            db.pragma_update(None, "synchronous", "FULL")?;
+            done
         })
+    }
+
+    /// Makes the log durable. Whoever puts it into the database makes that durable, too.
+    fn make_durable(&self) -> Result<()> {
+        if !self.place.is_building() {
+            return Ok(());
+        }
+        // The gate is held: nobody commits meanwhile, nor is the log put into the database and removed.
+        self.place.sync_log()
     }
 
     fn finish(&self, schema: &Schema) -> Result<()> {
@@ -186,16 +206,24 @@ impl Shared {
     }
 }
 
+fn in_one_transaction(
+    db: &Connection,
+    work: impl FnOnce(&Connection) -> error::Result<()>,
+) -> error::Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    work(db)?;
+    Ok(transaction.commit()?)
+}
+
 #[async_trait]
 impl KeyedTarget for SqliteTarget {
     async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
         let rows = rows.to_vec();
-        self.run(move |shared| {
-            shared.change("changed rows cannot be written", |db, schema| {
-                rows.iter().try_for_each(|rows| write::apply_keys(db, schema, rows))
-            })
-        })
-        .await
+        self.run(move |shared| shared.change_keys(&rows)).await
+    }
+
+    async fn make_durable(&self) -> Result<()> {
+        self.run(Shared::make_durable).await
     }
 
     async fn clear(&self, table: &TableName) -> Result<()> {

@@ -148,6 +148,13 @@ impl Host {
         Ok(command)
     }
 
+    /// Runs a program of this machine, in the host's network alone: nothing on the host waits for it when that goes down.
+    pub fn beside(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.label)).arg("--").arg(program);
+        command
+    }
+
     /// A crash, as by a power failure: every process on it is gone at once. (Its page cache is not: what was written is
     /// there, synchronized or not.)
     pub fn crash(&self) -> Result<()> {

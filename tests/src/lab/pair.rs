@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -47,10 +47,15 @@ impl Pair {
 
     /// Runs the command line at the target, as its operator.
     pub fn cli(&self, words: &[&str]) -> Result<Output> {
+        Output::of(self.operator()?.args(words).stdin(Stdio::null()))
+    }
+
+    /// The command line at the target, ready to be given its words.
+    pub fn operator(&self) -> Result<Command> {
+        let mut command = self.b().beside(&Binaries::find(Profile::Same)?.cli);
         // By no address of the host's own: that may be swapped.
-        let mut all = vec!["handover", "--target", "127.0.0.1:7432", "--identity", "/root/operator"];
-        all.extend(words);
-        self.b().exec(&all)
+        command.args(["--target", "127.0.0.1:7432", "--identity"]).arg(self.b().root().join("root/operator"));
+        Ok(command)
     }
 
     /// The same, for its document.

@@ -265,17 +265,9 @@ impl Appliance {
 
     /// Waits until a step of the migration at hand is done, or all of them are.
     fn seen(&self, step: &str) -> Result<()> {
-        let mut watch = self.b().command()?;
-        watch.args([
-            "handover",
-            "--target",
-            "127.0.0.1:7432",
-            "--identity",
-            "/root/operator",
-            "--json",
-            "watch",
-        ]);
-        let mut child = watch.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut watch = self.pair.operator()?;
+        watch.args(["--json", "watch"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = watch.spawn()?;
         let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
         for line in lines {
             let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
@@ -283,9 +275,8 @@ impl Appliance {
                 break;
             }
         }
-        // It ends when it has something more to say, or with its host. Killed, it would leave a process there that nobody waits for, and
-        // that keeps the host from going down.
-        std::thread::spawn(move || child.wait());
+        child.kill()?;
+        child.wait()?;
         Ok(())
     }
 

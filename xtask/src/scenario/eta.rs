@@ -15,6 +15,8 @@ use crate::workplace::Workplace;
 
 /// The prediction after a quarter of the time may be wrong by this share of the whole time.
 const MAX_ERROR: f64 = 0.2;
+/// So many rows take long enough that a quarter of the time is more than a moment.
+const ROWS: u64 = 6_000_000;
 /// At these shares of the time it is looked at.
 const QUARTERS: [f64; 3] = [0.25, 0.5, 0.75];
 const LOOK: Duration = Duration::from_millis(50);
@@ -30,6 +32,7 @@ struct Foretold {
 
 /// Runs the scenario.
 pub fn run(options: &Options) -> Result<Outcome> {
+    let options = &Options { rows: options.rows.or(Some(ROWS)), ..options.clone() };
     let place = Workplace::fresh("scenario-eta")?;
     let binaries = Binaries::build(Profile::Release)?;
     let (data, _) = make(options, &place)?;
@@ -52,6 +55,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     })?;
     println!("expected, in ms:{}", expected(&plan));
     println!("taken, in ms:{}", acts(&bed, "prepare")?);
+    println!("foretold, in s since the start:{}", course(&told));
     let errors: Vec<f64> = QUARTERS
         .iter()
         .map(|share| error(&told, total, *share).context("nothing was foretold in time"))
@@ -81,6 +85,11 @@ fn expected(plan: &serde_json::Value) -> String {
         format!(" {}{dataset} {}", kind.as_str().unwrap_or_default(), step["expected_ms"])
     };
     steps.iter().map(step).collect()
+}
+
+/// Which end was foretold at which time.
+fn course(told: &[Foretold]) -> String {
+    told.iter().map(|told| format!(" {:.2}→{:.2}", told.at, told.at + told.left)).collect()
 }
 
 /// By what share of the whole time the end that was foretold at a share of it was wrong.

@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
 
 /// Makes what is moved, and a load of it.
 pub fn make(options: &Options, place: &Workplace) -> Result<(Data, Load)> {
-    let rows = options.scaled(options.rows);
+    let rows = options.scaled(options.rows());
     if options.engine == "sqlite" {
         let dir = place.path().join("source/data");
         std::fs::create_dir_all(&dir)?;

@@ -29,7 +29,7 @@ const OPERATIONS: [(&str, &[&str]); 11] = [
 const REBOOTS: Duration = Duration::from_secs(30);
 
 /// Two hosts with the appliance; the packages are made of what is built now.
-fn appliance(name: &str) -> Result<Appliance> {
+pub(super) fn appliance(name: &str) -> Result<Appliance> {
     packages::install(packages::LAB)?;
     run_visibly(&mut cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
     Appliance::up(name)

@@ -148,6 +148,17 @@ impl Place {
         record::write(self, &Record::new(self.migration(), self.path.exists()))
     }
 
+    /// Makes the write-ahead log of what is being built durable; there is none where all of it is in the database.
+    pub fn sync_log(&self) -> Result<()> {
+        let log = with_suffix(&self.partial, "-wal");
+        let synced = match File::open(&log) {
+            Ok(file) => file.sync_data().and_then(|()| sync_directory(&log)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        synced.map_err(self.io(&log, "cannot be made durable"))
+    }
+
     /// Remembers how the source's file is kept, for publication.
     pub fn remember_settings(&self, schema: &Schema) -> Result<()> {
         self.change(|record| {

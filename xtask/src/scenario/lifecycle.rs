@@ -1,0 +1,276 @@
+//! A migration's whole life on two real hosts: tried, refused, started, on trial, given up, started again, accepted, finalized, proven.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use handover_tests::bed::Output;
+use handover_tests::lab::Host;
+use handover_tests::lab::wizard::Appliance;
+use handover_tests::locate::{Binaries, Profile};
+use handover_tests::poll;
+use serde_json::{Value, json};
+
+use super::wizard::appliance;
+use super::{Options, Outcome};
+use crate::shell::say;
+use crate::workplace::Workplace;
+
+const REFUSAL: &str = "In less than 24 hours a maintenance window will start. Process cannot be started.";
+const ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// The old version's table, with a row for each kind of conflict among rows that fit.
+const OLD: &str = "CREATE TABLE customer (id INT PRIMARY KEY, email VARCHAR(80), region INT, code VARCHAR(80), age VARCHAR(20), credit INT);
+    INSERT INTO customer SELECT seq, CONCAT('c', seq, '@example.org'), 1, 'short', '33', 10 FROM seq_1_to_5000;
+    UPDATE customer SET email = 'c10@example.org' WHERE id = 1000;
+    UPDATE customer SET region = 7 WHERE id = 1500;
+    UPDATE customer SET email = NULL WHERE id = 2000;
+    UPDATE customer SET age = 'old' WHERE id = 2500;
+    UPDATE customer SET code = 'much too long' WHERE id = 3000;
+    UPDATE customer SET credit = -5 WHERE id = 3500;";
+/// The new version's.
+const NEW: &str = "CREATE DATABASE shop; USE shop;
+    CREATE TABLE region (id INT PRIMARY KEY); INSERT INTO region VALUES (1), (2);
+    CREATE TABLE sale (id INT AUTO_INCREMENT PRIMARY KEY, item VARCHAR(80));
+    CREATE TABLE customer (id INT PRIMARY KEY, email VARCHAR(80) NOT NULL UNIQUE, region INT, code VARCHAR(8), age INT,
+        credit INT, CONSTRAINT no_debts CHECK (credit >= 0), FOREIGN KEY (region) REFERENCES region (id));";
+/// What was planted, by kind and key.
+const PLANTED: [(&str, &str); 6] = [
+    ("unique", "id 1000"),
+    ("foreign-key", "id 1500"),
+    ("not-null", "id 2000"),
+    ("type", "id 2500"),
+    ("length", "id 3000"),
+    ("check", "id 3500"),
+];
+/// The target's own database, as it was before anything.
+const OWN: &str = "mariadb --batch shop -e 'SELECT * FROM region ORDER BY id; SELECT * FROM customer; SHOW CREATE TABLE customer'";
+
+/// Runs the scenario.
+pub fn run(_: &Options) -> Result<Outcome> {
+    let shop = appliance("lifecycle")?;
+    let place = Workplace::fresh("scenario-lifecycle")?;
+    let mut life = Life { shop: &shop, flaws: Vec::new() };
+    sql(shop.pair.a(), &format!("USE shop; {OLD}"))?;
+    sql(shop.pair.b(), NEW)?;
+    let own = shop.pair.b().sh(OWN)?;
+    life.expect_mode("Operational", "Unknown")?;
+    let conflicts = life.rehearse(&place)?;
+    life.expect("the target's own database after rehearsing", &own, &shop.pair.b().sh(OWN)?);
+    let refused = life.refused()?;
+    let lost = life.given_up(&own)?;
+    let proof = life.kept(place.path())?;
+    Ok(Outcome {
+        ok: life.flaws.is_empty() && refused && lost == 0 && proof.holds(),
+        figures: json!({
+            "conflicts": conflicts,
+            "refused_by_safety_time": refused,
+            "sales_lost_by_abort": lost,
+            "report_verifies": proof.report,
+            "tampered_report_verifies": proof.tampered_report,
+            "audit_verifies": proof.audit,
+            "tampered_audit_verifies": proof.tampered_audit,
+            "flaws": life.flaws,
+        }),
+    })
+}
+
+/// One appliance through it all, and what was not as it should be.
+struct Life<'a> {
+    shop: &'a Appliance,
+    flaws: Vec<String>,
+}
+
+/// What can be proven afterwards.
+struct Proof {
+    report: bool,
+    tampered_report: bool,
+    audit: bool,
+    tampered_audit: bool,
+}
+
+impl Proof {
+    fn holds(&self) -> bool {
+        self.report && self.audit && !self.tampered_report && !self.tampered_audit
+    }
+}
+
+impl Life<'_> {
+    fn cli(&self, words: &[&str]) -> Result<Output> {
+        self.shop.pair.cli(words)
+    }
+
+    fn expect(&mut self, what: &str, expected: &str, found: &str) {
+        if expected != found {
+            self.flaws.push(format!("{what}: {found:?} instead of {expected:?}"));
+        }
+    }
+
+    /// The mode and the instance, as `status` tells them.
+    fn expect_mode(&mut self, mode: &str, instance: &str) -> Result<()> {
+        let status = self.cli(&["--json", "status"])?;
+        // Before the first migration there is nothing to ask about.
+        let (now, how) = match serde_json::from_str::<Value>(&status.stdout) {
+            Ok(status) if status["mode"].is_string() => (status["mode"].clone(), status["instance"].clone()),
+            _ => (json!("Operational"), json!("Unknown")),
+        };
+        self.expect(
+            "mode and instance",
+            &format!("{mode} {instance}"),
+            &format!("{now} {how}").replace('"', ""),
+        );
+        Ok(())
+    }
+
+    /// What was planted is found, and nothing else; with decisions nothing is.
+    fn rehearse(&mut self, place: &Workplace) -> Result<Value> {
+        let report = self.rehearsed(&[], 9)?;
+        let tables = report["databases"][0]["tables"].as_array().cloned().unwrap_or_default();
+        let mut found: Vec<(String, String)> = Vec::new();
+        for table in &tables {
+            let told = table["conflicts"].as_object().into_iter().flatten();
+            let count: u64 = told.filter_map(|(_, count)| count.as_u64()).sum();
+            let listed = table["listed"].as_array().cloned().unwrap_or_default();
+            ensure!(listed.len() as u64 == count, "not every conflict is listed: {table}");
+            let text = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
+            found.extend(listed.iter().map(|one| (text(one, "kind"), text(one, "key"))));
+        }
+        let mut planted = PLANTED.map(|(kind, key)| (kind.to_owned(), key.to_owned()));
+        planted.sort();
+        found.sort();
+        self.expect("conflicts", &format!("{planted:?}"), &format!("{found:?}"));
+        let decisions = PLANTED.map(|(_, key)| {
+            format!("[[decision]]\ntable = \"customer\"\nkey = \"{key}\"\naction = \"drop\"\n")
+        });
+        let file = place.path().join("decisions.toml");
+        fs::write(&file, format!("format = 1\n{}", decisions.concat()))?;
+        self.rehearsed(&["--decisions", &file.display().to_string()], 0)?;
+        say(format!("rehearsed: {} conflicts, all of them decided", found.len()));
+        Ok(json!(found.into_iter().map(|(kind, key)| format!("{kind}: {key}")).collect::<Vec<_>>()))
+    }
+
+    fn rehearsed(&self, words: &[&str], code: i32) -> Result<Value> {
+        let output = self.cli(&[&["--json", "rehearse"], words].concat())?;
+        ensure!(output.code == Some(code), "{} instead of {code}: {}", output.command, output.text());
+        Ok(serde_json::from_str::<Value>(&output.stdout)?["rehearsal"].take())
+    }
+
+    /// Whether a downtime that is near keeps a migration from starting.
+    fn refused(&mut self) -> Result<bool> {
+        let b = self.shop.pair.b();
+        let manifest = b.root().join("etc/handover/appliance.toml");
+        let plain = fs::read_to_string(&manifest)?;
+        let begin = b.sh("date -u -d '+2 hours' +%Y-%m-%dT%H:%M:%SZ")?;
+        let window = format!(
+            "\n[[calendar.downtime]]\nname = \"kernel\"\nbegin = \"{}\"\nminutes = 30\n",
+            begin.trim()
+        );
+        fs::write(&manifest, plain.clone() + &window)?;
+        self.restart_target()?;
+        let digest = self.planned()?;
+        let output = self.cli(&["start", &digest])?;
+        fs::write(&manifest, plain)?;
+        self.restart_target()?;
+        say("a start within the safety time was asked for");
+        Ok(output.code != Some(0) && output.text().contains(REFUSAL))
+    }
+
+    fn restart_target(&self) -> Result<()> {
+        self.shop.pair.b().sh("systemctl restart handover-target")?;
+        poll::until("the target's agent", ENDS_WITHIN, || {
+            Ok((self.cli(&["list"])?.code == Some(0)).then_some(()))
+        })
+    }
+
+    fn planned(&self) -> Result<String> {
+        let plan = self.shop.pair.json(&["plan", "--follow", "--licence", "--overwrite"])?;
+        Ok(plan["digest"].as_str().with_context(|| format!("no plan: {plan}"))?.to_owned())
+    }
+
+    /// On trial, with sales at the target.
+    fn trial(&mut self) -> Result<()> {
+        self.shop.follow(&["--licence", "--overwrite"])?;
+        self.expect_mode("Migration", "Inservice")?;
+        self.cli(&["cutover", "--max-downtime", "300"])?.success()?;
+        self.shop.rests_in("trial")?;
+        self.expect_mode("Migration", "Inservice")?;
+        let flaws = self.shop.flaws_at_target(false)?;
+        self.flaws.extend(flaws.into_iter().map(|flaw| format!("on trial: {flaw}")));
+        let sold = self.shop.sales(self.shop.pair.b())?;
+        poll::until("sales at the target", ENDS_WITHIN, || {
+            Ok((self.shop.sales(self.shop.pair.b())? > sold + 10).then_some(()))
+        })
+    }
+
+    /// A trial that is given up: how many sales that were made at the target are not at the source.
+    fn given_up(&mut self, own: &str) -> Result<u64> {
+        self.trial()?;
+        let ledger = "mariadb -N shop -e 'SELECT id, item FROM sale ORDER BY id'";
+        let there = self.shop.pair.b().sh(ledger)?;
+        self.cli(&["abort"])?.success()?;
+        self.shop.rests_in("aborted")?;
+        let here = self.shop.pair.a().sh(ledger)?;
+        let here: std::collections::HashSet<&str> = here.lines().collect();
+        let lost = there.lines().filter(|sale| !here.contains(sale)).count();
+        let flaws = self.shop.flaws_at_source()?;
+        self.flaws.extend(flaws.into_iter().map(|flaw| format!("given up: {flaw}")));
+        let now = self.shop.pair.b().sh(OWN)?;
+        self.expect("the target's own database after the abort", own, &now);
+        self.expect_mode("Operational", "Terminated")?;
+        say(format!("given up on trial: {lost} of {} sales lost", there.lines().count()));
+        Ok(lost as u64)
+    }
+
+    /// Once more, and for good.
+    fn kept(&mut self, place: &Path) -> Result<Proof> {
+        self.trial()?;
+        self.cli(&["accept"])?.success()?;
+        self.shop.rests_in("accepted")?;
+        self.cli(&["finalize"])?.success()?;
+        self.shop.rests_in("finalized")?;
+        self.expect_mode("Operational", "Terminated")?;
+        let flaws = self.shop.flaws_at_target(false)?;
+        self.flaws.extend(flaws.into_iter().map(|flaw| format!("finalized: {flaw}")));
+        say("accepted and finalized");
+        let (report, audit) = (place.join("report.json"), place.join("audit.log"));
+        self.cli(&["report", "--out", &report.display().to_string()])?.success()?;
+        self.cli(&["audit", "--out", &audit.display().to_string()])?.success()?;
+        let ca = self.shop.pair.b().root().join("root/operator/ca.pem");
+        let verifies = |verb: &str, file: &Path, more: &[&str]| -> Result<bool> {
+            let mut command = Command::new(Binaries::find(Profile::Same)?.cli);
+            command.arg(verb).arg("--verify").arg(file).arg("--ca").arg(&ca).args(more);
+            let output = Output::of(&mut command)?;
+            ensure!(matches!(output.code, Some(0 | 5)), "{}: {}", output.command, output.text());
+            Ok(output.code == Some(0))
+        };
+        let by = report.display().to_string();
+        Ok(Proof {
+            report: verifies("report", &report, &[])?,
+            tampered_report: verifies("report", &tampered(&report, "finalized", "finalised")?, &[])?,
+            audit: verifies("audit", &audit, &["--report", &by])?,
+            tampered_audit: verifies(
+                "audit",
+                &tampered(&audit, "operator/alice", "operator/mallory")?,
+                &["--report", &by],
+            )?,
+        })
+    }
+}
+
+/// A copy of a file in which one thing was changed.
+fn tampered(file: &Path, from: &str, to: &str) -> Result<PathBuf> {
+    let text = fs::read_to_string(file)?;
+    ensure!(text.contains(from), "{from} is not in {}", file.display());
+    let copy = file.with_extension("tampered");
+    fs::write(&copy, text.replacen(from, to, 1))?;
+    Ok(copy)
+}
+
+/// Runs statements as the server's administrator.
+fn sql(host: &Host, statements: &str) -> Result<()> {
+    let mut command = host.command()?;
+    command.args(["mariadb", "-e", statements]);
+    Output::of(&mut command)?.success()?;
+    Ok(())
+}

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::replication::ReplicationFacts;
+
 /// What settings belong together for, as a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -183,12 +185,16 @@ pub struct Facts {
     /// Its certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateFacts>,
+    /// The servers of its databases, as far as they can have replicas.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replication: Vec<ReplicationFacts>,
 }
 
 impl Facts {
     /// The manifest names nothing of the kind.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.settings.is_empty() && self.certificates.is_empty()
+        let replicated = self.replication.iter().any(|one| one.replica.is_some());
+        self.services.is_empty() && self.settings.is_empty() && self.certificates.is_empty() && !replicated
     }
 
     /// Nothing is known.
@@ -207,7 +213,10 @@ impl Facts {
         let certificates = self.certificates.iter();
         let certificates =
             certificates.map(|one| (format!("certificate {}", one.name), format!("{:?}", one.action)));
-        services.chain(settings).chain(certificates)
+        let replicas = self.replication.iter().filter_map(|one| {
+            Some((format!("replica of {}", one.names()), one.replica.as_ref()?.server.clone()))
+        });
+        services.chain(settings).chain(certificates).chain(replicas)
     }
 
     /// What keeps the agent from doing its part: what it is about, and the problem.
@@ -216,9 +225,12 @@ impl Facts {
         let settings = self.settings.iter().map(|one| (format!("settings {}", one.name), &one.problem));
         let certificates =
             self.certificates.iter().map(|one| (format!("certificate {}", one.name), &one.problem));
+        let replicated = self.replication.iter().filter(|one| one.replica.is_some());
+        let replicas = replicated.map(|one| (format!("replica of {}", one.names()), &one.problem));
         services
             .chain(settings)
             .chain(certificates)
+            .chain(replicas)
             .filter_map(|(item, problem)| Some((item, problem.as_deref()?)))
     }
 }

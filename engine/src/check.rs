@@ -61,24 +61,25 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
         findings.extend(licence::unmet(&source.licence, &target.licence, source.taken_at));
     }
     changeover(source, target, options, &mut findings);
+    replicas(source, options, &mut findings);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
 
-/// Services, settings and certificates, where the plan has something to do with them.
+/// Services, settings, certificates and replicas, where the plan has something to do with them.
 fn changeover(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
     if options.data_only || source.changeover.is_empty() && target.changeover.is_empty() {
         return;
     }
     if !options.follow {
-        let what = "services, settings and certificates stay as they are: they change over with a cut-over";
+        let what = "services, settings, certificates and replicas stay as they are: they change over with a cut-over";
         findings.push(Finding::new(Severity::Info, "manifest", what, "plan with --follow for one"));
         return;
     }
     for (side, facts) in [("source", &source.changeover), ("target", &target.changeover)] {
         findings.extend(facts.problems().map(|(item, problem)| {
             let hint =
-                "mend that, or plan with --data-only to leave services, settings and certificates alone";
+                "mend that, or plan with --data-only to leave services, settings, certificates and replicas alone";
             Finding::new(Severity::Error, item, format!("at the {side}: {problem}"), hint)
         }));
     }
@@ -89,6 +90,22 @@ fn changeover(source: &Inventory, target: &Inventory, options: &Options, finding
             let hint = "add [[settings]] of the same name there, if they should be";
             findings.push(Finding::new(Severity::Info, format!("settings {}", one.name), what, hint));
         }
+    }
+}
+
+/// Replicas of the source that nobody names stay with it.
+fn replicas(source: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
+    if options.data_only || !options.follow {
+        return;
+    }
+    for one in source.changeover.replication.iter().filter(|one| one.replica.is_none()) {
+        let Some(role) = one.role.as_ref().filter(|role| !role.replicas.is_empty()) else { continue };
+        let what = format!(
+            "it has replicas ({}) that the source's manifest does not name: they stay with it",
+            role.replicas.join(", ")
+        );
+        let hint = "name one as `replica` of its [[database]], if the target is to have one, too";
+        findings.push(Finding::new(Severity::Warning, format!("server {}", one.server), what, hint));
     }
 }
 
@@ -257,6 +274,7 @@ fn lies_on(place: &str, mount_point: &str) -> bool {
 mod tests {
     use super::*;
     use crate::inventory::{DatabaseFacts, Need};
+    use crate::replication::{ReplicaFacts, ReplicationFacts, ServerRole};
 
     /// An inventory of one database.
     fn inventory(needs: Vec<Need>, offers: Option<&[&str]>) -> Inventory {
@@ -302,6 +320,35 @@ mod tests {
         assert_eq!(told(&follow), ["at the source: it is not there"]);
         assert!(told(&Options::default())[0].contains("stay as they are"));
         assert_eq!(told(&Options { data_only: true, ..follow }), [""; 0]);
+    }
+
+    #[test]
+    fn replicas_that_no_manifest_names_are_told() {
+        let role = |replicas: &[&str]| ServerRole {
+            replicas: replicas.iter().map(|one| (*one).to_owned()).collect(),
+            follows: Vec::new(),
+        };
+        let told = |role, replica, options: &Options| {
+            let mut source = inventory(Vec::new(), None);
+            let datasets = vec!["shop".parse().unwrap()];
+            let server = "db1:3306".to_owned();
+            let one = ReplicationFacts { datasets, server, role, replica, problem: None };
+            source.changeover.replication.push(one);
+            let found = compare(&source, &inventory(Vec::new(), None), 0, options);
+            let about = found.into_iter().filter(|one| one.item.starts_with("server"));
+            about.map(|finding| finding.what).collect::<Vec<_>>()
+        };
+        let follow = Options { follow: true, ..Options::default() };
+        assert!(told(Some(role(&["db2"])), None, &follow)[0].contains("(db2)"));
+        let named = ReplicaFacts { server: "db2:3306".to_owned(), role: None };
+        for (role, replica, options) in [
+            (Some(role(&["db2"])), Some(named), &follow),
+            (Some(role(&[])), None, &follow),
+            (None, None, &follow),
+            (Some(role(&["db2"])), None, &Options::default()),
+        ] {
+            assert_eq!(told(role, replica, options), [""; 0]);
+        }
     }
 
     #[test]

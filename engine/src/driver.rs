@@ -9,6 +9,7 @@ mod hooks;
 mod licensing;
 mod live;
 mod planned;
+mod replicating;
 mod tally;
 mod task;
 mod throttling;

@@ -26,6 +26,7 @@ pub mod ports;
 pub mod progress;
 pub mod readiness;
 pub mod rehearsal;
+pub mod replication;
 pub mod report;
 pub mod reserve;
 pub mod rows;

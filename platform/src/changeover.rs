@@ -1,5 +1,5 @@
 //! What this host does to itself when it is changed over, as its manifest says: services through systemd, settings with the timer of a swap,
-//! certificates that services serve.
+//! certificates that services serve, replicas of databases.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -18,12 +18,14 @@ use handover_settings::{LocalSettings, LocalSwap, SystemctlReboot};
 
 use crate::access::Side;
 use crate::manifest::Manifest;
+use crate::replicas::LocalReplicas;
 use crate::source::LocalSource;
 
 /// This host's part in a changeover.
 #[derive(Clone)]
 pub struct LocalChangeover {
     services: Arc<LocalServices>,
+    replicas: Arc<LocalReplicas>,
     ports: Changeover,
 }
 
@@ -40,13 +42,15 @@ impl LocalChangeover {
             Side::Source => certificates,
             Side::Target => certificates.at_target(),
         };
+        let replicas = Arc::new(LocalReplicas::new(manifest, state, side));
         let ports = Changeover {
             services: services.clone(),
             settings: Arc::new(settings),
             swap: Arc::new(swap),
             certificates: Arc::new(certificates),
+            replicas: replicas.clone(),
         };
-        Self { services, ports }
+        Self { services, replicas, ports }
     }
 
     /// For the driver, and for the peer.
@@ -54,12 +58,15 @@ impl LocalChangeover {
         self.ports.clone()
     }
 
-    /// Puts the source back online when its maintenance lasts longer than was agreed: its fences are lifted, and its services started.
+    /// Puts the source back online when its maintenance lasts longer than was agreed: its fences are lifted, its replicas
+    /// follow again, and its services started.
     /// For as long as it is not dropped.
     pub async fn end_stale_maintenance(&self, source: &LocalSource) -> Infallible {
         let back_online = |migration| async move {
             self.take_settings_back(&migration).await?;
-            source.lift_fences(&migration).await
+            source.lift_fences(&migration).await?;
+            self.replicas.put_back_if_possible(&migration).await;
+            Ok(())
         };
         self.services.end_stale_leases(back_online).await
     }

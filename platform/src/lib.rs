@@ -12,6 +12,7 @@ pub mod host;
 pub mod licence;
 pub mod load;
 pub mod manifest;
+pub mod replicas;
 pub mod source;
 pub mod spool;
 pub mod sqlite;

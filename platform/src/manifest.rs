@@ -119,6 +119,12 @@ pub struct DatabaseSection {
     pub name: DatasetName,
     /// Where it is: `sqlite:/absolute/path`, `mariadb://…` or `postgres://…`.
     pub url: String,
+    /// Its replica: `mariadb://…`, the same database on another server.
+    #[serde(default)]
+    pub replica: Option<String>,
+    /// At the target: how the replica signs in at its primary, and where it finds it: `mariadb://…`.
+    #[serde(default)]
+    pub replication: Option<String>,
     /// Tables that are left out, with their indexes and triggers.
     #[serde(default)]
     pub exclude: Vec<String>,
@@ -237,6 +243,9 @@ impl Manifest {
             }
             if let Err(problem) = database.place() {
                 return refuse(format!("`url = \"{}\"`: {problem}", database.shown_url()));
+            }
+            if let Err(problem) = database.check_replica() {
+                return refuse(problem);
             }
         }
         for files in &self.trees() {
@@ -375,6 +384,31 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
         assert_eq!(manifest.database[0].place().unwrap().location(), "/var/lib/mail/main.db");
         assert_eq!(manifest.facts().role, "ha-master");
         assert!(read(&format!("{GOOD}{LICENCE}")).unwrap().licence.is_some());
+    }
+
+    #[test]
+    fn a_replica_makes_sense_or_is_refused() {
+        let with = |url: &str, more: &str| {
+            read(&GOOD.replace("sqlite:/var/lib/mail/main.db\"", &format!("{url}\"\n{more}")))
+        };
+        let (url, replica) = ("mariadb://u@db1/mail", "replica = \"mariadb://u:secret@db2/mail\"");
+        assert!(with(url, replica).is_ok());
+        assert!(with(url, &format!("{replica}\nreplication = \"mariadb://r@db1/mail\"")).is_ok());
+        for (url, more, expected) in [
+            ("sqlite:/x.db", replica, "only a mariadb:// database can have one"),
+            (url, "replica = \"postgres://u:secret@db2/mail\"", "`replica`: write mariadb://…"),
+            (url, "replica = \"mariadb://u:secret@db2/other\"", "write mail"),
+            (url, "replica = \"mariadb://u:secret@db1/mail\"", "it is the server of `url`"),
+            (url, "replication = \"mariadb://u:secret@db1/mail\"", "means nothing without `replica`"),
+            (
+                url,
+                &format!("{replica}\nreplication = \"mariadb://u@h/mail?socket=/s\""),
+                "write the primary's host and port",
+            ),
+        ] {
+            let error = with(url, more).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("secret"), "{expected}: {error}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod agents;
 mod base;
+pub mod ha;
 mod host;
 mod leftovers;
 mod link;

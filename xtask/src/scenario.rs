@@ -2,6 +2,7 @@
 
 mod crash;
 mod eta;
+mod ha;
 mod lifecycle;
 mod live;
 mod memory;
@@ -85,6 +86,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "eta",
         about: "how well a migration foretells its end: after a quarter of the time, wrong by at most a fifth of it",
         run: eta::run,
+    },
+    Scenario {
+        name: "ha",
+        about: "a database with a replica, on four real hosts: the new pair replicates, nothing differs, an abort gives the old one back",
+        run: ha::run,
     },
     Scenario {
         name: "lifecycle",

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use handover_engine::changeover::{CertificateAction, Facts};
+use handover_engine::replication::ServerRole;
 
-/// Services, settings and certificates, a line each.
+/// Services, settings, certificates and what part database servers play, a line each.
 pub fn facts(facts: &Facts, out: &mut String) {
     let problem = |problem: &Option<String>| match problem {
         Some(text) => format!(": {text}"),
@@ -41,12 +42,25 @@ pub fn facts(facts: &Facts, out: &mut String) {
             problem(&one.problem)
         );
     }
+    let role = |role: &Option<ServerRole>| {
+        role.as_ref().map_or("its role is not known".to_owned(), ToString::to_string)
+    };
+    for one in &facts.replication {
+        // A named replica's trouble is told with it.
+        let (here, there) = if one.replica.is_none() { (&one.problem, &None) } else { (&None, &one.problem) };
+        let _ =
+            writeln!(out, "  server {} of {}: {}{}", one.server, one.names(), role(&one.role), problem(here));
+        if let Some(replica) = &one.replica {
+            let _ = writeln!(out, "  replica {}: {}{}", replica.server, role(&replica.role), problem(there));
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use handover_engine::changeover::{Group, ServiceFacts, SettingsFacts};
+    use handover_engine::replication::{ReplicaFacts, ReplicationFacts};
 
     #[test]
     fn a_line_for_each() {
@@ -64,13 +78,22 @@ mod tests {
                 file: "/etc/ip".into(),
                 problem,
             }],
+            replication: vec![ReplicationFacts {
+                datasets: vec!["shop".parse().unwrap()],
+                server: "db1:3306".into(),
+                role: Some(ServerRole { replicas: vec!["db2".into()], ..ServerRole::default() }),
+                replica: Some(ReplicaFacts { server: "db2:3306".into(), role: None }),
+                problem: Some("it does not answer".into()),
+            }],
             ..Facts::default()
         };
         let mut out = String::new();
         facts(&all, &mut out);
         assert_eq!(
             out,
-            "  service web.service: active, enabled\n  settings ip (network, only swapped) in /etc/ip: it cannot be read\n"
+            "  service web.service: active, enabled\n  settings ip (network, only swapped) in /etc/ip: it cannot be read\n  \
+             server db1:3306 of shop: primary of the replica db2\n  \
+             replica db2:3306: its role is not known: it does not answer\n"
         );
     }
 }

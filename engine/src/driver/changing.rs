@@ -23,11 +23,11 @@ const GRACE: Duration = Duration::from_secs(30);
 const GOES_DOWN_WITHIN: Duration = Duration::from_secs(120);
 
 impl Runner {
-    fn there(&self) -> &Changeover {
+    pub(super) fn there(&self) -> &Changeover {
         &self.work.source.changeover
     }
 
-    fn own(&self) -> &Changeover {
+    pub(super) fn own(&self) -> &Changeover {
         &self.here.changeover
     }
 
@@ -38,10 +38,10 @@ impl Runner {
 
     /// What steps beside the data are expected to add to the time that users wait for, in milliseconds.
     pub(super) fn beside_ms(&self) -> u64 {
-        use StepKind::{Certify, Configure, Maintain, Reboot, Serve};
+        use StepKind::{Certify, Configure, Deactivate, Maintain, Reboot, Serve};
         let steps = self.plan.steps.iter();
-        let beside =
-            steps.filter(|step| matches!(step.step, Certify | Configure | Maintain | Reboot | Serve));
+        let beside = steps
+            .filter(|step| matches!(step.step, Certify | Configure | Deactivate | Maintain | Reboot | Serve));
         beside.map(|step| step.expected_ms).sum()
     }
 
@@ -250,10 +250,10 @@ impl Runner {
         if self.plans(&StepKind::Certify) {
             self.each_until_done(|| self.own().certificates.forget(id).boxed()).await?;
         }
-        Ok(())
+        self.forget_replicas().await
     }
 
-    async fn each_until_done<'a>(
+    pub(super) async fn each_until_done<'a>(
         &'a self,
         act: impl Fn() -> BoxFuture<'a, Result<()>> + Send + 'a,
     ) -> Result<()> {

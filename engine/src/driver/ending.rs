@@ -67,6 +67,7 @@ impl Runner {
         self.stop_own_services().await?;
         self.bring_back().await?;
         self.change_back().await?;
+        self.replicas_here_back().await?;
         self.look_for_what_is_ours().await?;
         self.each(|target| {
             async move {
@@ -82,6 +83,8 @@ impl Runner {
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
         self.services_back().await?;
+        // Last: one that cannot be reached keeps nobody from working, and is asked again by `resume`.
+        self.replicas_there_back().await?;
         self.forget_changes().await
     }
 }

@@ -186,6 +186,7 @@ impl Runner {
         self.stage(|kind| *kind == StepKind::Licence).await?;
         self.tell_hooks(Moment::AfterPublish).await?;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
+        self.stage(|kind| *kind == StepKind::Replicate).await?;
         Ok(self.taken_over())
     }
 
@@ -256,6 +257,7 @@ impl Runner {
         let left = Duration::from_millis(cutover.terms.max_downtime_ms.saturating_sub(gone));
         let work = async {
             self.stage(|kind| *kind == StepKind::Maintain).await?;
+            self.stage(|kind| *kind == StepKind::Deactivate).await?;
             self.stage(|kind| *kind == StepKind::Fence).await?;
             self.tell_hooks(Moment::AfterFence).await?;
             self.stage(|kind| matches!(kind, StepKind::CatchUp(_))).await?;
@@ -295,6 +297,7 @@ impl Runner {
             };
             self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
             self.services_back().await?;
+            self.replicas_there_back().await?;
             self.forget_changes().await?;
         }
         if cutover.fenced_at.is_some() || self.was_told(Moment::BeforeFence) {

@@ -290,10 +290,12 @@ impl Runner {
             StepKind::Licence => self.carry_licence().await,
             StepKind::Stage => self.stage_settings().await,
             StepKind::Maintain => self.maintain().await,
+            StepKind::Deactivate => self.deactivate_replicas().await,
             StepKind::Configure => self.configure().await,
             StepKind::Reboot => self.reboot().await,
             StepKind::Certify => self.certify().await,
             StepKind::Serve => self.serve().await,
+            StepKind::Replicate => self.replicate().await,
             StepKind::Settle(dataset) => {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
                 database.settle().await?;

@@ -20,6 +20,10 @@ pub(super) struct Acts {
     pub swap: bool,
     /// Certificates that are put in place at the target.
     pub certificates: usize,
+    /// Servers of the source whose replicas are deactivated.
+    pub replicas_there: usize,
+    /// Servers of the target that get replicas.
+    pub replicas_here: usize,
 }
 
 impl Acts {
@@ -37,7 +41,7 @@ impl Acts {
             .find_map(|(side, facts)| Some((side, facts.problems().next()?)))
         {
             return Err(Failure::operator(item, format!("at the {side}: {problem}")).hint(
-                "mend that, or plan with --data-only to leave services, settings and certificates alone",
+                "mend that, or plan with --data-only to leave services, settings, certificates and replicas alone",
             ));
         }
         let scope = if options.swap { Scope::All } else { Scope::Basic };
@@ -52,6 +56,9 @@ impl Acts {
             .hint("name sections alike in both appliance.toml, or plan without --swap"));
         }
         let certificates = target.certificates.iter();
+        let replicated = |facts: &Facts| {
+            facts.replication.iter().filter(|one| one.is_replicated_of(&options.datasets)).count()
+        };
         Ok(Self {
             maintenance: source.maintains,
             stopping: source.services.len(),
@@ -59,6 +66,8 @@ impl Acts {
             settings,
             swap: options.swap,
             certificates: certificates.filter(|one| one.action != CertificateAction::Keep).count(),
+            replicas_there: replicated(source),
+            replicas_here: replicated(target),
         })
     }
 }
@@ -67,6 +76,7 @@ impl Acts {
 mod tests {
     use super::*;
     use crate::changeover::{Group, SettingsFacts};
+    use crate::replication::{ReplicaFacts, ReplicationFacts};
 
     fn settings(sections: &[(&str, &str)]) -> Facts {
         let section = |(name, group): &(&str, &str)| SettingsFacts {
@@ -89,6 +99,29 @@ mod tests {
         assert_eq!((count(false), count(true)), (1, 2));
         let alone = Options { data_only: true, ..Options::default() };
         assert_eq!(Acts::between(&source, &target, &alone), Ok(Acts::default()));
+    }
+
+    #[test]
+    fn replicas_are_of_the_plan_that_moves_their_databases() {
+        let facts = |replica: bool| Facts {
+            replication: vec![ReplicationFacts {
+                datasets: vec!["shop".parse().unwrap()],
+                server: "db1:3306".into(),
+                role: None,
+                replica: replica.then(|| ReplicaFacts { server: "db2:3306".into(), role: None }),
+                problem: None,
+            }],
+            ..Facts::default()
+        };
+        let of = |datasets: &[&str], source, target| {
+            let datasets = datasets.iter().map(|name| name.parse().unwrap()).collect();
+            let options = Options { datasets, ..Options::default() };
+            let acts = Acts::between(&facts(source), &facts(target), &options).unwrap();
+            (acts.replicas_there, acts.replicas_here)
+        };
+        assert_eq!(of(&[], true, true), (1, 1));
+        assert_eq!(of(&["shop"], true, false), (1, 0));
+        assert_eq!(of(&["www"], true, true), (0, 0));
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum StepKind {
     Stage,
     /// Stop the services of both hosts.
     Maintain,
+    /// Take the source's replicas from their primary.
+    Deactivate,
     /// Fence the source's writers off.
     Fence,
     /// Carry over what the source holds behind the fence and the target does not.
@@ -53,6 +55,8 @@ pub enum StepKind {
     Licence,
     /// Finish at the target what takes a time that grows with the data, while it is in use.
     Settle(DatasetName),
+    /// Give the target its replicas, while it is in use: a copy of it, and following from there.
+    Replicate,
 }
 
 impl StepKind {
@@ -67,6 +71,7 @@ impl StepKind {
             StepKind::Verify(d) => format!("verify:{d}"),
             StepKind::Stage => "stage".to_owned(),
             StepKind::Maintain => "maintain".to_owned(),
+            StepKind::Deactivate => "deactivate".to_owned(),
             StepKind::Fence => "fence".to_owned(),
             StepKind::CatchUp(d) => format!("catch-up:{d}"),
             StepKind::Keep(d) => format!("keep:{d}"),
@@ -77,6 +82,7 @@ impl StepKind {
             StepKind::Serve => "serve".to_owned(),
             StepKind::Licence => "licence".to_owned(),
             StepKind::Settle(d) => format!("settle:{d}"),
+            StepKind::Replicate => "replicate".to_owned(),
         }
     }
 
@@ -91,6 +97,7 @@ impl StepKind {
             StepKind::Verify(d) => format!("verify {d}"),
             StepKind::Stage => "copy the system settings".to_owned(),
             StepKind::Maintain => "put the source into maintenance".to_owned(),
+            StepKind::Deactivate => "deactivate the replica".to_owned(),
             StepKind::Fence => "fence the source off".to_owned(),
             StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
             StepKind::Keep(d) => format!("have the source follow {d}"),
@@ -101,6 +108,7 @@ impl StepKind {
             StepKind::Serve => "restart the services".to_owned(),
             StepKind::Licence => "move the licence".to_owned(),
             StepKind::Settle(d) => format!("settle {d}"),
+            StepKind::Replicate => "set up and activate the replica".to_owned(),
         }
     }
 }
@@ -162,6 +170,9 @@ pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &
     if acts.maintenance {
         steps.push(lasting(StepKind::Maintain, STOPS_MS * acts.stopping.max(acts.starting) as u64));
     }
+    if acts.replicas_there > 0 {
+        steps.push(lasting(StepKind::Deactivate, STOPS_MS));
+    }
     steps.push(bare(StepKind::Fence));
     steps.extend(chosen.iter().map(|dataset| bare(StepKind::CatchUp(dataset.name.clone()))));
     steps.extend(each(StepKind::Finish));
@@ -185,7 +196,19 @@ pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &
         steps.push(bare(StepKind::Licence));
     }
     steps.extend(each(StepKind::Settle));
+    if acts.replicas_here > 0 {
+        steps.push(replicate_step(chosen, rates));
+    }
     steps
+}
+
+/// Databases are copied once more, and compared.
+fn replicate_step(chosen: &[&Dataset], rates: &Rates) -> PlannedStep {
+    let databases = chosen.iter().filter(|dataset| is_database(dataset));
+    let expected = |dataset: &&Dataset| {
+        copy_step(dataset, rates).expected_ms + 2 * verify_step(dataset, rates).expected_ms
+    };
+    lasting(StepKind::Replicate, STARTS_MS + databases.map(expected).sum::<u64>())
 }
 
 fn is_database(dataset: &Dataset) -> bool {
@@ -231,4 +254,33 @@ fn verify_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
     let (rows, files, bytes) = sizes(dataset);
     let expected_ms = expected_ms(bytes + rows * 100 + files * 5_000, rates.reread, 50);
     PlannedStep { step: StepKind::Verify(dataset.name.clone()), rows, files, bytes, expected_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_is_deactivated_before_and_set_up_behind_what_users_wait_for() {
+        let acts = Acts {
+            maintenance: true,
+            starting: 1,
+            swap: true,
+            settings: 1,
+            replicas_there: 1,
+            replicas_here: 1,
+            ..Acts::default()
+        };
+        let steps = live(
+            &[],
+            &acts,
+            &Options { licence: true, ..Options::default() },
+            &Rates { copy: 1e8, reread: 1e9 },
+        );
+        let ids: Vec<_> = steps.iter().map(|step| step.step.id()).collect();
+        assert_eq!(
+            ids.join(" "),
+            "prepare stage maintain deactivate fence configure reboot publish serve licence replicate"
+        );
+    }
 }

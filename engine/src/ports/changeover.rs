@@ -13,6 +13,7 @@ use crate::changeover::{
     Bundle, CertificateFacts, CertificateMaterial, Facts, Scope, ServiceFacts, SettingsFacts, SwapStanding,
 };
 use crate::name::MigrationId;
+use crate::replication::ReplicationFacts;
 
 /// The services of a host.
 #[async_trait]
@@ -184,6 +185,54 @@ pub trait Certificates: Send + Sync {
     }
 }
 
+/// The replicas of a host's databases, which its agent reaches over SQL.
+///
+/// A record of what a replica was is written before it is first touched.
+#[async_trait]
+pub trait Replicas: Send + Sync {
+    /// What part the servers play, and the replicas that are named for them. Changes nothing.
+    async fn facts(&self) -> Result<Vec<ReplicationFacts>> {
+        Ok(Vec::new())
+    }
+
+    /// At the source: they follow their primary no more, not after a restart either. What is written there waits for them.
+    async fn deactivate(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// At the target: each holds what its primary holds at one moment, and is told to follow it from there. What it held under the
+    /// same names is kept for `put_back`. Nothing is copied to one that followed this primary already. Cut short, it is begun anew.
+    async fn set_up(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// At the target: they follow, and have caught up with what was written before the call. A failure tells what has stopped one.
+    async fn activate(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// At the target: what differs between the replicas and their primaries, row by row, at one moment of the primary's log; where, never
+    /// what. They stand still meanwhile, and then follow again.
+    async fn differences(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    /// They are what they were before `deactivate` or `set_up`, and follow again whom they followed.
+    async fn put_back(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// Forgets what they were before.
+    async fn forget(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+}
+
 /// All of it, of one host.
 #[derive(Clone)]
 pub struct Changeover {
@@ -195,12 +244,23 @@ pub struct Changeover {
     pub swap: Arc<dyn Swap>,
     /// Its certificates.
     pub certificates: Arc<dyn Certificates>,
+    /// The replicas of its databases.
+    pub replicas: Arc<dyn Replicas>,
 }
 
 impl Changeover {
     /// One type plays every part.
-    pub fn of<T: Services + HostSettings + Swap + Certificates + 'static>(host: Arc<T>) -> Self {
-        Self { services: host.clone(), settings: host.clone(), swap: host.clone(), certificates: host }
+    pub fn of<T>(host: Arc<T>) -> Self
+    where
+        T: Services + HostSettings + Swap + Certificates + Replicas + 'static,
+    {
+        Self {
+            services: host.clone(),
+            settings: host.clone(),
+            swap: host.clone(),
+            certificates: host.clone(),
+            replicas: host,
+        }
     }
 
     /// What an inventory tells of it.
@@ -210,6 +270,7 @@ impl Changeover {
             services: self.services.facts().await?,
             settings: self.settings.facts().await?,
             certificates: self.certificates.facts().await?,
+            replication: self.replicas.facts().await?,
         })
     }
 }
@@ -228,3 +289,4 @@ impl Services for Nothing {}
 impl HostSettings for Nothing {}
 impl Swap for Nothing {}
 impl Certificates for Nothing {}
+impl Replicas for Nothing {}

@@ -16,7 +16,7 @@ use crate::needs::needs;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 
-pub use snapshot::snapshot_position;
+pub use snapshot::{Snapshot, snapshot_position, take_together};
 
 /// A database to be read.
 #[derive(Clone)]

@@ -109,7 +109,7 @@ fn classify(code: u16) -> (Class, &'static str) {
 }
 
 /// The message without quoted values where these may be row data.
-fn without_values(code: u16, message: &str) -> String {
+pub fn without_values(code: u16, message: &str) -> String {
     let clean: String =
         message.chars().map(|c| if c.is_control() || c == '\u{fffd}' { '?' } else { c }).collect();
     match code {

@@ -20,7 +20,7 @@ pub struct Finding {
 }
 
 /// The account's grants, one statement each, and its name.
-async fn grants(session: &mut Session) -> Result<(Vec<String>, String)> {
+pub async fn grants(session: &mut Session) -> Result<(Vec<String>, String)> {
     let what = "the account's grants cannot be read";
     let account = session.record(what, "SELECT CURRENT_USER()").await?.text(0);
     let (user, host) = account.rsplit_once('@').unwrap_or((account.as_str(), "%"));
@@ -30,7 +30,7 @@ async fn grants(session: &mut Session) -> Result<(Vec<String>, String)> {
 }
 
 /// A grant on this database, or on all of them, names the privilege.
-fn has(grants: &[String], database: Option<&str>, privilege: &str) -> bool {
+pub fn has(grants: &[String], database: Option<&str>, privilege: &str) -> bool {
     grants.iter().any(|grant| {
         let Some((what, rest)) = grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")) else {
             return false;

@@ -179,6 +179,11 @@ impl Session {
         Ok(())
     }
 
+    /// The same, told about as something else.
+    pub fn called(self, item: String) -> Self {
+        Self { item, ..self }
+    }
+
     /// Dataset, database and server, for messages.
     pub fn item(&self) -> &str {
         &self.item

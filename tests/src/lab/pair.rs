@@ -16,6 +16,8 @@ use crate::poll;
 
 const URL: &str = "mariadb://handover:secret@127.0.0.1:3306/shop";
 const WITHIN: Duration = Duration::from_secs(60);
+/// With a swap both hosts boot in between.
+const RESTS_WITHIN: Duration = Duration::from_secs(180);
 
 /// The two hosts. Their agents serve the database `shop`.
 #[derive(Debug)]
@@ -27,8 +29,19 @@ pub struct Pair {
 impl Pair {
     /// Boots both and sets them up, with these sections more in their manifests.
     pub fn up(name: &str, at_source: &str, at_target: &str) -> Result<Self> {
-        let pair = Self { lab: Lab::up(name, &["a", "b"])? };
-        pair.servers()?;
+        Self::among(name, &["a", "b"], "", at_source, at_target)
+    }
+
+    /// The same, among further hosts with a database server each, all of them with these options.
+    pub fn among(
+        name: &str,
+        hosts: &[&str],
+        options: &str,
+        at_source: &str,
+        at_target: &str,
+    ) -> Result<Self> {
+        let pair = Self { lab: Lab::up(name, hosts)? };
+        pair.servers(options)?;
         pair.lab.install_agents("a")?;
         pair.identities()?;
         pair.agents(at_source, at_target)?;
@@ -76,6 +89,35 @@ impl Pair {
         caught_up.with_context(|| format!("{last}\n{}", self.logs()))
     }
 
+    /// Plans with these options, copies, and waits until the target follows.
+    pub fn follow(&self, options: &[&str]) -> Result<()> {
+        let mut words = vec!["plan", "--follow"];
+        words.extend(options);
+        let plan = self.json(&words)?;
+        let digest = plan["digest"].as_str().with_context(|| format!("no plan: {plan}"))?;
+        self.json(&["start", digest])?;
+        poll::until("the copy", WITHIN, || Ok((self.status()?["phase"] == "following").then_some(())))?;
+        self.followed()
+    }
+
+    /// The migration now.
+    pub fn status(&self) -> Result<Value> {
+        self.json(&["status"])
+    }
+
+    /// Waits until the migration has come to rest in a phase. Its agent may be away meanwhile.
+    pub fn rests_in(&self, phase: &str) -> Result<Value> {
+        let mut last = Value::Null;
+        let done = poll::until(&format!("the migration to be in {phase}"), RESTS_WITHIN, || {
+            let Ok(status) = self.status() else { return Ok(None) };
+            last = status;
+            ensure!(last["condition"] == "good", "{last}");
+            Ok((last["phase"] == phase).then_some(()))
+        });
+        done.with_context(|| format!("{last}\n{}", self.logs()))?;
+        Ok(last)
+    }
+
     /// The agents' last words, for a failure.
     pub fn logs(&self) -> String {
         let of = |host: &Host, side: &str| {
@@ -85,11 +127,11 @@ impl Pair {
     }
 
     /// Accounts and the binary log.
-    fn servers(&self) -> Result<()> {
+    fn servers(&self, options: &str) -> Result<()> {
         let server = "[mariadb]\nlog_bin=mysql-bin\nbinlog_format=ROW\nlocal_infile=1\nserver_id=";
         for (id, host) in self.lab.hosts().iter().enumerate() {
             let file = host.root().join("etc/mysql/mariadb.conf.d/90-handover.cnf");
-            fs::write(file, format!("{server}{}\n", id + 1))?;
+            fs::write(file, format!("{server}{}\n{options}", id + 1))?;
             host.sh(
                 "systemctl restart mariadb; mariadb -e \"CREATE USER handover@localhost IDENTIFIED BY 'secret'; \
                  GRANT ALL ON *.* TO handover@localhost WITH GRANT OPTION\"",

@@ -15,7 +15,6 @@ use super::{Host, Pair, Shape};
 use crate::bed::Output;
 use crate::poll;
 
-const WITHIN: Duration = Duration::from_secs(60);
 /// With a swap both hosts boot in between.
 const TAKES_OVER_WITHIN: Duration = Duration::from_secs(180);
 /// For how long the link is cut: shorter than the hosts wait for each other.
@@ -182,13 +181,7 @@ impl Appliance {
 
     /// Copies it, and waits until the target follows.
     pub fn follow(&self, options: &[&str]) -> Result<()> {
-        let mut words = vec!["plan", "--follow"];
-        words.extend(options);
-        let plan = self.pair.json(&words)?;
-        let digest = plan["digest"].as_str().with_context(|| format!("no plan: {plan}"))?;
-        self.pair.json(&["start", digest])?;
-        poll::until("the copy", WITHIN, || Ok((self.status()?["phase"] == "following").then_some(())))?;
-        self.pair.followed()
+        self.pair.follow(options)
     }
 
     /// From now on the target does not know where the source is once their addresses are swapped.
@@ -217,20 +210,12 @@ impl Appliance {
 
     /// Its migration now.
     pub fn status(&self) -> Result<Value> {
-        self.pair.json(&["status"])
+        self.pair.status()
     }
 
     /// Waits until the migration has come to rest in a phase. Its agent may be away meanwhile.
     pub fn rests_in(&self, phase: &str) -> Result<Value> {
-        let mut last = Value::Null;
-        let done = poll::until(&format!("the migration to be in {phase}"), TAKES_OVER_WITHIN, || {
-            let Ok(status) = self.status() else { return Ok(None) };
-            last = status;
-            ensure!(last["condition"] == "good", "{last}");
-            Ok((last["phase"] == phase).then_some(()))
-        });
-        done.with_context(|| format!("{last}\n{}", self.pair.logs()))?;
-        Ok(last)
+        self.pair.rests_in(phase)
     }
 
     /// Cuts over, strikes once a step of that is done, and waits until the migration has come to rest again, by itself.
@@ -364,7 +349,7 @@ fn differing(what: &str, expected: &str, found: &str) -> Vec<String> {
     }
 }
 
-fn unit(about: &str, command: &str) -> String {
+pub(super) fn unit(about: &str, command: &str) -> String {
     format!(
         "[Unit]\nDescription={about}\nAfter=mariadb.service\n\n[Service]\nExecStart={command}\n\n[Install]\nWantedBy=multi-user.target\n"
     )

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use handover_engine::changeover::{Bundle, CertificateMaterial, Scope, SwapStanding};
 use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
-use handover_engine::ports::changeover::{Certificates, HostSettings, Services, Swap};
+use handover_engine::ports::changeover::{Certificates, HostSettings, Replicas, Services, Swap};
 use handover_proto::v1;
 use serde::de::DeserializeOwned;
 use v1::change_over_request::Act;
@@ -16,12 +16,20 @@ use super::{RemoteSource, quick, read_document};
 impl RemoteSource {
     async fn change(&self, migration: &MigrationId, act: Act) -> Result<v1::ChangeOverReply> {
         let request = v1::ChangeOverRequest { migration: migration.to_string(), act: Some(act) };
-        // Services take as long to stop and to start as each is given at the source.
-        let is_quick = !matches!(request.act, Some(Act::StopServicesMs(_) | Act::PutServicesBack(_)));
+        // Services take as long to stop and to start as each is given at the source, and replicas as their servers take to answer.
+        let takes_long = matches!(
+            request.act,
+            Some(
+                Act::StopServicesMs(_)
+                    | Act::PutServicesBack(_)
+                    | Act::DeactivateReplicas(_)
+                    | Act::PutReplicasBack(_)
+            )
+        );
         let mut client = self.client();
-        let reply = match is_quick {
-            true => client.change_over(quick(request)).await,
-            false => client.change_over(request).await,
+        let reply = match takes_long {
+            false => client.change_over(quick(request)).await,
+            true => client.change_over(request).await,
         };
         Ok(reply.map_err(|s| self.failed(s))?.into_inner())
     }
@@ -103,5 +111,20 @@ impl Swap for RemoteSource {
 impl Certificates for RemoteSource {
     async fn hand_out(&self) -> Result<Vec<CertificateMaterial>> {
         self.told(&MigrationId::nobody(), Act::HandOutCertificates(true)).await
+    }
+}
+
+#[async_trait]
+impl Replicas for RemoteSource {
+    async fn deactivate(&self, migration: &MigrationId) -> Result<()> {
+        self.change(migration, Act::DeactivateReplicas(true)).await.map(drop)
+    }
+
+    async fn put_back(&self, migration: &MigrationId) -> Result<()> {
+        self.change(migration, Act::PutReplicasBack(true)).await.map(drop)
+    }
+
+    async fn forget(&self, migration: &MigrationId) -> Result<()> {
+        self.change(migration, Act::ForgetReplicas(true)).await.map(drop)
     }
 }

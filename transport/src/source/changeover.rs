@@ -38,6 +38,9 @@ pub async fn act(host: &Changeover, request: v1::ChangeOverRequest) -> Result<v1
         Act::Reboot(_) => return answer(&host.swap.reboot(&id).await.map_err(to_status)?),
         Act::ConfirmSwap(_) => host.swap.confirm(&id).await,
         Act::RollSwapBack(_) => host.swap.roll_back(&id).await,
+        Act::DeactivateReplicas(_) => host.replicas.deactivate(&id).await,
+        Act::PutReplicasBack(_) => host.replicas.put_back(&id).await,
+        Act::ForgetReplicas(_) => host.replicas.forget(&id).await,
         Act::HandOutCertificates(_) => {
             return answer(&host.certificates.hand_out().await.map_err(to_status)?);
         }

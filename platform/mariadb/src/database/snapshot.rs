@@ -46,8 +46,8 @@ struct Pool {
     parked: Vec<Cursor>,
 }
 
-/// Takes a snapshot.
-pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]) -> Result<Snapshot> {
+/// Connections of a view, whose transactions are still to begin.
+async fn connect(dataset: &DatasetName, settings: &Settings) -> Result<Vec<Session>> {
     let mut sessions = Vec::new();
     for _ in 0..=settings.connections {
         let mut session = Session::open(dataset, settings, Role::Reader).await?;
@@ -58,12 +58,48 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
         let _ = session.try_run("SET SESSION sql_log_bin = 0").await;
         sessions.push(session);
     }
+    Ok(sessions)
+}
+
+/// Takes snapshots of databases of one server, all of one moment.
+pub async fn take_together(all: &[(&DatasetName, &Settings)]) -> Result<Vec<Snapshot>> {
+    let [(dataset, settings), rest @ ..] = all else { return Ok(Vec::new()) };
+    if rest.is_empty() {
+        return Ok(vec![take(dataset, settings, &[]).await?]);
+    }
+    let mut views = Vec::new();
+    for (dataset, settings) in all {
+        views.push(connect(dataset, settings).await?);
+    }
+    let mut lock = Session::open(dataset, settings, Role::Reader).await?;
+    lock.run(WHAT, &format!("SET lock_wait_timeout = {LOCK_WAIT}")).await?;
+    lock.run(WHAT, "FLUSH TABLES WITH READ LOCK").await?;
+    let seen = async {
+        let mut seen = Vec::new();
+        for ((_, settings), sessions) in all.iter().zip(&mut views) {
+            lock.enter(&settings.database).await?;
+            seen.push(see(sessions, &mut lock, settings, &[]).await?);
+        }
+        Ok::<_, Failure>(seen)
+    }
+    .await;
+    lock.run(WHAT, "UNLOCK TABLES").await?;
+    let mut out = Vec::new();
+    for (((dataset, settings), sessions), (catalog, moment)) in all.iter().zip(views).zip(seen?) {
+        out.push(Snapshot::of(dataset, settings, sessions, catalog, moment, &mut lock).await?);
+    }
+    Ok(out)
+}
+
+/// Takes a snapshot.
+pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]) -> Result<Snapshot> {
+    let mut sessions = connect(dataset, settings).await?;
     let mut lock = Session::open(dataset, settings, Role::Reader).await?;
     lock.enter(&settings.database).await?;
     lock.run(WHAT, &format!("SET lock_wait_timeout = {LOCK_WAIT}")).await?;
     // 1227: no RELOAD privilege.
     let locked = lock.run_unless(WHAT, "FLUSH TABLES WITH READ LOCK", &[1227]).await?;
-    let (mut catalog, moment) = if locked {
+    let (catalog, moment) = if locked {
         let seen = see(&mut sessions, &mut lock, settings, exclude).await;
         lock.run(WHAT, "UNLOCK TABLES").await?;
         seen?
@@ -78,22 +114,7 @@ pub async fn take(dataset: &DatasetName, settings: &Settings, exclude: &[String]
         };
         (catalog, moment)
     };
-    if let Some(moment) = moment {
-        moment.note(&mut catalog.schema.state);
-    }
-    catalog::accounts(&mut lock, settings, &mut catalog).await?;
-    let aside = if sessions.len() > 1 { sessions.pop() } else { None };
-    let id = lock.record(WHAT, "SELECT UUID()").await?.text(0);
-    Ok(Snapshot {
-        dataset: dataset.clone(),
-        settings: settings.clone(),
-        id: SnapshotId(id),
-        catalog,
-        aside: aside.map(|session| Arc::new(Mutex::new(session))),
-        lanes: Semaphore::new(sessions.len()),
-        pool: Mutex::new(Pool { idle: sessions, parked: Vec::new() }),
-        lost: AtomicBool::new(false),
-    })
+    Snapshot::of(dataset, settings, sessions, catalog, moment, &mut lock).await
 }
 
 /// Begins all transactions behind a lock that lets nobody commit.
@@ -191,6 +212,33 @@ async fn agree(sessions: &mut Vec<Session>) -> Result<Option<(String, u64)>> {
 }
 
 impl Snapshot {
+    /// The view that transactions see which have begun.
+    async fn of(
+        dataset: &DatasetName,
+        settings: &Settings,
+        mut sessions: Vec<Session>,
+        mut catalog: Catalog,
+        moment: Option<Moment>,
+        lock: &mut Session,
+    ) -> Result<Self> {
+        if let Some(moment) = moment {
+            moment.note(&mut catalog.schema.state);
+        }
+        catalog::accounts(lock, settings, &mut catalog).await?;
+        let aside = if sessions.len() > 1 { sessions.pop() } else { None };
+        let id = lock.record(WHAT, "SELECT UUID()").await?.text(0);
+        Ok(Self {
+            dataset: dataset.clone(),
+            settings: settings.clone(),
+            id: SnapshotId(id),
+            catalog,
+            aside: aside.map(|session| Arc::new(Mutex::new(session))),
+            lanes: Semaphore::new(sessions.len()),
+            pool: Mutex::new(Pool { idle: sessions, parked: Vec::new() }),
+            lost: AtomicBool::new(false),
+        })
+    }
+
     fn transactional(&self, table: &TableName) -> bool {
         self.catalog.tables.get(&table.name).is_none_or(|table| table.transactional)
     }

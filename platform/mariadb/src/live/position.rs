@@ -39,6 +39,14 @@ impl Gtids {
             .all(|(domain, (_, sequence))| self.0.get(domain).is_some_and(|(_, own)| own >= sequence))
     }
 
+    /// The first domain in which `other` is beyond this.
+    pub fn overtaken_by(&self, other: &Self) -> Option<u32> {
+        let is_beyond = |(domain, (_, sequence)): &(&u32, &(u32, u64))| {
+            self.0.get(*domain).is_some_and(|(_, own)| own < sequence)
+        };
+        other.0.iter().find(is_beyond).map(|(domain, _)| *domain)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -164,6 +172,16 @@ mod tests {
             [("", true), ("0-1-9", true), ("0-7-8,1-2-3", true), ("0-1-10", false), ("2-1-1", false)]
         {
             assert_eq!(here.reaches(&at(other)), reaches, "{other}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_overtaken_is_known_by_its_domain() {
+        let at = |text: &str| text.parse::<Gtids>().unwrap();
+        for (other, domain) in
+            [("", None), ("0-7-9", None), ("0-7-10", Some(0)), ("1-2-4", Some(1)), ("5-1-99", None)]
+        {
+            assert_eq!(at("0-1-9,1-2-3").overtaken_by(&at(other)), domain, "{other}");
         }
     }
 

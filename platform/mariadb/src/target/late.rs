@@ -12,6 +12,7 @@ use crate::sql::{self, quote};
 
 const ENABLED: &str = " PRESERVE ENABLE";
 const DISABLED: &str = " PRESERVE DISABLE";
+const OF_REPLICA: &str = " PRESERVE DISABLE ON SLAVE";
 
 /// Where objects are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,16 @@ fn is_late(ddl: &Ddl) -> bool {
 /// What an event is like while it must not fire.
 pub fn held_back(sql: &str) -> String {
     sql.replacen(ENABLED, DISABLED, 1)
+}
+
+/// What an event is like on a replica: what it does there comes from the primary.
+pub fn of_replica(sql: &str) -> String {
+    sql.replacen(ENABLED, OF_REPLICA, 1)
+}
+
+/// What an event of a replica is like on its primary.
+pub fn of_primary(sql: &str) -> String {
+    sql.replacen(OF_REPLICA, ENABLED, 1)
 }
 
 /// Names of what is there: kind and name.

@@ -1,0 +1,81 @@
+//! Replicas: those of the source are taken from their primary at a cut-over, and the target gets its own once it is in use. And the way
+//! back of both.
+//!
+//! The source's stand still while the target is tried: what is brought home by an abort reaches them through their primary. The
+//! target's are given a copy of it while users work there, so that nobody waits for them.
+
+use futures::FutureExt;
+
+use super::task::Runner;
+use crate::failure::Failure;
+use crate::pass;
+use crate::plan::StepKind;
+use crate::ports::Result;
+
+/// So many differences are named.
+const NAMED: usize = 5;
+
+impl Runner {
+    /// The source's replicas follow no more.
+    pub(super) async fn deactivate_replicas(&self) -> Result<()> {
+        self.there().replicas.deactivate(&self.work.migration).await
+    }
+
+    /// The target's replicas hold what it holds, follow it, and were compared with it.
+    pub(super) async fn replicate(&self) -> Result<()> {
+        let (id, replicas) = (&self.work.migration, &self.own().replicas);
+        let work = async {
+            replicas.set_up(id).await?;
+            replicas.activate(id).await?;
+            let differences = replicas.differences().await?;
+            // They stood still for that.
+            replicas.activate(id).await?;
+            refuse(&differences)
+        };
+        // It takes as long as the data is large, and is begun anew as after a crash.
+        tokio::select! {
+            biased;
+            () = self.work.desk.stopping() => Err(pass::stopped()),
+            done = work => done,
+        }
+    }
+
+    /// The target's replicas are what they were. Before its databases are: these are not to be replicated any more.
+    pub(super) async fn replicas_here_back(&self) -> Result<()> {
+        if !self.plans(&StepKind::Replicate) {
+            return Ok(());
+        }
+        self.each_until_done(|| self.own().replicas.put_back(&self.work.migration).boxed()).await
+    }
+
+    /// The source's replicas follow again.
+    pub(super) async fn replicas_there_back(&self) -> Result<()> {
+        if !self.plans(&StepKind::Deactivate) {
+            return Ok(());
+        }
+        self.each_until_done(|| self.there().replicas.put_back(&self.work.migration).boxed()).await
+    }
+
+    /// Nothing of the replicas can be undone any more.
+    pub(super) async fn forget_replicas(&self) -> Result<()> {
+        let id = &self.work.migration;
+        if self.plans(&StepKind::Deactivate) {
+            self.each_until_done(|| self.there().replicas.forget(id).boxed()).await?;
+        }
+        if self.plans(&StepKind::Replicate) {
+            self.each_until_done(|| self.own().replicas.forget(id).boxed()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn refuse(differences: &[String]) -> Result<()> {
+    let Some(first) = differences.first() else { return Ok(()) };
+    let named: Vec<&str> = differences.iter().take(NAMED).map(String::as_str).collect();
+    let item = format!("replica of {}", first.split(':').next().unwrap_or_default());
+    let what =
+        format!("the replica differs from its primary in {} places: {}", differences.len(), named.join("; "));
+    Err(Failure::operator(item, what).hint(
+        "is anybody else writing to it? `STOP SLAVE; RESET SLAVE ALL` there, and `handover resume` sets it up anew; resume alone compares again",
+    ))
+}

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
+use handover_engine::failure::Failure;
 use handover_engine::mode::Mode;
 use handover_engine::ports::Source;
+use handover_platform::backups::{self, Guard};
 use handover_platform::changeover::LocalChangeover;
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::hooks::note::{self, Noting};
@@ -154,6 +156,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let limits = CaptureLimits { idle, bytes: config.capture_bytes };
     let changeover = LocalChangeover::new(&manifest, state.path(), access::Side::Source, clock.clone());
     let source = LocalSource::new(&manifest, state.path(), lease, limits, clock.clone(), changeover.ports())?;
+    let guard = restore_guard(state.path());
+    let backups = backups::of(&manifest, state.path(), guard, clock.clone(), stop.clone())?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -165,7 +169,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let served = Source::of(source.clone())
         .with_hooks(hooks)
         .with_licences(source.licence())
-        .with_changeover(changeover.ports());
+        .with_changeover(changeover.ports())
+        .with_backups(Arc::new(backups.clone()));
     let service = SourceService::server(served, clock);
     let reload = credentials.clone().watch(handover_transport::RELOAD_EVERY, stop.clone().cancelled_owned());
     tokio::select! {
@@ -176,5 +181,25 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         _ = changeover.end_stale_maintenance(&source) => {}
         () = reload => {}
     }
+    backups.ended().await;
     Ok(())
+}
+
+/// Nothing is restored at a source while it is noted that a migration goes on: it is being read, or has been left.
+fn restore_guard(state: &Path) -> Guard {
+    let state = state.to_owned();
+    Arc::new(move || match note::noted(&state) {
+        Ok(None) => Ok(()),
+        Ok(Some(migration)) => {
+            Err(Failure::operator("restore", format!("migration {migration} goes on at this source")).hint(
+                format!(
+                    "finalize or abort it first; if the target is gone for good, remove {}",
+                    note::file(&state).display()
+                ),
+            ))
+        }
+        Err(error) => {
+            Err(Failure::operator(note::file(&state).display().to_string(), "cannot be read").because(error))
+        }
+    })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use handover_engine::audit::Act;
+use handover_engine::backup::{Host, Shelf};
 use handover_engine::check::Finding;
 use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
@@ -12,6 +13,7 @@ use handover_engine::inventory::Inventory;
 use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::backups::{Order, Standing, Wanted};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::rehearsal::decision::Decisions;
 use handover_engine::rehearsal::report::RehearsalReport;
@@ -181,6 +183,21 @@ impl Control for Audited {
 
     async fn rehearsal(&self) -> Result<RehearsalReport> {
         self.supervisor.rehearsal().await
+    }
+
+    async fn begin_backups(&self, host: Host, wanted: Wanted, by: &str) -> Result<Order> {
+        let (me, who) = (self.supervisor.clone(), by.to_owned());
+        let what = format!("{} at the {host}", wanted.words());
+        let call = async move { me.begin_backups(host, wanted, &who).await };
+        self.noted((by, None, what), call, |order| format!("it has begun: {}", order.id())).await
+    }
+
+    async fn backups_standing(&self, host: Host, order: &Order) -> Result<Standing> {
+        self.supervisor.backups_standing(host, order).await
+    }
+
+    async fn backups(&self, host: Host) -> Result<Shelf> {
+        self.supervisor.backups(host).await
     }
 
     async fn probe(&self, bytes: u64, by: &str) -> Result<(u64, Duration)> {

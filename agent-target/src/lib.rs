@@ -22,6 +22,7 @@ use handover_engine::driver::Settings;
 use handover_engine::reserve::Reserve;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
+use handover_platform::backups::{self, Guard};
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
 use handover_platform::spool::SpoolDirectory;
@@ -189,10 +190,22 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
         reserve: Reserve { bytes: config.limits.reserve_bytes },
         calendar: manifest.calendar.calendar(),
     };
+    // Whether a restore is safe is known by the supervisor, who is asked for it.
+    let (guard, clock): (Guard, _) = (Arc::new(|| Ok(())), Arc::new(SystemClock));
+    let backups = backups::of(&manifest, state.path(), guard, clock, stop.clone())?;
     let datasets = LocalDatasets::new(manifest, state.path(), config.limits.capture_bytes)?;
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
-    let supervisor = Supervisor::new(notary, source, datasets, store.clone(), spools, settings, stop.clone());
+    let supervisor = Supervisor::new(
+        notary,
+        source,
+        datasets,
+        backups.clone(),
+        store.clone(),
+        spools,
+        settings,
+        stop.clone(),
+    );
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;
@@ -210,5 +223,6 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     }
     // What the workers still do is journaled before the process ends.
     supervisor.ended().await?;
+    backups.ended().await;
     Ok(())
 }

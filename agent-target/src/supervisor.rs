@@ -1,5 +1,6 @@
 //! The target's answer to operators and watchers: makes plans, starts drivers, and knows every migration.
 
+mod backing_up;
 mod looking;
 mod notice;
 mod readiness;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use handover_engine::backup::{Host, Shelf};
 use handover_engine::check::{Finding, Severity};
 use handover_engine::driver::{Driver, Handle, Ports, Settings, Status};
 use handover_engine::failure::Failure;
@@ -22,6 +24,7 @@ use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::backups::{Order, Standing, Wanted};
 use handover_engine::ports::changeover::Changeover;
 use handover_engine::ports::{Answers, Result, Source};
 use handover_engine::rehearsal::decision::Decisions;
@@ -29,6 +32,7 @@ use handover_engine::rehearsal::report::RehearsalReport;
 use handover_engine::report::{Report, Terms};
 use handover_engine::throttle::Change;
 use handover_platform::SystemClock;
+use handover_platform::backups::LocalBackups;
 use handover_platform::spool::SpoolDirectory;
 use handover_platform::store::Store;
 use handover_transport::client::RemoteSource;
@@ -49,6 +53,9 @@ pub struct Supervisor {
     notary: Notary,
     source: Arc<RemoteSource>,
     datasets: LocalDatasets,
+    backups: LocalBackups,
+    /// Restores that were begun, so that nothing starts meanwhile.
+    restores: tokio::sync::Mutex<Vec<(Host, Order)>>,
     store: Store,
     spools: Arc<SpoolDirectory>,
     settings: Settings,
@@ -60,10 +67,12 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Made at start; `stop` ends everything.
+    #[expect(clippy::too_many_arguments, reason = "what an agent is made of, put together in one place")]
     pub fn new(
         notary: Notary,
         source: Arc<RemoteSource>,
         datasets: LocalDatasets,
+        backups: LocalBackups,
         store: Store,
         spools: SpoolDirectory,
         settings: Settings,
@@ -76,6 +85,8 @@ impl Supervisor {
             notary,
             source,
             datasets,
+            backups,
+            restores: tokio::sync::Mutex::default(),
             store,
             spools,
             settings,
@@ -134,11 +145,13 @@ impl Supervisor {
             source: Source::of(self.source.clone())
                 .with_hooks(self.source.clone())
                 .with_licences(self.source.clone())
-                .with_changeover(Changeover::of(self.source.clone())),
+                .with_changeover(Changeover::of(self.source.clone()))
+                .with_backups(self.source.clone()),
             here: Source::of(here.source.clone())
                 .with_hooks(self.datasets.hooks())
                 .with_licences(here.source.licence())
-                .with_changeover(self.datasets.changeover()),
+                .with_changeover(self.datasets.changeover())
+                .with_backups(Arc::new(self.backups.clone())),
             datasets: self.datasets.of(&id)?,
             journal: Arc::new(self.store.clone()),
             holdings: Arc::new(self.store.clone()),
@@ -305,6 +318,18 @@ impl Control for Supervisor {
 
     async fn rehearsal(&self) -> Result<RehearsalReport> {
         self.datasets.rehearsals().last_report()
+    }
+
+    async fn begin_backups(&self, host: Host, wanted: Wanted, by: &str) -> Result<Order> {
+        self.begin_backup_work(host, wanted, by).await
+    }
+
+    async fn backups_standing(&self, host: Host, order: &Order) -> Result<Standing> {
+        self.backups_of(host).standing(order).await
+    }
+
+    async fn backups(&self, host: Host) -> Result<Shelf> {
+        self.backups_of(host).list().await
     }
 
     async fn probe(&self, bytes: u64, _by: &str) -> Result<(u64, Duration)> {

@@ -7,6 +7,7 @@ use handover_certs::identity::Role;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::time::Timestamp;
 
+use crate::backups::{BackupArguments, BackupsArguments, RestoreArguments};
 use crate::rehearse::RehearseArguments;
 use crate::report::{AuditArguments, ReportArguments};
 use crate::throttle::ThrottleArguments;
@@ -114,6 +115,12 @@ pub enum Verb {
     Report(ReportArguments),
     /// Show who did what at the target, or check that the log of it is as it was written.
     Audit(AuditArguments),
+    /// Back up a host's datasets with their engines' own tools, and read the backup again. It stays on that host.
+    Backup(BackupArguments),
+    /// List the backups of both hosts, or read them again.
+    Backups(BackupsArguments),
+    /// Put back what is in a backup, on the host that it lies on. What stands there now is kept beside it. Stop the services first.
+    Restore(RestoreArguments),
     /// Measure the way between the agents.
     Probe {
         /// Bytes to send.

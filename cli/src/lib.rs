@@ -1,6 +1,7 @@
 //! The operator's command line: a client of the control API, and the keeper of the CA.
 
 pub mod arguments;
+mod backups;
 mod certs;
 mod documents;
 pub mod exit;

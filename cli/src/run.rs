@@ -23,7 +23,7 @@ use crate::arguments::{Act, Arguments, PlanArguments, Verb, Which};
 use crate::exit::Code;
 use crate::report::{AuditArguments, ReportArguments};
 use crate::throttle::ThrottleArguments;
-use crate::{certs, documents, rehearse, render, report, throttle, watch};
+use crate::{backups, certs, documents, rehearse, render, report, throttle, watch};
 
 /// Prints text, or the document.
 fn print(json: bool, text: &str, document: &Value) {
@@ -86,6 +86,15 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         Verb::Throttle(asked) => session.throttle(asked).await,
         Verb::Report(asked) => session.report(asked).await,
         Verb::Audit(asked) => session.audit(asked, arguments.identity.as_deref()).await,
+        Verb::Backup(asked) => {
+            backups::make(&session.control, asked, session.json).await.map(|done| session.done(&done))
+        }
+        Verb::Backups(asked) => {
+            backups::look(&session.control, asked, session.json).await.map(|done| session.done(&done))
+        }
+        Verb::Restore(asked) => {
+            backups::restore(&session.control, asked, session.json).await.map(|done| session.done(&done))
+        }
         Verb::Probe { bytes } => session.probe(bytes).await,
     }
 }
@@ -129,6 +138,11 @@ struct Session {
 impl Session {
     fn print(&self, text: &str, document: &Value) {
         print(self.json, text, document);
+    }
+
+    fn done(&self, (text, document): &(String, Value)) -> Code {
+        self.print(text, document);
+        Code::Done
     }
 
     /// The migration meant: the one named, else the one that has not ended, else the newest.

@@ -2,6 +2,7 @@
 //! before it acts or answers, and shows what it knows to watchers.
 
 mod back;
+mod backing_up;
 mod changing;
 mod ending;
 mod handle;
@@ -436,6 +437,7 @@ impl Driver {
                     | Message::Checked(..)
                     | Message::RepairBegins(_)
                     | Message::VerifyingEnds(_)
+                    | Message::BackedUp(_)
             );
             match message {
                 Message::Records(more) => records.extend(more),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::Occasion;
 use crate::changeover;
 use crate::check::Finding;
 use crate::digest::Digest;
@@ -51,6 +52,9 @@ pub struct ApplianceFacts {
     /// The licence's identifier (GUID), where the appliance has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<String>,
+    /// What its host is backed up before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<Occasion>,
 }
 
 /// The host as its kernel tells.
@@ -209,6 +213,10 @@ impl Inventory {
         }
         if let Some(guid) = self.licence.guid() {
             out.insert("licence".to_owned(), guid.to_owned());
+        }
+        if !self.appliance.backups.is_empty() {
+            let before: Vec<&str> = self.appliance.backups.iter().map(|one| one.as_str()).collect();
+            out.insert("backups".to_owned(), before.join(" "));
         }
         out.extend(self.changeover.structure());
         out

@@ -5,6 +5,7 @@
 //! and `transport` implement [`ports`] and are handed to the driver.
 
 pub mod audit;
+pub mod backup;
 pub mod calendar;
 pub mod change;
 pub mod changeover;

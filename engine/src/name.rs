@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct BadName(pub String);
 
+/// Bytes of a name.
+const LONGEST: usize = 64;
+
 fn checked(text: &str) -> Result<String, BadName> {
-    let ok = (1..=64).contains(&text.len())
+    let ok = (1..=LONGEST).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         && text.as_bytes()[0].is_ascii_alphanumeric();
     if ok { Ok(text.to_owned()) } else { Err(BadName(text.to_owned())) }
@@ -81,6 +84,21 @@ name! {
     /// What the target holds open at the source. Chosen by the target, so that asking twice is harmless.
     LeaseId
 }
+name! {
+    /// A backup of a host's datasets: the name of its directory.
+    BackupId
+}
+
+impl BackupId {
+    /// The name of a backup that was made for `migration` on an occasion.
+    pub fn of(migration: &MigrationId, occasion: &str) -> Self {
+        let (mut name, end) = (migration.as_str().to_owned(), format!("-{occasion}"));
+        // Names are ASCII.
+        name.truncate(LONGEST - end.len());
+        Self(name + &end)
+    }
+}
+
 name! {
     /// What keeps a database's changes at the source for one migration. Chosen by the target.
     CaptureId

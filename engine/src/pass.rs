@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::backup::Made;
 use crate::failure::Failure;
 use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Holdings, Record};
@@ -72,6 +73,8 @@ pub enum Message {
     VerifyingEnds(String),
     /// How following a tree gets on.
     FollowingTree(DatasetName, TreeFigures),
+    /// A host has made a backup.
+    BackedUp(Made),
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.

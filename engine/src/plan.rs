@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::Host;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
@@ -16,6 +17,7 @@ use crate::licence;
 use crate::name::DatasetName;
 
 use self::acts::Acts;
+use self::steps::BackupsWanted;
 pub use self::steps::{PlannedStep, StepKind};
 
 /// What the operator chose.
@@ -124,11 +126,12 @@ impl Plan {
         if options.licence {
             may_move_licence(source.1, target.1, &options)?;
         }
+        let backups = backups_between(source.1, target.1, &chosen);
         let steps = if options.follow {
             let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options)?;
-            steps::live(&chosen, &acts, &options, rates)
+            steps::live(&chosen, &acts, &backups, &options, rates)
         } else {
-            steps::of_one_moment(&chosen, rates)
+            steps::of_one_moment(&chosen, &backups, rates)
         };
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
@@ -189,6 +192,19 @@ impl Plan {
             }
         }
         Ok(())
+    }
+}
+
+/// The target first, where both are asked for: when it is accepted, the source is left for good before it is backed up.
+fn backups_between(source: &Inventory, target: &Inventory, chosen: &[&Dataset]) -> BackupsWanted {
+    let of_host = |host, inventory: &Inventory| {
+        inventory.appliance.backups.iter().map(|before| (host, *before)).collect()
+    };
+    let of: Vec<Vec<_>> = vec![of_host(Host::Target, target), of_host(Host::Source, source)];
+    let is_chosen = |dataset: &&Dataset| chosen.iter().any(|one| one.name == dataset.name);
+    BackupsWanted {
+        of: of.into_iter().flatten().collect(),
+        at_target: target.datasets.iter().filter(is_chosen).cloned().collect(),
     }
 }
 
@@ -330,6 +346,35 @@ mod tests {
         // Earlier plans have no word of it.
         let still = make(&source, &source, Options::default()).unwrap();
         assert!(!String::from_utf8(still.to_bytes()).unwrap().contains("follow"));
+    }
+
+    #[test]
+    fn hosts_are_backed_up_before_all_else_and_when_the_target_is_accepted() {
+        use crate::backup::Occasion::{Accept, Start};
+        let hosts = |source: &[_], target: &[_]| {
+            let of = |bytes, before: &[_]| {
+                let mut host = inventory(&[("db", database(bytes)), ("left", database(7))]);
+                host.appliance.backups = before.to_vec();
+                host
+            };
+            (of(5, source), of(9, target))
+        };
+        let plan = |(source, target): (Inventory, Inventory), follow| {
+            let datasets = vec!["db".parse().unwrap()];
+            make(&source, &target, Options { follow, datasets, ..Options::default() }).unwrap()
+        };
+        let both = plan(hosts(&[Start, Accept], &[Start, Accept]), true);
+        let steps: Vec<_> = both.steps.iter().map(|step| (step.step.id(), step.bytes)).collect();
+        assert_eq!(steps[..2], [("backup:target".to_owned(), 9), ("backup:source".to_owned(), 5)]);
+        let last = ["backup-again:target", "backup-again:source"].map(|id| (id.to_owned(), 5));
+        assert_eq!(steps[steps.len() - 2..], last);
+        // Nobody accepts a copy of one moment.
+        let once = plan(hosts(&[Start, Accept], &[]), false);
+        let ids: Vec<_> = once.steps.iter().map(|step| step.step.id()).collect();
+        assert_eq!(ids, ["backup:source", "prepare", "copy:db", "finish:db", "verify:db", "publish"]);
+        let (source, target) = hosts(&[], &[]);
+        let changed = once.still_holds(&source, &target).unwrap_err();
+        assert!(changed.what.contains("the source has changed"), "{changed}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A remote source is an ordinary trait: the in-process source (`platform`) and the gRPC client (`transport`) both
 //! implement [`SourceHost`], [`RowSource`] and [`TreeSource`], and the driver cannot tell them apart.
 
+pub mod backups;
 pub mod changeover;
 pub mod changes;
 pub mod gauge;
@@ -18,6 +19,7 @@ use futures::stream::BoxStream;
 
 use crate::failure::Failure;
 
+pub use backups::{Backups, NoBackups};
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
 pub use licences::{Held, Licences};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup;
 use crate::digest::Digest;
 use crate::journal::{Logged, Migration, Sums};
 use crate::name::{DatasetName, MigrationId};
@@ -92,6 +93,9 @@ pub struct Outcome {
     /// How the source is throttled, where an operator has said it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<Throttle>,
+    /// Backups that were made for it; they stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backups: Vec<backup::Made>,
 }
 
 /// When a cut-over is to begin.
@@ -243,6 +247,12 @@ impl Outcome {
         self.verified.clear();
         self.differences.clear();
         self.differences_found = 0;
+    }
+
+    /// Adds a backup that was made, or was whole already.
+    pub fn back_up(&mut self, made: backup::Made) {
+        self.backups.retain(|known| (known.host, &known.id) != (made.host, &made.id));
+        self.backups.push(made);
     }
 
     /// Adds an item that had to be left out.

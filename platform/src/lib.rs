@@ -1,6 +1,7 @@
 //! The real host behind the engine's ports: databases, file trees, host facts, state store.
 
 pub mod access;
+pub mod backups;
 pub mod changeover;
 pub mod checks;
 pub mod contract;

@@ -1,6 +1,7 @@
 //! `appliance.toml`: what an appliance consists of on one host. The source's says what may be read, the target's where it
 //! lands; parts are matched by name. An agent touches nothing that its own manifest does not name.
 
+mod backups;
 mod calendar;
 mod checks;
 mod hooks;
@@ -16,6 +17,7 @@ use handover_services::ServiceSection;
 use handover_settings::SettingsSection;
 use serde::Deserialize;
 
+pub use self::backups::BackupsSection;
 pub use self::calendar::{CalendarSection, DowntimeSection};
 pub use self::checks::CheckScriptSection;
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
@@ -50,6 +52,9 @@ pub struct Manifest {
     /// What is planned for it otherwise.
     #[serde(default)]
     pub calendar: CalendarSection,
+    /// Its backups.
+    #[serde(default)]
+    pub backups: BackupsSection,
     /// Its licence.
     #[serde(default)]
     pub licence: Option<LicenceSection>,
@@ -190,6 +195,16 @@ pub enum ManifestError {
         /// What to write instead.
         problem: String,
     },
+    /// The section of backups makes no sense.
+    #[error("{path}: [backups] `{key}`: {problem}")]
+    Backups {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What to write instead.
+        problem: String,
+    },
     /// A section makes no sense.
     #[error("{path}: [[{section}]] `{name}`: {problem}")]
     Section {
@@ -222,6 +237,12 @@ impl Manifest {
             path: path.to_owned(),
             section,
             name,
+            problem,
+        })?;
+        let roots: Vec<PathBuf> = manifest.trees().into_iter().map(|section| section.root).collect();
+        manifest.backups.check(&roots).map_err(|(key, problem)| ManifestError::Backups {
+            path: path.to_owned(),
+            key,
             problem,
         })?;
         if let Some(licence) = &manifest.licence {
@@ -317,7 +338,8 @@ impl Manifest {
     pub fn facts(&self) -> ApplianceFacts {
         let Appliance { name, release, role, host_name, domain, addresses } = self.appliance.clone();
         let role = role.as_str().to_owned();
-        ApplianceFacts { name, release, role, host_name, domain, addresses, licence: None }
+        let backups = self.backups.before.clone();
+        ApplianceFacts { name, release, role, host_name, domain, addresses, licence: None, backups }
     }
 }
 
@@ -338,6 +360,8 @@ impl DatabaseSection {
 
 #[cfg(test)]
 mod tests {
+    use handover_engine::backup::Occasion;
+
     use super::*;
 
     const GOOD: &str = r#"
@@ -371,6 +395,13 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 """
     "#;
 
+    const BACKUPS: &str = r#"
+        [backups]
+        directory = "/srv/backups"
+        before = ["start", "accept"]
+        keep = 5
+    "#;
+
     fn read(text: &str) -> Result<Manifest, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("appliance.toml");
@@ -384,6 +415,9 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
         assert_eq!(manifest.database[0].place().unwrap().location(), "/var/lib/mail/main.db");
         assert_eq!(manifest.facts().role, "ha-master");
         assert!(read(&format!("{GOOD}{LICENCE}")).unwrap().licence.is_some());
+        assert_eq!(manifest.facts().backups, []);
+        let facts = read(&format!("{GOOD}{BACKUPS}")).unwrap().facts();
+        assert_eq!(facts.backups, [Occasion::Start, Occasion::Accept]);
     }
 
     #[test]
@@ -442,6 +476,18 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
                 "[licence] `public_key`: write the issuer's Ed25519 key",
             ),
             (format!("{GOOD}{LICENCE}").replace("public_key", "private_key"), "private_key"),
+            (
+                format!("{GOOD}{BACKUPS}").replace("\"/srv", "\"srv"),
+                "[backups] `directory`: write an absolute path",
+            ),
+            (
+                format!("{GOOD}{BACKUPS}").replace("/srv", "/var/spool/mail"),
+                "a tree that is backed up itself",
+            ),
+            (format!("{GOOD}{BACKUPS}").replace("accept", "manual"), "[backups] `before`: write \"start\""),
+            (format!("{GOOD}{BACKUPS}").replace("accept", "start"), "name each once"),
+            (format!("{GOOD}{BACKUPS}").replace("accept", "lunch"), "lunch"),
+            (format!("{GOOD}{BACKUPS}").replace("= 5", "= 0"), "[backups] `keep`: write 1 or more"),
             (
                 format!("{GOOD}[[service]]\nunit = 'mariadb'")
                     .replace("sqlite:/var/lib/mail/main.db", "mariadb://u@h/d"),

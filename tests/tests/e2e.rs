@@ -4,6 +4,8 @@
 mod arrows;
 #[path = "e2e/audit.rs"]
 mod audit;
+#[path = "e2e/backups.rs"]
+mod backups;
 #[path = "e2e/changeover.rs"]
 mod changeover;
 #[path = "e2e/crashes.rs"]

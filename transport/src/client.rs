@@ -1,5 +1,6 @@
 //! A source on another host: the engine's source ports over gRPC.
 
+mod backups;
 mod changeover;
 mod fenced;
 mod follow;

@@ -6,6 +6,7 @@ pub mod service;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use handover_engine::backup::{Host, Shelf};
 use handover_engine::check::Finding;
 use handover_engine::driver::Status;
 use handover_engine::inventory::Inventory;
@@ -13,6 +14,7 @@ use handover_engine::journal::Logged;
 use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::backups::{Order, Standing, Wanted};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::rehearsal::decision::Decisions;
 use handover_engine::rehearsal::report::RehearsalReport;
@@ -69,6 +71,12 @@ pub trait Control: Send + Sync {
     async fn rehearse(&self, decisions: Decisions, keep: bool, by: &str) -> Result<Answers<Rehearsing>>;
     /// What the last rehearsal found.
     async fn rehearsal(&self) -> Result<RehearsalReport>;
+    /// Begins work on the backups of one host, which goes on when nobody asks after it any more. The work, by which to ask after it.
+    async fn begin_backups(&self, host: Host, wanted: Wanted, by: &str) -> Result<Order>;
+    /// How work on backups stands.
+    async fn backups_standing(&self, host: Host, order: &Order) -> Result<Standing>;
+    /// The backups of one host.
+    async fn backups(&self, host: Host) -> Result<Shelf>;
     /// Measures the way to the source: bytes and the time they took.
     async fn probe(&self, bytes: u64, by: &str) -> Result<(u64, Duration)>;
 }

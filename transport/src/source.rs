@@ -1,5 +1,6 @@
 //! The source's service: the engine's source ports, served to the target agent alone.
 
+mod backups;
 mod bulk;
 mod changeover;
 mod fenced;
@@ -275,6 +276,13 @@ impl Service for SourceService {
         request: Request<v1::ChangeOverRequest>,
     ) -> Result<Response<v1::ChangeOverReply>, Status> {
         changeover::act(&self.source.changeover, from_target(request)?).await.map(Response::new)
+    }
+
+    async fn backups(
+        &self,
+        request: Request<v1::BackupsRequest>,
+    ) -> Result<Response<v1::BackupsReply>, Status> {
+        backups::act(&*self.source.backups, from_target(request)?).await.map(Response::new)
     }
 
     async fn room(&self, request: Request<v1::RoomRequest>) -> Result<Response<v1::RoomReply>, Status> {

@@ -20,6 +20,7 @@ const DIGEST_PREFIX: usize = 8;
 impl Supervisor {
     /// Starts the plan of this digest.
     pub(super) async fn start_plan(&self, digest: &str, by: &str) -> Result<MigrationId> {
+        let _restores = self.refuse_while_restoring().await?;
         let plan = self.kept_plan(digest).await?;
         let (source, target) = self.both().await?;
         self.settings.calendar.refuse_start(SystemClock.now(), plan.expected())?;

@@ -49,6 +49,11 @@ pub fn report(report: &Report) -> String {
             let _ = writeln!(out, "  {title}: {more} more");
         }
     }
+    for made in &outcome.backups {
+        let names: Vec<&str> = made.datasets.iter().map(|name| name.as_str()).collect();
+        let (id, host, size) = (&made.id, made.host, bytes(made.bytes));
+        let _ = writeln!(out, "  backup of the {host}: {id} ({}, {size})", names.join(", "));
+    }
     if let Some(why) = &outcome.verifying_ended {
         let _ = writeln!(out, "  {why}");
     }

@@ -32,6 +32,7 @@ impl Runner {
     /// The first copy, while the source keeps its changes and they are taken into the spool.
     pub(super) async fn live_pass(&self) -> Result<Trigger> {
         self.begin_hooks().await?;
+        self.back_up_first().await?;
         self.stage(|kind| *kind == StepKind::Prepare).await?;
         self.stage(|kind| matches!(kind, StepKind::Capture(_))).await?;
         let copy = async {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::throttling;
 use super::watchman::Watchman;
+use crate::backup::{Host, Occasion};
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
@@ -35,12 +36,13 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
     let done = |step: &str| migration.steps_done.iter().any(|done| done == step);
     let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
         Some(Task::Verify | Task::VerifyLive) => matches!(step.step, StepKind::Verify(_)),
-        Some(Task::Undo | Task::Finalize | Task::Follow | Task::FollowBack | Task::Part) => false,
+        Some(Task::Undo | Task::Finalize | Task::Follow | Task::FollowBack) => false,
+        Some(Task::Part) => is_of_accepting(&step.step),
         // What was undone is no longer there.
         None if migration.state.phase == Phase::Aborted => false,
-        Some(Task::Pass) => !is_of_cutover(migration, &step.step),
+        Some(Task::Pass) => is_of_pass(migration, &step.step),
         Some(Task::CutOver) => is_of_cutover(migration, &step.step),
-        None => true,
+        None => migration.state.phase != Phase::Trial || !is_of_accepting(&step.step),
     });
     let finished = migration.state.task.is_none();
     planned
@@ -60,10 +62,22 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
         .collect()
 }
 
+/// Whether a step belongs to a pass: what is backed up is so once.
+fn is_of_pass(migration: &Migration, step: &StepKind) -> bool {
+    let is_over = matches!(step, StepKind::BackUp(_)) && migration.pass > 1;
+    !is_over && !is_of_cutover(migration, step) && !is_of_accepting(step)
+}
+
 /// Whether a step belongs to the cut-over; in a plan that does not follow its source none does.
 fn is_of_cutover(migration: &Migration, step: &StepKind) -> bool {
-    use StepKind::{Capture, Copy, Index, Prepare, Verify};
-    migration.plan.options.follow && !matches!(step, Prepare | Capture(_) | Copy(_) | Index(_) | Verify(_))
+    use StepKind::{BackUp, Capture, Copy, Index, Prepare, Verify};
+    let is_before = matches!(step, BackUp(_) | Prepare | Capture(_) | Copy(_) | Index(_) | Verify(_));
+    migration.plan.options.follow && !is_before && !is_of_accepting(step)
+}
+
+/// Whether a step belongs to what comes with the target's being accepted.
+fn is_of_accepting(step: &StepKind) -> bool {
+    matches!(step, StepKind::BackUpAgain(_))
 }
 
 /// Runs one task.
@@ -123,7 +137,9 @@ impl Runner {
             Task::CutOver => return self.cut_over().await,
             Task::FollowBack => return self.follow_back().await,
             Task::Part => {
+                self.back_up_again(Host::Target).await?;
                 self.part().await?;
+                self.back_up_again(Host::Source).await?;
                 self.tell_hooks(Moment::AfterAccept).await?;
             }
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
@@ -141,6 +157,7 @@ impl Runner {
 
     async fn pass(&self) -> Result<()> {
         self.begin_hooks().await?;
+        self.back_up_first().await?;
         self.stage(|kind| *kind == StepKind::Prepare).await?;
         self.stage(|kind| matches!(kind, StepKind::Copy(_))).await?;
         self.close_leases().await;
@@ -234,6 +251,8 @@ impl Runner {
         // What a failed try has sent must be journaled before the next one asks what is held.
         self.work.desk.flush().await?;
         match kind {
+            StepKind::BackUp(host) => self.back_up(*host, Occasion::Start, &kind.id(), work).await,
+            StepKind::BackUpAgain(host) => self.back_up(*host, Occasion::Accept, &kind.id(), work).await,
             StepKind::Prepare => self.prepare().await,
             StepKind::Copy(dataset) => {
                 work.desk.send(Message::CopyBegins(dataset.clone())).await?;

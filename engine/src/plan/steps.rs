@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Acts, Options, Rates};
+use crate::backup::{Host, Occasion};
 use crate::inventory::{Dataset, DatasetFacts};
 use crate::name::DatasetName;
 
@@ -17,6 +18,8 @@ const REBOOTS_MS: u64 = 30_000;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "do", content = "dataset", rename_all = "snake_case")]
 pub enum StepKind {
+    /// Have a host back up its datasets, before anything else is done.
+    BackUp(Host),
     /// Make room at the target and record what undo will need.
     Prepare,
     /// Have the source keep a database's changes from now on.
@@ -57,12 +60,15 @@ pub enum StepKind {
     Settle(DatasetName),
     /// Give the target its replicas, while it is in use: a copy of it, and following from there.
     Replicate,
+    /// Have a host back up its datasets again, when the target is accepted.
+    BackUpAgain(Host),
 }
 
 impl StepKind {
     /// A short stable name: `copy:mail`.
     pub fn id(&self) -> String {
         match self {
+            StepKind::BackUp(host) => format!("backup:{host}"),
             StepKind::Prepare => "prepare".to_owned(),
             StepKind::Capture(d) => format!("capture:{d}"),
             StepKind::Copy(d) => format!("copy:{d}"),
@@ -83,12 +89,14 @@ impl StepKind {
             StepKind::Licence => "licence".to_owned(),
             StepKind::Settle(d) => format!("settle:{d}"),
             StepKind::Replicate => "replicate".to_owned(),
+            StepKind::BackUpAgain(host) => format!("backup-again:{host}"),
         }
     }
 
     /// What a person reads.
     pub fn title(&self) -> String {
         match self {
+            StepKind::BackUp(host) => format!("back up the {host}"),
             StepKind::Prepare => "prepare the target".to_owned(),
             StepKind::Capture(d) => format!("keep changes of {d}"),
             StepKind::Copy(d) => format!("copy {d}"),
@@ -109,6 +117,7 @@ impl StepKind {
             StepKind::Licence => "move the licence".to_owned(),
             StepKind::Settle(d) => format!("settle {d}"),
             StepKind::Replicate => "set up and activate the replica".to_owned(),
+            StepKind::BackUpAgain(host) => format!("back up the {host} again"),
         }
     }
 }
@@ -141,9 +150,43 @@ fn expected_ms(bytes: u64, rate: f64, fixed_ms: u64) -> u64 {
     fixed_ms + (bytes as f64 * 1000.0 / rate.max(1.0)) as u64
 }
 
+/// Which backups a plan has, by what both manifests say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BackupsWanted {
+    /// The hosts, with what they are to be made before.
+    pub of: Vec<(Host, Occasion)>,
+    /// What the target has now, which the plan may replace: the datasets that are chosen.
+    pub at_target: Vec<Dataset>,
+}
+
+impl BackupsWanted {
+    fn steps(&self, wanted: Occasion, chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
+        let of_host = |host| match (host, wanted) {
+            (Host::Target, Occasion::Start) => self.at_target.iter().collect(),
+            _ => chosen.to_vec(),
+        };
+        let hosts = self.of.iter().filter(|(_, before)| *before == wanted).map(|(host, _)| *host);
+        let step = |host: Host| {
+            let (rows, files, bytes) = of_host(host)
+                .into_iter()
+                .map(sizes)
+                .fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+            let step = match wanted {
+                Occasion::Accept => StepKind::BackUpAgain(host),
+                Occasion::Start | Occasion::Manual => StepKind::BackUp(host),
+            };
+            // Written once, and read again: about what a copy takes.
+            let expected_ms = expected_ms(bytes + rows * 100 + files * 20_000, rates.copy, 500);
+            PlannedStep { step, rows: 0, files: 0, bytes, expected_ms }
+        };
+        hosts.map(step).collect()
+    }
+}
+
 /// A copy of one moment.
-pub(super) fn of_one_moment(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedStep> {
-    let mut steps = vec![bare(StepKind::Prepare)];
+pub(super) fn of_one_moment(chosen: &[&Dataset], backups: &BackupsWanted, rates: &Rates) -> Vec<PlannedStep> {
+    let mut steps = backups.steps(Occasion::Start, chosen, rates);
+    steps.push(bare(StepKind::Prepare));
     steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
     steps.extend(chosen.iter().filter_map(|dataset| finish_step(dataset, rates)));
     steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
@@ -154,10 +197,17 @@ pub(super) fn of_one_moment(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedSt
 }
 
 /// A copy that is kept up to date, and takes over.
-pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &Rates) -> Vec<PlannedStep> {
+pub(super) fn live(
+    chosen: &[&Dataset],
+    acts: &Acts,
+    backups: &BackupsWanted,
+    options: &Options,
+    rates: &Rates,
+) -> Vec<PlannedStep> {
     let databases = || chosen.iter().filter(|dataset| is_database(dataset));
     let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
-    let mut steps = vec![bare(StepKind::Prepare)];
+    let mut steps = backups.steps(Occasion::Start, chosen, rates);
+    steps.push(bare(StepKind::Prepare));
     steps.extend(each(StepKind::Capture));
     steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
     steps.extend(databases().filter_map(|dataset| {
@@ -199,6 +249,7 @@ pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &
     if acts.replicas_here > 0 {
         steps.push(replicate_step(chosen, rates));
     }
+    steps.extend(backups.steps(Occasion::Accept, chosen, rates));
     steps
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::changeover::Changeover;
 use super::hooks::{Hooks, NoHooks};
 use super::licences::Undeclared;
-use super::{Answers, ChangeSource, FencedSource, Licences, Result};
+use super::{Answers, Backups, ChangeSource, FencedSource, Licences, NoBackups, Result};
 use crate::change::LogPosition;
 use crate::inventory::Inventory;
 use crate::name::{CaptureId, DatasetName, LeaseId};
@@ -129,6 +129,8 @@ pub struct Source {
     pub licences: Arc<dyn Licences>,
     /// What its host does to itself when it is changed over.
     pub changeover: Changeover,
+    /// Its backups.
+    pub backups: Arc<dyn Backups>,
 }
 
 impl Source {
@@ -146,6 +148,7 @@ impl Source {
             hooks: Arc::new(NoHooks),
             licences: Arc::new(Undeclared),
             changeover: Changeover::default(),
+            backups: Arc::new(NoBackups),
         }
     }
 
@@ -165,5 +168,11 @@ impl Source {
     #[must_use]
     pub fn with_changeover(self, changeover: Changeover) -> Self {
         Self { changeover, ..self }
+    }
+
+    /// The same source on a host that keeps backups.
+    #[must_use]
+    pub fn with_backups(self, backups: Arc<dyn Backups>) -> Self {
+        Self { backups, ..self }
     }
 }

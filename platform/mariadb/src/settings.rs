@@ -146,7 +146,7 @@ impl Settings {
     }
 
     /// The password, from the URL or its file.
-    pub(crate) fn password(&self) -> std::io::Result<Option<String>> {
+    pub fn password(&self) -> std::io::Result<Option<String>> {
         match &self.password_file {
             None => Ok(self.password.clone()),
             Some(file) => {

@@ -147,7 +147,7 @@ impl Settings {
     }
 
     /// The password, read now.
-    pub(crate) fn password(&self) -> std::io::Result<Option<String>> {
+    pub fn password(&self) -> std::io::Result<Option<String>> {
         Ok(match &self.password {
             Password::None => None,
             Password::Given(password) => Some(password.clone()),

@@ -7,10 +7,11 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("handover-proto", &[]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
+    ("handover-backups", &["handover-engine"]),
     ("handover-certificates", &["handover-engine"]),
     ("handover-mariadb", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
@@ -20,6 +21,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
         "handover-platform",
         &[
             "handover-engine",
+            "handover-backups",
             "handover-certificates",
             "handover-mariadb",
             "handover-postgres",

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::StreamExt;
 use handover_certs::reload::Credentials;
+use handover_engine::backup::{Host, Shelf};
 use handover_engine::check::Finding;
 use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
@@ -13,16 +15,20 @@ use handover_engine::inventory::Inventory;
 use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::{Options, Plan};
+use handover_engine::ports::backups::{Order, Standing, Wanted};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::rehearsal::decision::Decisions;
 use handover_engine::rehearsal::report::RehearsalReport;
 use handover_engine::report::{Report, Terms, When};
 use handover_engine::throttle::Change;
 use handover_proto::v1;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tonic::Request;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use v1::control_client::ControlClient;
+use v1::host_backups_request::Act;
 
 use super::{Control, Rehearsing, Seen};
 use crate::client::read_document;
@@ -54,6 +60,17 @@ impl RemoteControl {
     fn failed(&self, status: tonic::Status) -> Failure {
         from_status(&self.peer, status)
     }
+
+    async fn on_backups<T: DeserializeOwned>(&self, host: Host, act: Act) -> Result<T> {
+        let request = v1::HostBackupsRequest { host: host.to_string(), act: Some(act) };
+        let reply = self.client.clone().backups(request).await.map_err(|s| self.failed(s))?;
+        read_document("answer_json", &reply.into_inner().answer_json)
+    }
+}
+
+fn backup_document(value: &impl Serialize) -> Result<Bytes> {
+    let json = serde_json::to_vec(value);
+    Ok(json.map_err(|error| Failure::permanent("backups", "the order cannot be sent").because(error))?.into())
 }
 
 fn plan_request(options: Options) -> v1::PlanRequest {
@@ -210,6 +227,18 @@ impl Control for RemoteControl {
         let reply =
             self.client.clone().rehearsal(v1::RehearsalRequest {}).await.map_err(|s| self.failed(s))?;
         read_document("report_json", &reply.into_inner().report_json)
+    }
+
+    async fn begin_backups(&self, host: Host, wanted: Wanted, _by: &str) -> Result<Order> {
+        self.on_backups(host, Act::BeginJson(backup_document(&wanted)?)).await
+    }
+
+    async fn backups_standing(&self, host: Host, order: &Order) -> Result<Standing> {
+        self.on_backups(host, Act::StandingJson(backup_document(order)?)).await
+    }
+
+    async fn backups(&self, host: Host) -> Result<Shelf> {
+        self.on_backups(host, Act::List(true)).await
     }
 
     async fn probe(&self, bytes: u64, _by: &str) -> Result<(u64, Duration)> {

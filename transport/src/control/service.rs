@@ -5,8 +5,10 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use handover_certs::identity::Role;
+use handover_engine::backup::{BadHost, Host};
 use handover_engine::phase::Operation;
 use handover_engine::plan::Options;
+use handover_engine::ports::backups::Order;
 use handover_engine::report::{Terms, When};
 use handover_engine::throttle::Change;
 use handover_engine::time::{Clock, Timestamp};
@@ -188,6 +190,27 @@ impl Service for ControlService {
         caller(&request, READ)?;
         let report = self.control.rehearsal().await.map_err(to_status)?;
         Ok(Response::new(v1::RehearsalReply { report_json: document(&report)? }))
+    }
+
+    async fn backups(&self, request: Request<v1::HostBackupsRequest>) -> Answer<v1::HostBackupsReply> {
+        use v1::host_backups_request::Act;
+        let is_work = matches!(request.get_ref().act, Some(Act::BeginJson(_)));
+        let by = caller(&request, if is_work { WRITE } else { READ })?.to_string();
+        let v1::HostBackupsRequest { host, act } = request.into_inner();
+        let bad = |field, problem: String| BadField { field, problem };
+        let host: Host = host.parse().map_err(|error: BadHost| bad("host", error.to_string()))?;
+        let answer_json = match act.ok_or_else(|| bad("act", "is missing".to_owned()))? {
+            Act::BeginJson(json) => {
+                let wanted = read_document("begin_json", &json).map_err(to_status)?;
+                document(&self.control.begin_backups(host, wanted, &by).await.map_err(to_status)?)?
+            }
+            Act::StandingJson(json) => {
+                let order: Order = read_document("standing_json", &json).map_err(to_status)?;
+                document(&self.control.backups_standing(host, &order).await.map_err(to_status)?)?
+            }
+            Act::List(_) => document(&self.control.backups(host).await.map_err(to_status)?)?,
+        };
+        Ok(Response::new(v1::HostBackupsReply { answer_json }))
     }
 
     async fn probe(&self, request: Request<v1::ProbeRequest>) -> Answer<v1::ProbeReply> {

@@ -1,0 +1,217 @@
+//! The backups of this host, and the work on them: one piece at a time, on tasks of its own.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use handover_engine::backup::Shelf;
+use handover_engine::failure::Failure;
+use handover_engine::name::DatasetName;
+use handover_engine::ports::Result;
+use handover_engine::ports::backups::{Backups, Order, Standing};
+use handover_engine::time::Clock;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::contents::Dataset;
+use crate::make::{self, Wanted};
+use crate::restore;
+use crate::shelf::Directory;
+use crate::tool::Tools;
+use crate::work::{Work, blocking};
+
+/// Refuses a restore while that would not be safe.
+pub type Guard = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
+/// What a host's backups are made of, and where they lie.
+pub struct Setting {
+    /// What can be backed up.
+    pub datasets: Vec<Dataset>,
+    /// Where backups lie.
+    pub directory: PathBuf,
+    /// How many are kept; all of them where nothing is said.
+    pub keep: Option<usize>,
+    /// The engines' programs.
+    pub tools: Tools,
+    /// Asked before anything is restored.
+    pub guard: Guard,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The backups of this host.
+#[derive(Clone)]
+pub struct LocalBackups(Arc<Inner>);
+
+struct Inner {
+    setting: Setting,
+    directory: Directory,
+    jobs: Mutex<HashMap<Order, Job>>,
+    /// Held by whoever works.
+    turn: tokio::sync::Mutex<()>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A piece of work.
+struct Job {
+    bytes: Arc<AtomicU64>,
+    /// None while it goes on.
+    ended: Option<Standing>,
+}
+
+impl LocalBackups {
+    /// What an earlier agent has left half made is removed. Work ends with `stop`.
+    pub fn new(setting: Setting, stop: CancellationToken) -> Result<Self> {
+        let directory = Directory::new(setting.directory.clone());
+        directory.clear()?;
+        Ok(Self(Arc::new(Inner {
+            setting,
+            directory,
+            jobs: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            stop,
+            tasks: TaskTracker::new(),
+        })))
+    }
+
+    /// Waits until nothing is worked on any more, after `stop`.
+    pub async fn ended(&self) {
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<Order, Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What can be refused at once.
+    fn look(&self, order: &Order) -> Result<()> {
+        match order {
+            Order::Make { id, datasets, .. } => {
+                Directory::admits(id)?;
+                self.chosen(datasets).map(drop)
+            }
+            Order::Verify { id } => self.directory.get(id).map(drop),
+            Order::Restore { id, .. } => {
+                (self.setting.guard)()?;
+                self.directory.get(id).map(drop)
+            }
+        }
+    }
+
+    fn chosen(&self, names: &[DatasetName]) -> Result<Vec<&Dataset>> {
+        if names.is_empty() {
+            return Ok(self.setting.datasets.iter().collect());
+        }
+        let find = |name: &DatasetName| {
+            self.setting.datasets.iter().find(|dataset| dataset.name == *name).ok_or_else(|| {
+                Failure::operator(format!("dataset {name}"), "this host's manifest does not name it")
+                    .hint("`handover inspect` lists the datasets of both hosts")
+            })
+        };
+        names.iter().map(find).collect()
+    }
+
+    async fn carry_out(&self, order: &Order, bytes: Arc<AtomicU64>) -> Result<Standing> {
+        let scratch = self.directory.scratch()?;
+        let tools = self.setting.tools.clone();
+        let stop = self.stop.child_token();
+        // However this ends, what it has begun ends too.
+        let _stop = stop.clone().drop_guard();
+        let work = Work { tools, scratch, bytes, stop };
+        match order {
+            Order::Make { id, occasion, migration, datasets } => {
+                let backup = match self.directory.read(id)? {
+                    Some(whole) => whole,
+                    None => {
+                        let now = self.setting.clock.now();
+                        let (occasion, migration) = (*occasion, migration.as_ref());
+                        let wanted = Wanted { id, occasion, migration, now, host: host_name() };
+                        let backup =
+                            make::make(&self.directory, &self.chosen(datasets)?, wanted, &work).await?;
+                        tracing::info!(backup = %id, bytes = backup.bytes(), "a backup is made, and verified");
+                        if let Some(keep) = self.setting.keep
+                            && let Err(failure) = self.directory.thin_out(keep, &backup)
+                        {
+                            tracing::warn!(%failure, "there are more backups than are to be kept");
+                        }
+                        backup
+                    }
+                };
+                Ok(Standing::Made { backup: Box::new(backup) })
+            }
+            Order::Verify { id } => {
+                let backup = self.directory.get(id)?;
+                for kept in &backup.datasets {
+                    make::verify(kept, &self.directory.place(id), &work).await?;
+                }
+                Ok(Standing::Verified { backup: Box::new(backup) })
+            }
+            Order::Restore { id, dataset } => {
+                (self.setting.guard)()?;
+                let backup = self.directory.get(id)?;
+                let datasets = &self.setting.datasets;
+                let datasets =
+                    restore::restore(&self.directory, datasets, &backup, dataset.as_ref(), &work).await?;
+                Ok(Standing::Restored { datasets })
+            }
+        }
+    }
+}
+
+/// The host's own name.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
+}
+
+#[async_trait]
+impl Backups for LocalBackups {
+    async fn begin(&self, order: &Order) -> Result<()> {
+        self.0.look(order)?;
+        let bytes = Arc::new(AtomicU64::new(0));
+        {
+            let mut jobs = self.0.jobs();
+            if jobs.get(order).is_some_and(|job| job.ended.is_none()) {
+                return Ok(());
+            }
+            jobs.insert(order.clone(), Job { bytes: bytes.clone(), ended: None });
+        }
+        let (inner, order) = (self.0.clone(), order.clone());
+        self.0.tasks.spawn(async move {
+            let work = async {
+                let _turn = inner.turn.lock().await;
+                inner.carry_out(&order, bytes).await
+            };
+            let done = tokio::select! {
+                biased;
+                () = inner.stop.cancelled() => Err(Failure::transient("agent", "the agent is stopping")),
+                done = work => done,
+            };
+            let ended = done.unwrap_or_else(|failure| {
+                tracing::warn!(backup = %order.id(), %failure, "work on a backup was given up");
+                Standing::Failed { failure }
+            });
+            if let Some(job) = inner.jobs().get_mut(&order) {
+                job.ended = Some(ended);
+            }
+        });
+        Ok(())
+    }
+
+    async fn standing(&self, order: &Order) -> Result<Standing> {
+        let jobs = self.0.jobs();
+        let Some(job) = jobs.get(order) else { return Ok(Standing::Unknown) };
+        let running = || Standing::Running { bytes: job.bytes.load(Ordering::Relaxed) };
+        Ok(job.ended.clone().unwrap_or_else(running))
+    }
+
+    async fn list(&self) -> Result<Shelf> {
+        let directory = self.0.directory.clone();
+        blocking("backups", move || directory.list()).await
+    }
+}

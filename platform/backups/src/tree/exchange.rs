@@ -1,0 +1,125 @@
+//! A tree in the place of another: one exchange of two names.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use futures::StreamExt;
+use handover_engine::failure::Failure;
+use handover_engine::name::BackupId;
+use handover_engine::ports::Result;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::contents::Tree;
+use crate::restore::free_path;
+use crate::shelf::sync;
+use crate::work::{blocking, io_failed};
+
+fn beside(root: &Path, suffix: &str) -> PathBuf {
+    let mut name = root.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn above(root: &Path) -> &Path {
+    root.parent().unwrap_or(Path::new("/"))
+}
+
+/// A root that is a file system of its own cannot be exchanged.
+pub fn refuse_mounts(item: &str, root: &Path) -> Result<()> {
+    let device = |path: &Path| path.symlink_metadata().ok().map(|meta| meta.dev());
+    match (device(root), device(above(root))) {
+        (Some(own), Some(outside)) if own != outside => Err(Failure::operator(
+            item,
+            format!("{} is a mount point: it cannot be exchanged", root.display()),
+        )
+        .hint("unpack the backup's file by hand: docs/backups.md tells how")),
+        _ => Ok(()),
+    }
+}
+
+/// An empty directory beside the root; what an earlier restore has left there goes.
+pub fn fresh_stage(root: &Path) -> Result<PathBuf> {
+    let stage = beside(root, ".handover-restore");
+    let make = || {
+        if stage.symlink_metadata().is_ok() {
+            std::fs::remove_dir_all(&stage)?;
+        }
+        DirBuilder::new().mode(0o700).create(&stage)
+    };
+    make().map_err(io_failed(&stage, "cannot be made"))?;
+    Ok(stage)
+}
+
+/// What the manifest leaves out of the tree stays where it is: it goes into the new one under the same names.
+pub async fn carry_over(tree: &Tree, root: &Path, stage: &Path) -> Result<()> {
+    let (mut scan, mut ours) = (tree.reader.scan(), HashSet::new());
+    while let Some(batch) = scan.next().await {
+        ours.extend(batch?.into_iter().map(|entry| entry.path.as_bytes().to_vec()));
+    }
+    let (root, stage) = (root.to_owned(), stage.to_owned());
+    let item = root.display().to_string();
+    blocking(&item.clone(), move || {
+        let device = root.metadata().map_err(io_failed(&root, "cannot be looked at"))?.dev();
+        let mut directories = vec![PathBuf::new()];
+        while let Some(directory) = directories.pop() {
+            let here = root.join(&directory);
+            let entries = std::fs::read_dir(&here).map_err(io_failed(&here, "cannot be read"))?;
+            for entry in entries {
+                let entry = entry.map_err(io_failed(&here, "cannot be read"))?;
+                let path = directory.join(entry.file_name());
+                let meta = entry.metadata().map_err(io_failed(&entry.path(), "cannot be looked at"))?;
+                if meta.dev() != device {
+                    let what =
+                        format!("{} is a mount point: the tree cannot be exchanged", entry.path().display());
+                    return Err(Failure::operator(&item, what).hint("unmount it, and restore again"));
+                }
+                let is_ours = ours.contains(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+                let new = stage.join(&path);
+                if meta.is_dir() {
+                    directories.push(path);
+                    if !is_ours && new.symlink_metadata().is_err() {
+                        make_like(&new, &meta).map_err(io_failed(&new, "cannot be made"))?;
+                    }
+                } else if !is_ours && new.symlink_metadata().is_err() {
+                    link(&entry.path(), &new).map_err(io_failed(&new, "cannot be made"))?;
+                }
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn make_like(new: &Path, meta: &std::fs::Metadata) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(new)?;
+    chown(new, Some(meta.uid()), Some(meta.gid()))?;
+    std::fs::set_permissions(new, Permissions::from_mode(meta.mode() & 0o7777))
+}
+
+fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    // The directory may be younger than the backup.
+    std::fs::create_dir_all(above(to))?;
+    std::fs::hard_link(from, to)
+}
+
+/// Puts the new tree in place. First it gets the name that the old one is to have: then one step exchanges both, and whatever a crash falls
+/// between, one of them is in place and the other under that name.
+pub fn put_in_place(stage: &Path, root: &Path, id: &BackupId) -> Result<Option<PathBuf>> {
+    let failed = |what: &'static str| io_failed(root, what);
+    let file = std::fs::File::open(stage).map_err(failed("the new tree cannot be opened"))?;
+    rustix::fs::syncfs(&file).map_err(|e| failed("the new tree cannot be made durable")(e.into()))?;
+    if root.symlink_metadata().is_err() {
+        renameat_with(CWD, stage, CWD, root, RenameFlags::NOREPLACE)
+            .map_err(|e| failed("cannot be put in place")(e.into()))?;
+        sync(above(root)).map_err(failed("cannot be made durable"))?;
+        return Ok(None);
+    }
+    let before = free_path(&beside(root, &format!(".before-{id}")));
+    std::fs::rename(stage, &before).map_err(failed("cannot be put in place"))?;
+    renameat_with(CWD, &before, CWD, root, RenameFlags::EXCHANGE)
+        .map_err(|e| failed("cannot be put in place")(e.into()))?;
+    sync(above(root)).map_err(failed("cannot be made durable"))?;
+    Ok(Some(before))
+}

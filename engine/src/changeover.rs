@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dns::DnsFacts;
+
 /// What settings belong together for, as a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -183,12 +185,18 @@ pub struct Facts {
     /// Its certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<CertificateFacts>,
+    /// Its DNS records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsFacts>,
 }
 
 impl Facts {
     /// The manifest names nothing of the kind.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.settings.is_empty() && self.certificates.is_empty()
+        self.services.is_empty()
+            && self.settings.is_empty()
+            && self.certificates.is_empty()
+            && self.dns.is_none()
     }
 
     /// Nothing is known.
@@ -207,7 +215,14 @@ impl Facts {
         let certificates = self.certificates.iter();
         let certificates =
             certificates.map(|one| (format!("certificate {}", one.name), format!("{:?}", one.action)));
-        services.chain(settings).chain(certificates)
+        // What the server has is not in it: round-robin hosts come and go.
+        let dns = self.dns.iter().map(|dns| {
+            let how = if dns.automatic { "updated" } else { "asked" };
+            let names =
+                [&dns.service_names[..], &dns.round_robin[..]].map(|names| names.join(" ")).join("; ");
+            ("dns".to_owned(), format!("{} {how}: {names}", dns.server))
+        });
+        services.chain(settings).chain(certificates).chain(dns)
     }
 
     /// What keeps the agent from doing its part: what it is about, and the problem.
@@ -216,9 +231,11 @@ impl Facts {
         let settings = self.settings.iter().map(|one| (format!("settings {}", one.name), &one.problem));
         let certificates =
             self.certificates.iter().map(|one| (format!("certificate {}", one.name), &one.problem));
+        let dns = self.dns.iter().map(|dns| ("dns".to_owned(), &dns.problem));
         services
             .chain(settings)
             .chain(certificates)
+            .chain(dns)
             .filter_map(|(item, problem)| Some((item, problem.as_deref()?)))
     }
 }

@@ -9,6 +9,7 @@ mod hooks;
 mod licensing;
 mod live;
 mod planned;
+mod records;
 mod tally;
 mod task;
 mod throttling;

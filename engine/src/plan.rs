@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::dns::Advice;
 use crate::failure::Failure;
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::licence;
@@ -81,6 +82,9 @@ pub struct Plan {
     pub target: Side,
     /// The steps, in order; copies of several datasets run side by side, as do their verifications.
     pub steps: Vec<PlannedStep>,
+    /// The DNS records that change, where the target's manifest names any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Advice>,
 }
 
 /// A plan whose digest the operator gave: the only thing that runs.
@@ -124,11 +128,12 @@ impl Plan {
         if options.licence {
             may_move_licence(source.1, target.1, &options)?;
         }
-        let steps = if options.follow {
+        let (steps, dns) = if options.follow {
             let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options)?;
-            steps::live(&chosen, &acts, &options, rates)
+            let dns = acts::records(source.1, target.1, &options)?;
+            (steps::live(&chosen, &acts, dns.as_ref(), &options, rates), dns)
         } else {
-            steps::of_one_moment(&chosen, rates)
+            (steps::of_one_moment(&chosen, rates), None)
         };
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
@@ -141,6 +146,7 @@ impl Plan {
             source: side(source),
             target: side(target),
             steps,
+            dns,
         })
     }
 

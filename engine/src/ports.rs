@@ -5,6 +5,7 @@
 
 pub mod changeover;
 pub mod changes;
+pub mod dns;
 pub mod gauge;
 pub mod hooks;
 pub mod licences;
@@ -19,6 +20,7 @@ use futures::stream::BoxStream;
 use crate::failure::Failure;
 
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
+pub use dns::NameServer;
 pub use licences::{Held, Licences};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};
 pub use source::{Followed, Opened, Parts, RowSource, Source, SourceHost, TreeSource};

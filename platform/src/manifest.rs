@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use handover_certificates::CertificateSection;
+use handover_dns::DnsSection;
 use handover_engine::inventory::ApplianceFacts;
 use handover_engine::name::DatasetName;
 use handover_services::ServiceSection;
@@ -62,6 +63,9 @@ pub struct Manifest {
     /// Its services' certificates.
     #[serde(default)]
     pub certificate: Vec<CertificateSection>,
+    /// Its names in DNS; a target's alone.
+    #[serde(default)]
+    pub dns: Option<DnsSection>,
 }
 
 /// `[appliance]`
@@ -184,6 +188,18 @@ pub enum ManifestError {
         /// What to write instead.
         problem: String,
     },
+    /// A section that there is once makes no sense.
+    #[error("{path}: [{table}] `{key}`: {problem}")]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The section.
+        table: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What is wrong and what to write instead.
+        problem: String,
+    },
     /// A section makes no sense.
     #[error("{path}: [[{section}]] `{name}`: {problem}")]
     Section {
@@ -221,6 +237,14 @@ impl Manifest {
         if let Some(licence) = &manifest.licence {
             licence.check(&manifest.files).map_err(|(key, problem)| ManifestError::Licence {
                 path: path.to_owned(),
+                key,
+                problem,
+            })?;
+        }
+        if let Some(dns) = &manifest.dns {
+            handover_dns::check(dns).map_err(|(key, problem)| ManifestError::Table {
+                path: path.to_owned(),
+                table: "dns",
                 key,
                 problem,
             })?;

@@ -27,7 +27,7 @@ impl Runner {
         &self.work.source.changeover
     }
 
-    fn own(&self) -> &Changeover {
+    pub(super) fn own(&self) -> &Changeover {
         &self.here.changeover
     }
 
@@ -250,10 +250,10 @@ impl Runner {
         if self.plans(&StepKind::Certify) {
             self.each_until_done(|| self.own().certificates.forget(id).boxed()).await?;
         }
-        Ok(())
+        self.forget_records().await
     }
 
-    async fn each_until_done<'a>(
+    pub(super) async fn each_until_done<'a>(
         &'a self,
         act: impl Fn() -> BoxFuture<'a, Result<()>> + Send + 'a,
     ) -> Result<()> {

@@ -82,6 +82,7 @@ impl Runner {
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
         self.services_back().await?;
+        self.records_back().await?;
         self.forget_changes().await
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::throttling;
 use super::watchman::Watchman;
+use crate::dns::Stage;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
@@ -294,6 +295,9 @@ impl Runner {
             StepKind::Reboot => self.reboot().await,
             StepKind::Certify => self.certify().await,
             StepKind::Serve => self.serve().await,
+            StepKind::Withdraw => self.change_records(Stage::Before).await,
+            StepKind::Repoint => self.change_records(Stage::Cutover).await,
+            StepKind::Rejoin => self.change_records(Stage::End).await,
             StepKind::Settle(dataset) => {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
                 database.settle().await?;

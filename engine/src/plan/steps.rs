@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Acts, Options, Rates};
+use crate::dns::{Advice, Stage};
 use crate::inventory::{Dataset, DatasetFacts};
 use crate::name::DatasetName;
 
@@ -29,6 +30,8 @@ pub enum StepKind {
     Finish(DatasetName),
     /// Read a dataset again at the target and compare it with what the source sent.
     Verify(DatasetName),
+    /// Take the source out of the round-robin hosts.
+    Withdraw,
     /// Bring the settings to where they are to be put in place.
     Stage,
     /// Stop the services of both hosts.
@@ -53,6 +56,10 @@ pub enum StepKind {
     Licence,
     /// Finish at the target what takes a time that grows with the data, while it is in use.
     Settle(DatasetName),
+    /// Have the names that users know lead to the target.
+    Repoint,
+    /// Put the appliance among the round-robin hosts again.
+    Rejoin,
 }
 
 impl StepKind {
@@ -77,6 +84,9 @@ impl StepKind {
             StepKind::Serve => "serve".to_owned(),
             StepKind::Licence => "licence".to_owned(),
             StepKind::Settle(d) => format!("settle:{d}"),
+            StepKind::Withdraw => "withdraw".to_owned(),
+            StepKind::Repoint => "repoint".to_owned(),
+            StepKind::Rejoin => "rejoin".to_owned(),
         }
     }
 
@@ -101,6 +111,9 @@ impl StepKind {
             StepKind::Serve => "restart the services".to_owned(),
             StepKind::Licence => "move the licence".to_owned(),
             StepKind::Settle(d) => format!("settle {d}"),
+            StepKind::Withdraw => "leave the round-robin hosts".to_owned(),
+            StepKind::Repoint => "point names to the target".to_owned(),
+            StepKind::Rejoin => "join the round-robin hosts".to_owned(),
         }
     }
 }
@@ -146,7 +159,14 @@ pub(super) fn of_one_moment(chosen: &[&Dataset], rates: &Rates) -> Vec<PlannedSt
 }
 
 /// A copy that is kept up to date, and takes over.
-pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &Rates) -> Vec<PlannedStep> {
+pub(super) fn live(
+    chosen: &[&Dataset],
+    acts: &Acts,
+    dns: Option<&Advice>,
+    options: &Options,
+    rates: &Rates,
+) -> Vec<PlannedStep> {
+    let changes = |stage| dns.is_some_and(|advice| advice.has(stage));
     let databases = || chosen.iter().filter(|dataset| is_database(dataset));
     let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
     let mut steps = vec![bare(StepKind::Prepare)];
@@ -156,6 +176,9 @@ pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &
         Some(PlannedStep { step: StepKind::Index(dataset.name.clone()), ..finish_step(dataset, rates)? })
     }));
     steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
+    if changes(Stage::Before) {
+        steps.push(bare(StepKind::Withdraw));
+    }
     if acts.settings > 0 {
         steps.push(bare(StepKind::Stage));
     }
@@ -185,6 +208,12 @@ pub(super) fn live(chosen: &[&Dataset], acts: &Acts, options: &Options, rates: &
         steps.push(bare(StepKind::Licence));
     }
     steps.extend(each(StepKind::Settle));
+    if changes(Stage::Cutover) {
+        steps.push(bare(StepKind::Repoint));
+    }
+    if changes(Stage::End) {
+        steps.push(bare(StepKind::Rejoin));
+    }
     steps
 }
 
@@ -221,4 +250,39 @@ fn verify_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
     let (rows, files, bytes) = sizes(dataset);
     let expected_ms = expected_ms(bytes + rows * 100 + files * 5_000, rates.reread, 50);
     PlannedStep { step: StepKind::Verify(dataset.name.clone()), rows, files, bytes, expected_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::{RecordChange, RecordKind};
+
+    #[test]
+    fn records_change_before_anything_else_of_a_cutover_and_after_it() {
+        let change = |at| RecordChange {
+            at,
+            name: "www.example.net.".to_owned(),
+            kind: RecordKind::A,
+            from: Default::default(),
+            to: Default::default(),
+            was_ttl: 60,
+            ttl: 60,
+        };
+        let rates = Rates { copy: 1e8, reread: 1e9 };
+        for (stages, expected) in [
+            (
+                &[Stage::Before, Stage::Cutover, Stage::End][..],
+                "prepare withdraw maintain fence publish repoint rejoin",
+            ),
+            (&[Stage::Cutover], "prepare maintain fence publish repoint"),
+            (&[], "prepare maintain fence publish"),
+        ] {
+            let changes = stages.iter().map(|at| change(*at)).collect();
+            let advice = Advice { server: "192.0.2.53:53".to_owned(), automatic: true, changes };
+            let acts = Acts { maintenance: true, ..Acts::default() };
+            let steps = live(&[], &acts, Some(&advice), &Options::default(), &rates);
+            let ids: Vec<_> = steps.iter().map(|step| step.step.id()).collect();
+            assert_eq!(ids.join(" "), expected);
+        }
+    }
 }

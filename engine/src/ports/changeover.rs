@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Result;
+use super::{NameServer, Result};
 use crate::changeover::{
     Bundle, CertificateFacts, CertificateMaterial, Facts, Scope, ServiceFacts, SettingsFacts, SwapStanding,
 };
@@ -195,12 +195,15 @@ pub struct Changeover {
     pub swap: Arc<dyn Swap>,
     /// Its certificates.
     pub certificates: Arc<dyn Certificates>,
+    /// The server of its DNS records; a target's alone.
+    pub names: Arc<dyn NameServer>,
 }
 
 impl Changeover {
     /// One type plays every part.
     pub fn of<T: Services + HostSettings + Swap + Certificates + 'static>(host: Arc<T>) -> Self {
-        Self { services: host.clone(), settings: host.clone(), swap: host.clone(), certificates: host }
+        let names = Arc::new(Nothing);
+        Self { services: host.clone(), settings: host.clone(), swap: host.clone(), certificates: host, names }
     }
 
     /// What an inventory tells of it.
@@ -210,6 +213,7 @@ impl Changeover {
             services: self.services.facts().await?,
             settings: self.settings.facts().await?,
             certificates: self.certificates.facts().await?,
+            dns: self.names.facts().await?,
         })
     }
 }
@@ -228,3 +232,4 @@ impl Services for Nothing {}
 impl HostSettings for Nothing {}
 impl Swap for Nothing {}
 impl Certificates for Nothing {}
+impl NameServer for Nothing {}

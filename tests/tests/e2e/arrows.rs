@@ -7,11 +7,12 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("handover-proto", &[]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
     ("handover-certificates", &["handover-engine"]),
+    ("handover-dns", &["handover-engine"]),
     ("handover-mariadb", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
     ("handover-services", &["handover-engine"]),
@@ -21,6 +22,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
         &[
             "handover-engine",
             "handover-certificates",
+            "handover-dns",
             "handover-mariadb",
             "handover-postgres",
             "handover-services",
@@ -37,9 +39,10 @@ const ARROWS: [(&str, &[&str]); 15] = [
 const AGENT: &[&str] = &["handover-engine", "handover-platform", "handover-transport", "handover-certs"];
 
 /// What would bring sockets, databases, processes or files into the engine.
-const NOT_IN_THE_ENGINE: [&str; 19] = [
+const NOT_IN_THE_ENGINE: [&str; 20] = [
     "fastcdc",
     "globset",
+    "hickory-proto",
     "http",
     "hyper",
     "hyper-util",

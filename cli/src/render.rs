@@ -1,6 +1,7 @@
 //! Text for people.
 
 mod changeover;
+mod dns;
 mod readiness;
 pub mod report;
 
@@ -82,7 +83,9 @@ pub fn time(ms: u64) -> String {
 
 /// Both hosts.
 pub fn inventories(source: &Inventory, target: &Inventory) -> String {
-    format!("{}\n{}", inventory("source", source), inventory("target", target))
+    let mut out = format!("{}\n{}", inventory("source", source), inventory("target", target));
+    dns::inspected(source, target, &mut out);
+    out
 }
 
 fn inventory(side: &str, inventory: &Inventory) -> String {
@@ -175,6 +178,9 @@ pub fn plan(plan: &Plan) -> String {
         }
         let _ =
             writeln!(out, "  {:<28} {:>9}  {}", step.step.title(), time(step.expected_ms), size.join(", "));
+    }
+    if let Some(advice) = &plan.dns {
+        dns::advice(advice, &mut out);
     }
     let total: u64 = plan.steps.iter().map(|step| step.expected_ms).sum();
     let _ = writeln!(out, "expected time: {}", time(total));

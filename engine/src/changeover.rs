@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dns::DnsFacts;
 use crate::replication::ReplicationFacts;
 
 /// What settings belong together for, as a manifest says.
@@ -188,13 +189,20 @@ pub struct Facts {
     /// The servers of its databases, as far as they can have replicas.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replication: Vec<ReplicationFacts>,
+    /// Its DNS records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsFacts>,
 }
 
 impl Facts {
     /// The manifest names nothing of the kind.
     pub fn is_empty(&self) -> bool {
         let replicated = self.replication.iter().any(|one| one.replica.is_some());
-        self.services.is_empty() && self.settings.is_empty() && self.certificates.is_empty() && !replicated
+        self.services.is_empty()
+            && self.settings.is_empty()
+            && self.certificates.is_empty()
+            && self.dns.is_none()
+            && !replicated
     }
 
     /// Nothing is known.
@@ -216,7 +224,14 @@ impl Facts {
         let replicas = self.replication.iter().filter_map(|one| {
             Some((format!("replica of {}", one.names()), one.replica.as_ref()?.server.clone()))
         });
-        services.chain(settings).chain(certificates).chain(replicas)
+        // What the server has is not in it: round-robin hosts come and go.
+        let dns = self.dns.iter().map(|dns| {
+            let how = if dns.automatic { "updated" } else { "asked" };
+            let names =
+                [&dns.service_names[..], &dns.round_robin[..]].map(|names| names.join(" ")).join("; ");
+            ("dns".to_owned(), format!("{} {how}: {names}", dns.server))
+        });
+        services.chain(settings).chain(certificates).chain(replicas).chain(dns)
     }
 
     /// What keeps the agent from doing its part: what it is about, and the problem.
@@ -227,10 +242,12 @@ impl Facts {
             self.certificates.iter().map(|one| (format!("certificate {}", one.name), &one.problem));
         let replicated = self.replication.iter().filter(|one| one.replica.is_some());
         let replicas = replicated.map(|one| (format!("replica of {}", one.names()), &one.problem));
+        let dns = self.dns.iter().map(|dns| ("dns".to_owned(), &dns.problem));
         services
             .chain(settings)
             .chain(certificates)
             .chain(replicas)
+            .chain(dns)
             .filter_map(|(item, problem)| Some((item, problem.as_deref()?)))
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dns;
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::licence;
 use crate::name::DatasetName;
@@ -66,7 +67,7 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
     findings
 }
 
-/// Services, settings, certificates and replicas, where the plan has something to do with them.
+/// Services, settings, certificates, replicas and DNS records, where the plan has something to do with them.
 fn changeover(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
     if options.data_only || source.changeover.is_empty() && target.changeover.is_empty() {
         return;
@@ -82,6 +83,15 @@ fn changeover(source: &Inventory, target: &Inventory, options: &Options, finding
                 "mend that, or plan with --data-only to leave services, settings, certificates and replicas alone";
             Finding::new(Severity::Error, item, format!("at the {side}: {problem}"), hint)
         }));
+    }
+    if let Some(Err(failure)) = target
+        .changeover
+        .dns
+        .as_ref()
+        .filter(|dns| dns.problem.is_none())
+        .map(|dns| dns::advise(&source.appliance, &target.appliance, dns, options.swap))
+    {
+        findings.push(Finding::new(Severity::Error, failure.item, failure.what, failure.hint));
     }
     for one in &source.changeover.settings {
         let left = if options.swap { false } else { one.group.is_of_the_host() };

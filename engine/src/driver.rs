@@ -11,6 +11,7 @@ mod licensing;
 mod live;
 mod planned;
 mod replicating;
+mod records;
 mod tally;
 mod task;
 mod throttling;

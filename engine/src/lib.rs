@@ -12,6 +12,7 @@ pub mod changeover;
 pub mod check;
 pub mod chunk;
 pub mod digest;
+pub mod dns;
 pub mod driver;
 pub mod failure;
 pub mod follow;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::Host;
 use crate::digest::Digest;
+use crate::dns::Advice;
 use crate::failure::Failure;
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::licence;
@@ -83,6 +84,9 @@ pub struct Plan {
     pub target: Side,
     /// The steps, in order; copies of several datasets run side by side, as do their verifications.
     pub steps: Vec<PlannedStep>,
+    /// The DNS records that change, where the target's manifest names any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Advice>,
 }
 
 /// A plan whose digest the operator gave: the only thing that runs.
@@ -127,11 +131,12 @@ impl Plan {
             may_move_licence(source.1, target.1, &options)?;
         }
         let backups = backups_between(source.1, target.1, &chosen);
-        let steps = if options.follow {
+        let (steps, dns) = if options.follow {
             let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options)?;
-            steps::live(&chosen, &acts, &backups, &options, rates)
+            let dns = acts::records(source.1, target.1, &options)?;
+            (steps::live(&chosen, &acts, dns.as_ref(), &backups, &options, rates), dns)
         } else {
-            steps::of_one_moment(&chosen, &backups, rates)
+            (steps::of_one_moment(&chosen, &backups, rates), None)
         };
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
@@ -144,6 +149,7 @@ impl Plan {
             source: side(source),
             target: side(target),
             steps,
+            dns,
         })
     }
 

@@ -6,6 +6,7 @@
 pub mod backups;
 pub mod changeover;
 pub mod changes;
+pub mod dns;
 pub mod gauge;
 pub mod hooks;
 pub mod licences;
@@ -21,6 +22,7 @@ use crate::failure::Failure;
 
 pub use backups::{Backups, NoBackups};
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
+pub use dns::NameServer;
 pub use licences::{Held, Licences};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};
 pub use source::{Followed, Opened, Parts, RowSource, Source, SourceHost, TreeSource};

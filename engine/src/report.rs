@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup;
 use crate::digest::Digest;
+use crate::dns::Advice;
 use crate::journal::{Logged, Migration, Sums};
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
@@ -334,6 +335,9 @@ pub struct Report {
     /// How much of it is left out.
     #[serde(default)]
     pub history_left_out: u64,
+    /// The DNS records that change with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Advice>,
     /// By whom, when and on what grounds this report was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<Made>,
@@ -373,6 +377,7 @@ impl Report {
             downtime_ms: outcome.cutover.and_then(|cutover| cutover.downtime_ms()),
             history: Vec::new(),
             history_left_out: 0,
+            dns: migration.plan.dns.clone(),
             made: None,
             outcome,
         }

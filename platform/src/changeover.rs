@@ -1,5 +1,5 @@
 //! What this host does to itself when it is changed over, as its manifest says: services through systemd, settings with the timer of a swap,
-//! certificates that services serve, replicas of databases.
+//! certificates that services serve, replicas of databases, DNS records through their server.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use handover_certificates::{LocalCertificates, Reloader};
+use handover_dns::LocalNames;
 use handover_engine::changeover::SwapStanding;
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
@@ -37,10 +38,12 @@ impl LocalChangeover {
         let settings = LocalSettings::new(manifest.settings.clone(), state);
         let swap = LocalSwap::new(settings.clone(), Arc::new(HostBoot::new()), Arc::new(SystemctlReboot));
         let reloader = Arc::new(Reload(systemd));
-        let certificates = LocalCertificates::new(manifest.certificate.clone(), state, reloader, clock);
-        let certificates = match side {
-            Side::Source => certificates,
-            Side::Target => certificates.at_target(),
+        let certificates =
+            LocalCertificates::new(manifest.certificate.clone(), state, reloader, clock.clone());
+        // Names lead from one host to the other: the target's agent sees to that.
+        let (certificates, dns) = match side {
+            Side::Source => (certificates, None),
+            Side::Target => (certificates.at_target(), manifest.dns.clone()),
         };
         let replicas = Arc::new(LocalReplicas::new(manifest, state, side));
         let ports = Changeover {
@@ -49,6 +52,7 @@ impl LocalChangeover {
             swap: Arc::new(swap),
             certificates: Arc::new(certificates),
             replicas: replicas.clone(),
+            names: Arc::new(LocalNames::new(dns, state, clock)),
         };
         Self { services, replicas, ports }
     }

@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use handover_certificates::CertificateSection;
+use handover_dns::DnsSection;
 use handover_engine::inventory::ApplianceFacts;
 use handover_engine::name::DatasetName;
 use handover_services::ServiceSection;
@@ -67,6 +68,9 @@ pub struct Manifest {
     /// Its services' certificates.
     #[serde(default)]
     pub certificate: Vec<CertificateSection>,
+    /// Its names in DNS; a target's alone.
+    #[serde(default)]
+    pub dns: Option<DnsSection>,
 }
 
 /// `[appliance]`
@@ -195,14 +199,16 @@ pub enum ManifestError {
         /// What to write instead.
         problem: String,
     },
-    /// The section of backups makes no sense.
-    #[error("{path}: [backups] `{key}`: {problem}")]
-    Backups {
+    /// A section that there is once makes no sense.
+    #[error("{path}: [{table}] `{key}`: {problem}")]
+    Table {
         /// The file.
         path: PathBuf,
+        /// The section.
+        table: &'static str,
         /// The key.
         key: &'static str,
-        /// What to write instead.
+        /// What is wrong and what to write instead.
         problem: String,
     },
     /// A section makes no sense.
@@ -240,14 +246,23 @@ impl Manifest {
             problem,
         })?;
         let roots: Vec<PathBuf> = manifest.trees().into_iter().map(|section| section.root).collect();
-        manifest.backups.check(&roots).map_err(|(key, problem)| ManifestError::Backups {
+        manifest.backups.check(&roots).map_err(|(key, problem)| ManifestError::Table {
             path: path.to_owned(),
+            table: "backups",
             key,
             problem,
         })?;
         if let Some(licence) = &manifest.licence {
             licence.check(&manifest.files).map_err(|(key, problem)| ManifestError::Licence {
                 path: path.to_owned(),
+                key,
+                problem,
+            })?;
+        }
+        if let Some(dns) = &manifest.dns {
+            handover_dns::check(dns).map_err(|(key, problem)| ManifestError::Table {
+                path: path.to_owned(),
+                table: "dns",
                 key,
                 problem,
             })?;

@@ -8,6 +8,7 @@ pub mod compare;
 pub mod lab;
 pub mod link;
 pub mod locate;
+pub mod name_server;
 pub mod packaging;
 pub mod poll;
 pub mod process;

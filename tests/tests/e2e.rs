@@ -10,6 +10,8 @@ mod backups;
 mod changeover;
 #[path = "e2e/crashes.rs"]
 mod crashes;
+#[path = "e2e/dns.rs"]
+mod dns;
 #[path = "e2e/hooks.rs"]
 mod hooks;
 #[path = "e2e/identities.rs"]

@@ -21,11 +21,13 @@ pub const FILE_PEERS: &[Needed] = &[
 /// What the lab and the packages need.
 pub const LAB: &[Needed] = handover_tests::lab::PROGRAMS;
 
-/// The database servers, and a server of TLS.
+/// The database servers, a server of TLS, and one of DNS with its tools.
 pub const SERVERS: &[Needed] = &[
     ("/usr/sbin/mariadbd", "mariadb-server"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("openssl", "openssl"),
+    ("/usr/sbin/named", "bind9"),
+    ("nsupdate", "bind9-dnsutils"),
 ];
 
 fn is_there(program: &str) -> bool {

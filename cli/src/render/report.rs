@@ -7,7 +7,7 @@ use handover_engine::audit::{Act, Entry};
 use handover_engine::journal::Event;
 use handover_engine::report::{Made, Report};
 
-use super::{bytes, event, time};
+use super::{bytes, dns, event, time};
 
 /// What was moved and how it was verified.
 pub fn report(report: &Report) -> String {
@@ -56,6 +56,9 @@ pub fn report(report: &Report) -> String {
     }
     if let Some(why) = &outcome.verifying_ended {
         let _ = writeln!(out, "  {why}");
+    }
+    if let Some(advice) = &report.dns {
+        dns::advice(advice, &mut out);
     }
     account(report, &mut out);
     let _ = write!(

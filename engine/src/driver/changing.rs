@@ -250,7 +250,8 @@ impl Runner {
         if self.plans(&StepKind::Certify) {
             self.each_until_done(|| self.own().certificates.forget(id).boxed()).await?;
         }
-        self.forget_replicas().await
+        self.forget_replicas().await?;
+        self.forget_records().await
     }
 
     pub(super) async fn each_until_done<'a>(

@@ -83,6 +83,7 @@ impl Runner {
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
         self.services_back().await?;
+        self.records_back().await?;
         // Last: one that cannot be reached keeps nobody from working, and is asked again by `resume`.
         self.replicas_there_back().await?;
         self.forget_changes().await

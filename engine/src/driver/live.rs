@@ -140,6 +140,12 @@ impl Runner {
                 return self.call_off(&cutover, Failure::operator(item, "it was being called off")).await;
             }
             if cutover.fenced_at.is_none() {
+                // Users go first; nothing else has begun while somebody is waited for.
+                if cutover.terms.when != When::DryRun
+                    && let Some(failure) = self.withdraw().await?
+                {
+                    return self.call_off(&cutover, failure).await;
+                }
                 if cutover.finishing {
                     self.take_back_finish().await?;
                     cutover.finishing = false;
@@ -182,12 +188,15 @@ impl Runner {
             self.tell(cutover).await?;
         }
         self.close_leases().await;
+        self.repoint_early().await?;
         self.stage(|kind| *kind == StepKind::Certify).await?;
         self.stage(|kind| *kind == StepKind::Serve).await?;
         self.stage(|kind| *kind == StepKind::Licence).await?;
         self.tell_hooks(Moment::AfterPublish).await?;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
+        self.stage(|kind| *kind == StepKind::Repoint).await?;
         self.stage(|kind| *kind == StepKind::Replicate).await?;
+        self.stage(|kind| *kind == StepKind::Rejoin).await?;
         Ok(self.taken_over())
     }
 
@@ -298,8 +307,13 @@ impl Runner {
             };
             self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
             self.services_back().await?;
+        }
+        self.records_back().await?;
+        if cutover.fenced_at.is_some() {
             self.replicas_there_back().await?;
             self.forget_changes().await?;
+        } else {
+            self.forget_records().await?;
         }
         if cutover.fenced_at.is_some() || self.was_told(Moment::BeforeFence) {
             self.tell_hooks(Moment::CalledOff).await?;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::throttling;
 use super::watchman::Watchman;
 use crate::backup::{Host, Occasion};
+use crate::dns::Stage;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
 use crate::name::DatasetName;
@@ -315,6 +316,9 @@ impl Runner {
             StepKind::Certify => self.certify().await,
             StepKind::Serve => self.serve().await,
             StepKind::Replicate => self.replicate().await,
+            StepKind::Withdraw => self.change_records(Stage::Before).await,
+            StepKind::Repoint => self.change_records(Stage::Cutover).await,
+            StepKind::Rejoin => self.change_records(Stage::End).await,
             StepKind::Settle(dataset) => {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
                 database.settle().await?;

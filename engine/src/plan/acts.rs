@@ -1,7 +1,9 @@
 //! Which acts of a changeover a plan has, by what both manifests name.
 
 use crate::changeover::{CertificateAction, Facts, Scope};
+use crate::dns::{self, Advice};
 use crate::failure::Failure;
+use crate::inventory::Inventory;
 
 use super::Options;
 
@@ -70,6 +72,17 @@ impl Acts {
             replicas_here: replicated(target),
         })
     }
+}
+
+/// The DNS records that change; none where the target's manifest names none, or where they are changed already.
+pub(super) fn records(
+    source: &Inventory,
+    target: &Inventory,
+    options: &Options,
+) -> Result<Option<Advice>, Failure> {
+    let Some(facts) = target.changeover.dns.as_ref().filter(|_| !options.data_only) else { return Ok(None) };
+    let advice = dns::advise(&source.appliance, &target.appliance, facts, options.swap)?;
+    Ok(Some(advice).filter(|advice| !advice.changes.is_empty()))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Acts, Options, Rates};
 use crate::backup::{Host, Occasion};
+use crate::dns::{Advice, Stage};
 use crate::inventory::{Dataset, DatasetFacts};
 use crate::name::DatasetName;
 
@@ -32,6 +33,8 @@ pub enum StepKind {
     Finish(DatasetName),
     /// Read a dataset again at the target and compare it with what the source sent.
     Verify(DatasetName),
+    /// Take the source out of the round-robin hosts.
+    Withdraw,
     /// Bring the settings to where they are to be put in place.
     Stage,
     /// Stop the services of both hosts.
@@ -62,6 +65,10 @@ pub enum StepKind {
     Replicate,
     /// Have a host back up its datasets again, when the target is accepted.
     BackUpAgain(Host),
+    /// Have the names that users know lead to the target.
+    Repoint,
+    /// Put the appliance among the round-robin hosts again.
+    Rejoin,
 }
 
 impl StepKind {
@@ -90,6 +97,9 @@ impl StepKind {
             StepKind::Settle(d) => format!("settle:{d}"),
             StepKind::Replicate => "replicate".to_owned(),
             StepKind::BackUpAgain(host) => format!("backup-again:{host}"),
+            StepKind::Withdraw => "withdraw".to_owned(),
+            StepKind::Repoint => "repoint".to_owned(),
+            StepKind::Rejoin => "rejoin".to_owned(),
         }
     }
 
@@ -118,6 +128,9 @@ impl StepKind {
             StepKind::Settle(d) => format!("settle {d}"),
             StepKind::Replicate => "set up and activate the replica".to_owned(),
             StepKind::BackUpAgain(host) => format!("back up the {host} again"),
+            StepKind::Withdraw => "leave the round-robin hosts".to_owned(),
+            StepKind::Repoint => "point names to the target".to_owned(),
+            StepKind::Rejoin => "join the round-robin hosts".to_owned(),
         }
     }
 }
@@ -200,10 +213,12 @@ pub(super) fn of_one_moment(chosen: &[&Dataset], backups: &BackupsWanted, rates:
 pub(super) fn live(
     chosen: &[&Dataset],
     acts: &Acts,
+    dns: Option<&Advice>,
     backups: &BackupsWanted,
     options: &Options,
     rates: &Rates,
 ) -> Vec<PlannedStep> {
+    let changes = |stage| dns.is_some_and(|advice| advice.has(stage));
     let databases = || chosen.iter().filter(|dataset| is_database(dataset));
     let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
     let mut steps = backups.steps(Occasion::Start, chosen, rates);
@@ -214,6 +229,9 @@ pub(super) fn live(
         Some(PlannedStep { step: StepKind::Index(dataset.name.clone()), ..finish_step(dataset, rates)? })
     }));
     steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
+    if changes(Stage::Before) {
+        steps.push(bare(StepKind::Withdraw));
+    }
     if acts.settings > 0 {
         steps.push(bare(StepKind::Stage));
     }
@@ -246,8 +264,14 @@ pub(super) fn live(
         steps.push(bare(StepKind::Licence));
     }
     steps.extend(each(StepKind::Settle));
+    if changes(Stage::Cutover) {
+        steps.push(bare(StepKind::Repoint));
+    }
     if acts.replicas_here > 0 {
         steps.push(replicate_step(chosen, rates));
+    }
+    if changes(Stage::End) {
+        steps.push(bare(StepKind::Rejoin));
     }
     steps.extend(backups.steps(Occasion::Accept, chosen, rates));
     steps
@@ -310,6 +334,7 @@ fn verify_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dns::{RecordChange, RecordKind};
 
     #[test]
     fn a_replica_is_deactivated_before_and_set_up_behind_what_users_wait_for() {
@@ -325,6 +350,8 @@ mod tests {
         let steps = live(
             &[],
             &acts,
+            None,
+            &BackupsWanted::default(),
             &Options { licence: true, ..Options::default() },
             &Rates { copy: 1e8, reread: 1e9 },
         );
@@ -333,5 +360,41 @@ mod tests {
             ids.join(" "),
             "prepare stage maintain deactivate fence configure reboot publish serve licence replicate"
         );
+    }
+
+    #[test]
+    fn records_change_before_anything_else_of_a_cutover_and_after_it() {
+        let change = |at| RecordChange {
+            at,
+            name: "www.example.net.".to_owned(),
+            kind: RecordKind::A,
+            from: Default::default(),
+            to: Default::default(),
+            was_ttl: 60,
+            ttl: 60,
+        };
+        let rates = Rates { copy: 1e8, reread: 1e9 };
+        for (stages, expected) in [
+            (
+                &[Stage::Before, Stage::Cutover, Stage::End][..],
+                "prepare withdraw maintain fence publish repoint rejoin",
+            ),
+            (&[Stage::Cutover], "prepare maintain fence publish repoint"),
+            (&[], "prepare maintain fence publish"),
+        ] {
+            let changes = stages.iter().map(|at| change(*at)).collect();
+            let advice = Advice { server: "192.0.2.53:53".to_owned(), automatic: true, changes };
+            let acts = Acts { maintenance: true, ..Acts::default() };
+            let steps = live(
+                &[],
+                &acts,
+                Some(&advice),
+                &BackupsWanted::default(),
+                &Options::default(),
+                &rates,
+            );
+            let ids: Vec<_> = steps.iter().map(|step| step.step.id()).collect();
+            assert_eq!(ids.join(" "), expected);
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::Result;
+use super::{NameServer, Result};
 use crate::changeover::{
     Bundle, CertificateFacts, CertificateMaterial, Facts, Scope, ServiceFacts, SettingsFacts, SwapStanding,
 };
@@ -246,6 +246,8 @@ pub struct Changeover {
     pub certificates: Arc<dyn Certificates>,
     /// The replicas of its databases.
     pub replicas: Arc<dyn Replicas>,
+    /// The server of its DNS records; a target's alone.
+    pub names: Arc<dyn NameServer>,
 }
 
 impl Changeover {
@@ -254,12 +256,14 @@ impl Changeover {
     where
         T: Services + HostSettings + Swap + Certificates + Replicas + 'static,
     {
+        let names = Arc::new(Nothing);
         Self {
             services: host.clone(),
             settings: host.clone(),
             swap: host.clone(),
             certificates: host.clone(),
             replicas: host,
+            names,
         }
     }
 
@@ -271,6 +275,7 @@ impl Changeover {
             settings: self.settings.facts().await?,
             certificates: self.certificates.facts().await?,
             replication: self.replicas.facts().await?,
+            dns: self.names.facts().await?,
         })
     }
 }
@@ -290,3 +295,4 @@ impl HostSettings for Nothing {}
 impl Swap for Nothing {}
 impl Certificates for Nothing {}
 impl Replicas for Nothing {}
+impl NameServer for Nothing {}

@@ -13,6 +13,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("handover-engine", &[]),
     ("handover-backups", &["handover-engine"]),
     ("handover-certificates", &["handover-engine"]),
+    ("handover-dns", &["handover-engine"]),
     ("handover-mariadb", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
     ("handover-services", &["handover-engine"]),
@@ -23,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "handover-engine",
             "handover-backups",
             "handover-certificates",
+            "handover-dns",
             "handover-mariadb",
             "handover-postgres",
             "handover-services",
@@ -39,9 +41,10 @@ const ARROWS: [(&str, &[&str]); 16] = [
 const AGENT: &[&str] = &["handover-engine", "handover-platform", "handover-transport", "handover-certs"];
 
 /// What would bring sockets, databases, processes or files into the engine.
-const NOT_IN_THE_ENGINE: [&str; 19] = [
+const NOT_IN_THE_ENGINE: [&str; 20] = [
     "fastcdc",
     "globset",
+    "hickory-proto",
     "http",
     "hyper",
     "hyper-util",

@@ -385,14 +385,8 @@ mod tests {
             let changes = stages.iter().map(|at| change(*at)).collect();
             let advice = Advice { server: "192.0.2.53:53".to_owned(), automatic: true, changes };
             let acts = Acts { maintenance: true, ..Acts::default() };
-            let steps = live(
-                &[],
-                &acts,
-                Some(&advice),
-                &BackupsWanted::default(),
-                &Options::default(),
-                &rates,
-            );
+            let steps =
+                live(&[], &acts, Some(&advice), &BackupsWanted::default(), &Options::default(), &rates);
             let ids: Vec<_> = steps.iter().map(|step| step.step.id()).collect();
             assert_eq!(ids.join(" "), expected);
         }

@@ -124,11 +124,11 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    /// Two hosts of their own, the shop open on the source.
-    pub fn up(name: &str) -> Result<Self> {
+    /// Two hosts of their own, the shop open on the source; these sections more are in their manifests.
+    pub fn up(name: &str, more: &str) -> Result<Self> {
         let temp = tempfile::tempdir()?;
         let licence = Licence::issue(temp.path())?;
-        let sections = format!("{SECTIONS}{}", licence.section);
+        let sections = format!("{SECTIONS}{}{more}", licence.section);
         let pair = Pair::up(name, &sections, &sections)?;
         let shop = Self { pair };
         shop.furnish(shop.a(), "old", "Old shop")?;

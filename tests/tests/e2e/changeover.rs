@@ -6,7 +6,7 @@ const NONE: [&str; 0] = [];
 
 #[test]
 fn an_appliance_moves_with_its_services_and_comes_back() {
-    let shop = Appliance::up("services").unwrap();
+    let shop = Appliance::up("services", "").unwrap();
     shop.follow(&["--licence"]).unwrap();
     shop.pair.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
     shop.rests_in("trial").unwrap();
@@ -17,7 +17,7 @@ fn an_appliance_moves_with_its_services_and_comes_back() {
 
 #[test]
 fn hosts_exchange_names_and_addresses_and_take_them_back() {
-    let shop = Appliance::up("swap").unwrap();
+    let shop = Appliance::up("swap", "").unwrap();
     shop.follow(&["--licence", "--swap"]).unwrap();
     shop.pair.cli(&["cutover", "--max-downtime", "300"]).unwrap().success().unwrap();
     shop.rests_in("trial").unwrap();

@@ -18,6 +18,8 @@ use crate::shell::say;
 use crate::workplace::Workplace;
 
 const REFUSAL: &str = "In less than 24 hours a maintenance window will start. Process cannot be started.";
+/// Both hosts back up what they have, before and after.
+const BACKUPS: &str = "\n[backups]\nbefore = [\"start\", \"accept\"]\n";
 const ENDS_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// The old version's table, with a row for each kind of conflict among rows that fit.
@@ -49,7 +51,7 @@ const OWN: &str = "mariadb --batch shop -e 'SELECT * FROM region ORDER BY id; SE
 
 /// Runs the scenario.
 pub fn run(_: &Options) -> Result<Outcome> {
-    let shop = appliance("lifecycle")?;
+    let shop = appliance("lifecycle", BACKUPS)?;
     let place = Workplace::fresh("scenario-lifecycle")?;
     let mut life = Life { shop: &shop, flaws: Vec::new() };
     sql(shop.pair.a(), &format!("USE shop; {OLD}"))?;
@@ -61,12 +63,15 @@ pub fn run(_: &Options) -> Result<Outcome> {
     let refused = life.refused()?;
     let lost = life.given_up(&own)?;
     let proof = life.kept(place.path())?;
+    let restored = life.restored()?;
     Ok(Outcome {
         ok: life.flaws.is_empty() && refused && lost == 0 && proof.holds(),
         figures: json!({
             "conflicts": conflicts,
             "refused_by_safety_time": refused,
             "sales_lost_by_abort": lost,
+            "backups_of_both_hosts": proof.backups,
+            "sales_restored": restored,
             "report_verifies": proof.report,
             "tampered_report_verifies": proof.tampered_report,
             "audit_verifies": proof.audit,
@@ -84,6 +89,7 @@ struct Life<'a> {
 
 /// What can be proven afterwards.
 struct Proof {
+    backups: usize,
     report: bool,
     tampered_report: bool,
     audit: bool,
@@ -92,7 +98,7 @@ struct Proof {
 
 impl Proof {
     fn holds(&self) -> bool {
-        self.report && self.audit && !self.tampered_report && !self.tampered_audit
+        self.backups == 4 && self.report && self.audit && !self.tampered_report && !self.tampered_audit
     }
 }
 
@@ -228,11 +234,17 @@ impl Life<'_> {
         self.cli(&["accept"])?.success()?;
         self.shop.rests_in("accepted")?;
         self.cli(&["finalize"])?.success()?;
-        self.shop.rests_in("finalized")?;
+        let last = self.shop.rests_in("finalized")?;
+        let migration = last["migration"].as_str().unwrap_or_default().to_owned();
         self.expect_mode("Operational", "Terminated")?;
         let flaws = self.shop.flaws_at_target(false)?;
         self.flaws.extend(flaws.into_iter().map(|flaw| format!("finalized: {flaw}")));
         say("accepted and finalized");
+        let backups =
+            self.shop.pair.json(&["backups", "--verify"])?["verified"].as_array().map_or(0, |all| {
+                let id = |one: &Value| one["backup"].as_str().is_some_and(|id| id.starts_with(&migration));
+                all.iter().filter(|one| id(one)).count()
+            });
         let (report, audit) = (place.join("report.json"), place.join("audit.log"));
         self.cli(&["report", "--out", &report.display().to_string()])?.success()?;
         self.cli(&["audit", "--out", &audit.display().to_string()])?.success()?;
@@ -246,6 +258,7 @@ impl Life<'_> {
         };
         let by = report.display().to_string();
         Ok(Proof {
+            backups,
             report: verifies("report", &report, &[])?,
             tampered_report: verifies("report", &tampered(&report, "finalized", "finalised")?, &[])?,
             audit: verifies("audit", &audit, &["--report", &by])?,
@@ -255,6 +268,23 @@ impl Life<'_> {
                 &["--report", &by],
             )?,
         })
+    }
+
+    /// What was backed up when the target was accepted is put back: how many sales that are.
+    fn restored(&mut self) -> Result<u64> {
+        let b = self.shop.pair.b();
+        let shelf = self.shop.pair.json(&["backups", "--host", "target"])?;
+        let last =
+            shelf["target"]["backups"].as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+        let id = last["id"].as_str().with_context(|| format!("no backup: {shelf}"))?;
+        ensure!(last["occasion"] == "accept", "the last backup is of another occasion: {last}");
+        b.sh("systemctl stop shop-sales; mariadb shop -e 'DELETE FROM sale'")?;
+        self.cli(&["restore", id, "--host", "target", "--dataset", "shop"])?.success()?;
+        let sold = self.shop.sales(b)?;
+        if sold < 20_000 {
+            self.flaws.push(format!("{sold} sales are restored, of more than 20000"));
+        }
+        Ok(sold)
     }
 }
 

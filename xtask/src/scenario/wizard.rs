@@ -28,16 +28,16 @@ const OPERATIONS: [(&str, &[&str]); 11] = [
 /// Rolling back takes a reboot, and booting again, over the limit.
 const REBOOTS: Duration = Duration::from_secs(30);
 
-/// Two hosts with the appliance; the packages are made of what is built now.
-pub(super) fn appliance(name: &str) -> Result<Appliance> {
+/// Two hosts with the appliance, and these sections more in their manifests; the packages are made of what is built now.
+pub(super) fn appliance(name: &str, more: &str) -> Result<Appliance> {
     packages::install(packages::LAB)?;
     run_visibly(&mut cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
-    Appliance::up(name)
+    Appliance::up(name, more)
 }
 
 /// Moves it, and looks at both hosts.
 pub fn run(_: &Options) -> Result<Outcome> {
-    let shop = appliance("wizard")?;
+    let shop = appliance("wizard", "")?;
     shop.follow(&["--licence", "--swap"])?;
     say("cutting over, with a swap of settings and a reboot");
     shop.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
@@ -62,7 +62,7 @@ pub fn run(_: &Options) -> Result<Outcome> {
 
 /// Strikes after every step, in every way: each cut-over ends migrated or undone, as if it had not been struck.
 pub fn crash(options: &Options) -> Result<Outcome> {
-    let shop = appliance("wizard-crash")?;
+    let shop = appliance("wizard-crash", "")?;
     let (mut migrated, mut undone, mut flaws) = (0, 0, Vec::new());
     let strikes: Vec<_> = STEPS.iter().flat_map(|step| Blow::ALL.map(|blow| (*step, blow))).collect();
     // A share of them is spread over all steps.
@@ -100,7 +100,7 @@ pub fn crash(options: &Options) -> Result<Outcome> {
 
 /// Swaps that cut the hosts off from each other undo themselves on both.
 pub fn dead_man(_: &Options) -> Result<Outcome> {
-    let shop = appliance("dead-man")?;
+    let shop = appliance("dead-man", "")?;
     let within = LIMIT + REBOOTS;
     let (mut flaws, mut took) = (Vec::new(), BTreeMap::new());
     shop.forget_swapped_address()?;

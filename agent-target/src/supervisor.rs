@@ -1,7 +1,6 @@
 //! The target's answer to operators and watchers: makes plans, starts drivers, and knows every migration.
 
 mod looking;
-mod notice;
 mod readiness;
 mod rehearsing;
 mod reporting;
@@ -259,9 +258,6 @@ impl Control for Supervisor {
         let handle = self.driven(id, operation).await?;
         handle.ask(operation, terms, by).await?;
         tracing::info!(migration = %id, %operation, by, "an operation was asked for");
-        if operation == Operation::Cutover {
-            self.give_notice(id, terms.when);
-        }
         let status = handle.status().borrow().clone();
         Ok(self.shown(status))
     }

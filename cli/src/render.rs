@@ -176,6 +176,9 @@ pub fn plan(plan: &Plan) -> String {
         let _ =
             writeln!(out, "  {:<28} {:>9}  {}", step.step.title(), time(step.expected_ms), size.join(", "));
     }
+    for one in &plan.left_behind {
+        let _ = writeln!(out, "  not moved: {}: {}", one.item, one.why);
+    }
     let total: u64 = plan.steps.iter().map(|step| step.expected_ms).sum();
     let _ = writeln!(out, "expected time: {}", time(total));
     let digest = plan.digest();

@@ -35,6 +35,7 @@ fn plan() -> Plan {
         source: side("old-host"),
         target: side("new-host"),
         steps: kinds.into_iter().map(step).collect(),
+        left_behind: Vec::new(),
     }
 }
 

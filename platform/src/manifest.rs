@@ -4,6 +4,7 @@
 mod calendar;
 mod checks;
 mod hooks;
+mod label;
 mod licence;
 
 use std::collections::HashSet;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use handover_certificates::CertificateSection;
 use handover_engine::inventory::ApplianceFacts;
 use handover_engine::name::DatasetName;
+use handover_notices::{NoticeSection, NoticesSection};
 use handover_services::ServiceSection;
 use handover_settings::SettingsSection;
 use serde::Deserialize;
@@ -19,6 +21,7 @@ use serde::Deserialize;
 pub use self::calendar::{CalendarSection, DowntimeSection};
 pub use self::checks::CheckScriptSection;
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
+pub use self::label::LabelSection;
 pub use self::licence::LicenceSection;
 use crate::database::Place;
 use crate::licence::{IssuerKey, LocalLicence};
@@ -62,6 +65,15 @@ pub struct Manifest {
     /// Its services' certificates.
     #[serde(default)]
     pub certificate: Vec<CertificateSection>,
+    /// What tells users that it is on trial.
+    #[serde(default)]
+    pub label: Option<LabelSection>,
+    /// How clients are told of what happens.
+    #[serde(default)]
+    pub notices: Option<NoticesSection>,
+    /// What they are told, and in which words.
+    #[serde(default)]
+    pub notice: Vec<NoticeSection>,
 }
 
 /// `[appliance]`
@@ -174,11 +186,13 @@ pub enum ManifestError {
         /// The parser's message, with line and key.
         text: String,
     },
-    /// The licence's section makes no sense.
-    #[error("{path}: [licence] `{key}`: {problem}")]
-    Licence {
+    /// A section that there is one of makes no sense.
+    #[error("{path}: [{section}] `{key}`: {problem}")]
+    Table {
         /// The file.
         path: PathBuf,
+        /// The section.
+        section: &'static str,
         /// The key.
         key: &'static str,
         /// What to write instead.
@@ -218,14 +232,23 @@ impl Manifest {
             name,
             problem,
         })?;
-        if let Some(licence) = &manifest.licence {
-            licence.check(&manifest.files).map_err(|(key, problem)| ManifestError::Licence {
-                path: path.to_owned(),
-                key,
-                problem,
-            })?;
-        }
+        manifest.check_tables().map_err(|(section, (key, problem))| ManifestError::Table {
+            path: path.to_owned(),
+            section,
+            key,
+            problem,
+        })?;
         Ok(manifest)
+    }
+
+    /// Sections that there is one of.
+    fn check_tables(&self) -> Result<(), (&'static str, (&'static str, String))> {
+        let licence = self.licence.as_ref().map_or(Ok(()), |licence| licence.check(&self.files));
+        licence.map_err(|problem| ("licence", problem))?;
+        let label = self.label.as_ref().map_or(Ok(()), |label| label.check(&self.trees()));
+        label.map_err(|problem| ("label", problem))?;
+        let notices = self.notices.as_ref().map_or(Ok(()), NoticesSection::check);
+        notices.map_err(|problem| ("notices", problem))
     }
 
     fn check(&self) -> Result<(), (&'static str, String, String)> {
@@ -257,6 +280,7 @@ impl Manifest {
         self.check_servers()?;
         handover_settings::section::check(&self.settings)?;
         handover_certificates::check(&self.certificate)?;
+        handover_notices::section::check(self.notices.as_ref(), &self.notice)?;
         checks::check(&self.check_script, &self.database)?;
         self.calendar.check()
     }

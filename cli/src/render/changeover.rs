@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use handover_engine::changeover::{CertificateAction, Facts};
 
-/// Services, settings and certificates, a line each.
+/// Services, settings, certificates and the label, a line each.
 pub fn facts(facts: &Facts, out: &mut String) {
     let problem = |problem: &Option<String>| match problem {
         Some(text) => format!(": {text}"),
@@ -12,8 +12,13 @@ pub fn facts(facts: &Facts, out: &mut String) {
     };
     for one in &facts.services {
         let enabled = if one.enabled { "enabled" } else { "not enabled" };
+        let trial = match one.trial.is_open() {
+            true => String::new(),
+            false => format!(", {} on trial", one.trial),
+        };
+        let (state, problem) = (&one.state, problem(&one.problem));
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "  service {}: {}, {enabled}{}", one.unit, one.state, problem(&one.problem));
+        let _ = writeln!(out, "  service {}: {state}, {enabled}{trial}{problem}", one.unit);
     }
     for one in &facts.settings {
         let left = if one.group.is_of_the_host() { ", only swapped" } else { "" };
@@ -41,12 +46,16 @@ pub fn facts(facts: &Facts, out: &mut String) {
             problem(&one.problem)
         );
     }
+    if let Some(one) = &facts.label {
+        let file = one.file.as_ref().map_or_else(String::new, |file| format!(" in {file}"));
+        let _ = writeln!(out, "  label \"{}\"{file}{}", one.text, problem(&one.problem));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handover_engine::changeover::{Group, ServiceFacts, SettingsFacts};
+    use handover_engine::changeover::{Group, LabelFacts, ServiceFacts, SettingsFacts, Trial};
 
     #[test]
     fn a_line_for_each() {
@@ -56,6 +65,7 @@ mod tests {
                 unit: "web.service".into(),
                 state: "active".into(),
                 enabled: true,
+                trial: Trial::Sealed(vec!["10.0.0.0/8".into()]),
                 problem: None,
             }],
             settings: vec![SettingsFacts {
@@ -64,13 +74,19 @@ mod tests {
                 file: "/etc/ip".into(),
                 problem,
             }],
+            label: Some(LabelFacts {
+                text: "On trial".into(),
+                file: Some("/etc/label".into()),
+                problem: None,
+            }),
             ..Facts::default()
         };
         let mut out = String::new();
         facts(&all, &mut out);
         assert_eq!(
             out,
-            "  service web.service: active, enabled\n  settings ip (network, only swapped) in /etc/ip: it cannot be read\n"
+            "  service web.service: active, enabled, sealed off but for 10.0.0.0/8 on trial\n  \
+             settings ip (network, only swapped) in /etc/ip: it cannot be read\n  label \"On trial\" in /etc/label\n"
         );
     }
 }

@@ -52,6 +52,9 @@ pub fn report(report: &Report) -> String {
     if let Some(why) = &outcome.verifying_ended {
         let _ = writeln!(out, "  {why}");
     }
+    for one in &report.left_behind {
+        let _ = writeln!(out, "  not moved: {}: {}", one.item, one.why);
+    }
     account(report, &mut out);
     let _ = write!(
         out,

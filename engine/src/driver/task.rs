@@ -89,6 +89,8 @@ pub struct Runner {
     pub reserve: Reserve,
     /// The verification at hand of a copy that is followed.
     pub verifying: Option<Verifying>,
+    /// The source is gone for good.
+    pub alone: bool,
 }
 
 impl Runner {
@@ -124,6 +126,7 @@ impl Runner {
             Task::FollowBack => return self.follow_back().await,
             Task::Part => {
                 self.part().await?;
+                self.end_trial().await?;
                 self.tell_hooks(Moment::AfterAccept).await?;
             }
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
@@ -293,6 +296,7 @@ impl Runner {
             StepKind::Configure => self.configure().await,
             StepKind::Reboot => self.reboot().await,
             StepKind::Certify => self.certify().await,
+            StepKind::Label => self.show_label().await,
             StepKind::Serve => self.serve().await,
             StepKind::Settle(dataset) => {
                 let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };

@@ -20,6 +20,8 @@ pub(super) struct Acts {
     pub swap: bool,
     /// Certificates that are put in place at the target.
     pub certificates: usize,
+    /// The target shows a label while it is on trial.
+    pub label: bool,
 }
 
 impl Acts {
@@ -59,6 +61,7 @@ impl Acts {
             settings,
             swap: options.swap,
             certificates: certificates.filter(|one| one.action != CertificateAction::Keep).count(),
+            label: target.label.is_some(),
         })
     }
 }

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 
 use super::Result;
 use crate::changeover::{
-    Bundle, CertificateFacts, CertificateMaterial, Facts, Scope, ServiceFacts, SettingsFacts, SwapStanding,
+    Bundle, CertificateFacts, CertificateMaterial, Facts, LabelFacts, Scope, ServiceFacts, SettingsFacts,
+    SwapStanding,
 };
 use crate::name::MigrationId;
 
@@ -37,8 +38,15 @@ pub trait Services: Send + Sync {
     }
 
     /// Starts them, the first one first, each once those before it are well; enables them. A failure names the service and tells
-    /// its journal's last lines. What a socket or a timer among them starts is left to that.
+    /// its journal's last lines. What a socket or a timer among them starts is left to that. Those that a trial seals off are sealed off
+    /// before they start, those that it leaves out stay stopped, until [`Services::release`].
     async fn start(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// The trial is over: what was sealed off is so no more, what was left out starts, each asked whether it is well.
+    async fn release(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
     }
@@ -184,6 +192,39 @@ pub trait Certificates: Send + Sync {
     }
 }
 
+/// The label that tells users that what they see is on trial.
+#[async_trait]
+pub trait Label: Send + Sync {
+    /// How it stands; none where the manifest has no label. Changes nothing.
+    async fn facts(&self) -> Result<Option<LabelFacts>> {
+        Ok(None)
+    }
+
+    /// Shows it. Refuses (operator) where something else is in its place.
+    async fn show(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// Whether it was ever to be shown for this migration, and is not forgotten.
+    async fn is_known(&self, migration: &MigrationId) -> Result<bool> {
+        let _ = migration;
+        Ok(false)
+    }
+
+    /// Takes it away. Refuses (operator) where somebody has put something else in its place.
+    async fn take_away(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// Forgets that it was shown.
+    async fn forget(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+}
+
 /// All of it, of one host.
 #[derive(Clone)]
 pub struct Changeover {
@@ -195,12 +236,20 @@ pub struct Changeover {
     pub swap: Arc<dyn Swap>,
     /// Its certificates.
     pub certificates: Arc<dyn Certificates>,
+    /// The label of a trial.
+    pub label: Arc<dyn Label>,
 }
 
 impl Changeover {
     /// One type plays every part.
-    pub fn of<T: Services + HostSettings + Swap + Certificates + 'static>(host: Arc<T>) -> Self {
-        Self { services: host.clone(), settings: host.clone(), swap: host.clone(), certificates: host }
+    pub fn of<T: Services + HostSettings + Swap + Certificates + Label + 'static>(host: Arc<T>) -> Self {
+        Self {
+            services: host.clone(),
+            settings: host.clone(),
+            swap: host.clone(),
+            certificates: host.clone(),
+            label: host,
+        }
     }
 
     /// What an inventory tells of it.
@@ -210,6 +259,7 @@ impl Changeover {
             services: self.services.facts().await?,
             settings: self.settings.facts().await?,
             certificates: self.certificates.facts().await?,
+            label: self.label.facts().await?,
         })
     }
 }
@@ -228,3 +278,4 @@ impl Services for Nothing {}
 impl HostSettings for Nothing {}
 impl Swap for Nothing {}
 impl Certificates for Nothing {}
+impl Label for Nothing {}

@@ -7,12 +7,13 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("handover-proto", &[]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
     ("handover-certificates", &["handover-engine"]),
     ("handover-mariadb", &["handover-engine"]),
+    ("handover-notices", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
     ("handover-services", &["handover-engine"]),
     ("handover-settings", &["handover-engine", "handover-services"]),
@@ -22,6 +23,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
             "handover-engine",
             "handover-certificates",
             "handover-mariadb",
+            "handover-notices",
             "handover-postgres",
             "handover-services",
             "handover-settings",

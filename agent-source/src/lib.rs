@@ -89,7 +89,7 @@ pub enum AgentError {
     Material(#[from] handover_certs::material::MaterialError),
     /// A dataset of the manifest.
     #[error(transparent)]
-    Dataset(#[from] handover_engine::failure::Failure),
+    Dataset(#[from] Failure),
     /// The address.
     #[error("cannot serve at {address}")]
     Listen {

@@ -84,6 +84,9 @@ fn words(operation: Operation, terms: Terms) -> String {
     if terms.discard {
         out += ", discarding what was written at the target";
     }
+    if terms.alone {
+        out += ", without the source";
+    }
     out
 }
 

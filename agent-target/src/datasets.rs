@@ -10,13 +10,14 @@ use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
 use handover_engine::ports::changeover::Changeover;
+use handover_engine::ports::hooks::Hooks;
 use handover_engine::ports::{Licences, Result, TreeReader};
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::access::{self, Side};
 use handover_platform::changeover::LocalChangeover;
 use handover_platform::database::Place;
-use handover_platform::hooks::{self, HookDirectory};
+use handover_platform::hooks;
 use handover_platform::manifest::{FilesSection, Manifest};
 use handover_platform::source::{CaptureLimits, LocalSource, inventory, place, unreadable};
 use handover_platform::tree::{FileTree, Filter};
@@ -42,7 +43,7 @@ pub struct LocalDatasets {
     /// How much these databases keep for a source that follows them.
     capture_bytes: u64,
     /// One for all: its hooks run one after another.
-    hooks: Arc<HookDirectory>,
+    hooks: Arc<dyn Hooks>,
     /// What it does to itself.
     changeover: Changeover,
     rehearsals: Arc<Rehearsals>,
@@ -56,7 +57,7 @@ impl LocalDatasets {
     /// What `manifest` declares; a bad glob is refused now, not when it is first needed.
     pub fn new(manifest: Manifest, state: &Path, capture_bytes: u64) -> Result<Self> {
         manifest.trees().iter().try_for_each(|section| filter(section).map(drop))?;
-        let hooks = Arc::new(HookDirectory::new(&manifest, hooks::Side::Target));
+        let hooks = hooks::of_target(&manifest, Arc::new(SystemClock));
         let rehearsals = Arc::new(Rehearsals::new(&manifest, state.to_owned())?);
         let changeover = LocalChangeover::new(&manifest, state, Side::Target, Arc::new(SystemClock)).ports();
         Ok(Self { manifest, here: state.join("here"), capture_bytes, hooks, changeover, rehearsals })
@@ -105,7 +106,7 @@ impl LocalDatasets {
     }
 
     /// This host's hooks.
-    pub fn hooks(&self) -> Arc<HookDirectory> {
+    pub fn hooks(&self) -> Arc<dyn Hooks> {
         self.hooks.clone()
     }
 
@@ -157,14 +158,15 @@ impl LocalDatasets {
             };
             let offers = access::offers(&place, &name).await;
             let returning = access::of_returning(&place, &name, Side::Target).await;
-            datasets.push(Dataset { name, facts, findings, following: Vec::new(), returning, offers });
+            let (following, excluded) = (Vec::new(), Vec::new());
+            datasets.push(Dataset { name, facts, findings, following, returning, offers, excluded });
         }
         for section in &self.manifest.trees() {
             let facts = self.tree(section).await?;
             let findings = access::of_making_files(&section.root, &section.name);
             let name = section.name.clone();
-            let returning = Vec::new();
-            datasets.push(Dataset { name, facts, findings, following: Vec::new(), returning, offers: None });
+            let (following, returning, excluded) = (Vec::new(), Vec::new(), Vec::new());
+            datasets.push(Dataset { name, facts, findings, following, returning, offers: None, excluded });
         }
         let licence = self.manifest.local_licence(&self.here).standing().await?;
         inventory(self.manifest.facts(), datasets, licence, self.changeover.facts().await?, clock).await

@@ -2,7 +2,6 @@
 
 mod backing_up;
 mod looking;
-mod notice;
 mod readiness;
 mod rehearsing;
 mod reporting;
@@ -272,9 +271,6 @@ impl Control for Supervisor {
         let handle = self.driven(id, operation).await?;
         handle.ask(operation, terms, by).await?;
         tracing::info!(migration = %id, %operation, by, "an operation was asked for");
-        if operation == Operation::Cutover {
-            self.give_notice(id, terms.when);
-        }
         let status = handle.status().borrow().clone();
         Ok(self.shown(status))
     }

@@ -107,6 +107,15 @@ pub enum Verb {
     },
     /// Keep everything; undo is no longer possible.
     Finalize(Act),
+    /// Take what a migration has built at the target away, without the source: it is gone for good. `abort` is for all other cases.
+    Terminate {
+        /// Which migration, and whether to watch it.
+        #[command(flatten)]
+        act: Act,
+        /// Yes, do it. Nothing is undone at the source.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Try production's data in scratch databases beside the target's own: what does not fit there is found, and nothing else is touched.
     Rehearse(RehearseArguments),
     /// Show or change how fast the source is read, and when.

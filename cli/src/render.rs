@@ -182,6 +182,9 @@ pub fn plan(plan: &Plan) -> String {
     if let Some(advice) = &plan.dns {
         dns::advice(advice, &mut out);
     }
+    for one in &plan.left_behind {
+        let _ = writeln!(out, "  not moved: {}: {}", one.item, one.why);
+    }
     let total: u64 = plan.steps.iter().map(|step| step.expected_ms).sum();
     let _ = writeln!(out, "expected time: {}", time(total));
     let digest = plan.digest();

@@ -82,6 +82,7 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
             session.ask(Operation::Abort, terms, act).await.map(|(_, code)| code)
         }
         Verb::Finalize(act) => session.act(Operation::Finalize, act).await,
+        Verb::Terminate { act, yes } => session.terminate(act, yes).await,
         Verb::Rehearse(asked) => rehearse::run(&session.control, asked, session.json).await,
         Verb::Throttle(asked) => session.throttle(asked).await,
         Verb::Report(asked) => session.report(asked).await,
@@ -217,6 +218,34 @@ impl Session {
         self.print(&render::status(&status), &documents::status(&status));
         let code = self.settle(&id, act.watch).await?;
         Ok((id, code))
+    }
+
+    /// Takes the instance that a migration has built away, if there is one still.
+    async fn terminate(&self, act: Act, yes: bool) -> Result<Code> {
+        let Act { which, watch } = act;
+        let status = self.pick(which).await?;
+        let id = status.migration.clone();
+        let item = format!("migration {id}");
+        match status.state.phase {
+            Phase::Aborted => {
+                self.print(&format!("{item} is aborted: nothing of it is left"), &documents::status(&status));
+                return Ok(Code::Done);
+            }
+            Phase::Finalized => {
+                let what = "its instance has become the appliance itself: there is nothing to take away";
+                return Err(Failure::operator(item, what));
+            }
+            _ if !yes => {
+                let what = "what it has built at the target goes, and nothing is undone at the source";
+                let hint =
+                    "add --yes where the source is gone for good; `handover abort` undoes it on both hosts";
+                return Err(Failure::operator(item, what).hint(hint));
+            }
+            _ => {}
+        }
+        let terms = Terms { alone: true, ..Terms::default() };
+        let act = Act { which: Which { id: Some(id) }, watch };
+        self.ask(Operation::Abort, terms, act).await.map(|(_, code)| code)
     }
 
     /// A watched verification that was called off has failed, although the migration goes on.

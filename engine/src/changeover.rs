@@ -119,7 +119,54 @@ pub struct ServiceFacts {
     pub state: String,
     /// Whether it starts with the host.
     pub enabled: bool,
+    /// How it runs while the target is on trial.
+    #[serde(default, skip_serializing_if = "Trial::is_open")]
+    pub trial: Trial,
     /// What keeps the agent from handling it, with what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// How a service runs while the target is on trial.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trial {
+    /// As it always does.
+    #[default]
+    Open,
+    /// It reaches, and is reached by, nothing but this host and these networks.
+    Sealed(Vec<String>),
+    /// It does not run before the target is accepted.
+    Stopped,
+}
+
+impl Trial {
+    /// It is as it always is.
+    pub fn is_open(&self) -> bool {
+        *self == Trial::Open
+    }
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trial::Open => f.write_str("open"),
+            Trial::Sealed(allowed) if allowed.is_empty() => f.write_str("sealed off"),
+            Trial::Sealed(allowed) => write!(f, "sealed off but for {}", allowed.join(" ")),
+            Trial::Stopped => f.write_str("stopped"),
+        }
+    }
+}
+
+/// What an inventory tells of the label that a trial carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelFacts {
+    /// What it says.
+    pub text: String,
+    /// The file that it is shown by; none where hooks alone do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// What keeps the agent from showing it, with what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
@@ -192,6 +239,9 @@ pub struct Facts {
     /// Its DNS records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsFacts>,
+    /// The label of a trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<LabelFacts>,
 }
 
 impl Facts {
@@ -202,6 +252,7 @@ impl Facts {
             && self.settings.is_empty()
             && self.certificates.is_empty()
             && self.dns.is_none()
+            && self.label.is_none()
             && !replicated
     }
 
@@ -212,8 +263,10 @@ impl Facts {
 
     /// What must not change between approval and start, by item.
     pub fn structure(&self) -> impl Iterator<Item = (String, String)> + '_ {
-        let services =
-            self.services.iter().map(|service| (format!("service {}", service.unit), String::new()));
+        let services = self.services.iter().map(|service| {
+            let trial = if service.trial.is_open() { String::new() } else { service.trial.to_string() };
+            (format!("service {}", service.unit), trial)
+        });
         let settings = self.settings.iter();
         let settings = settings.map(|section| {
             (format!("settings {}", section.name), format!("{} {}", section.group, section.file))
@@ -231,7 +284,11 @@ impl Facts {
                 [&dns.service_names[..], &dns.round_robin[..]].map(|names| names.join(" ")).join("; ");
             ("dns".to_owned(), format!("{} {how}: {names}", dns.server))
         });
-        services.chain(settings).chain(certificates).chain(replicas).chain(dns)
+        let label = self.label.iter();
+        let label = label.map(|one| {
+            ("label".to_owned(), format!("{:?} {}", one.text, one.file.as_deref().unwrap_or_default()))
+        });
+        services.chain(settings).chain(certificates).chain(replicas).chain(dns).chain(label)
     }
 
     /// What keeps the agent from doing its part: what it is about, and the problem.
@@ -243,11 +300,13 @@ impl Facts {
         let replicated = self.replication.iter().filter(|one| one.replica.is_some());
         let replicas = replicated.map(|one| (format!("replica of {}", one.names()), &one.problem));
         let dns = self.dns.iter().map(|dns| ("dns".to_owned(), &dns.problem));
+        let label = self.label.iter().map(|one| ("label".to_owned(), &one.problem));
         services
             .chain(settings)
             .chain(certificates)
             .chain(replicas)
             .chain(dns)
+            .chain(label)
             .filter_map(|(item, problem)| Some((item, problem.as_deref()?)))
     }
 }

@@ -303,6 +303,7 @@ mod tests {
                 following: vec![Finding::new(Severity::Error, "shop", "no log", "switch it on")],
                 returning: vec![Finding::new(Severity::Error, "shop", "no way back", "allow it")],
                 offers,
+                excluded: Vec::new(),
             }],
             licence: licence::Standing::default(),
             changeover: Default::default(),
@@ -315,6 +316,7 @@ mod tests {
             unit: "web.service".to_owned(),
             state: "active".to_owned(),
             enabled: true,
+            trial: crate::changeover::Trial::Open,
             problem: problem.map(str::to_owned),
         };
         let mut source = inventory(Vec::new(), None);

@@ -9,6 +9,7 @@ mod handle;
 mod hooks;
 mod licensing;
 mod live;
+mod notice;
 mod planned;
 mod records;
 mod replicating;
@@ -16,6 +17,7 @@ mod tally;
 mod task;
 mod throttling;
 mod trees;
+mod trial;
 mod verifying;
 mod watchman;
 
@@ -24,10 +26,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use self::handle::{Command, Handle, Status, at_rest};
+use self::notice::Noticed;
 use crate::calendar::Calendar;
 use crate::failure::Failure;
 use crate::follow::{Figures, TreeFigures};
@@ -110,6 +114,8 @@ pub struct Driver {
     gate: Gate,
     stop: CancellationToken,
     task_began: Instant,
+    /// Notices on their way.
+    notices: JoinSet<Noticed>,
 }
 
 /// The task being worked on.
@@ -165,6 +171,7 @@ impl Driver {
             gate,
             stop,
             task_began: now,
+            notices: JoinSet::new(),
         };
         driver_status.progress = driver.meter.read();
         // No more than is journaled: else the next status could show less.
@@ -180,6 +187,7 @@ impl Driver {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut busy = self.begin_task().await?;
+        self.give_owed_notice();
         while busy.is_some() || !self.migration.state.phase.is_final() {
             let due = self.until_due();
             tokio::select! {
@@ -190,6 +198,7 @@ impl Driver {
                 }
                 Some(command) = self.commands.recv() => busy = self.command(command, busy).await?,
                 Some(ask) = self.throttles.recv() => self.set_throttle(ask).await?,
+                Some(noticed) = self.notices.join_next() => self.take_noticed(noticed.ok()).await?,
                 () = sleep(due.unwrap_or_default()), if due.is_some() => busy = self.begin_planned(busy).await?,
                 messages = next_messages(&mut busy) => match messages {
                     Some(messages) => self.take(messages).await?,
@@ -237,6 +246,7 @@ impl Driver {
             cutover: self.migration.outcome.cutover.unwrap_or_default(),
             reserve: self.settings.reserve,
             verifying: self.migration.outcome.verifying.clone(),
+            alone: self.migration.outcome.alone,
         };
         Ok(Some(Busy { messages, stop, end: tokio::spawn(tasks.run(task)) }))
     }
@@ -290,6 +300,13 @@ impl Driver {
         }
         if operation == Operation::Verify
             && let Err(refused) = self.begin_verifying(repair)
+        {
+            let _ = answer.send(Err(refused));
+            return Ok(busy);
+        }
+        if operation == Operation::Abort
+            && terms.alone
+            && let Err(refused) = self.give_source_up()
         {
             let _ = answer.send(Err(refused));
             return Ok(busy);

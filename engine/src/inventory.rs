@@ -106,6 +106,9 @@ pub struct Dataset {
     /// What a target's server has, of all that a database may need of it; none where it could not be asked, and at a source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offers: Option<BTreeSet<String>>,
+    /// What its manifest leaves out of it, at a source: tables, or globs of files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
 }
 
 /// What was found of a dataset, by kind.

@@ -2,6 +2,7 @@
 //! function, shown, and approved by its digest; [`Plan::approve`] is the only way to something that can run.
 
 mod acts;
+mod behind;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use crate::licence;
 use crate::name::DatasetName;
 
 use self::acts::Acts;
+pub use self::behind::LeftBehind;
 use self::steps::BackupsWanted;
 pub use self::steps::{PlannedStep, StepKind};
 
@@ -87,6 +89,9 @@ pub struct Plan {
     /// The DNS records that change, where the target's manifest names any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Advice>,
+    /// What stays at the source alone, and why. Left out of the document where there is nothing: earlier plans keep their digests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<LeftBehind>,
 }
 
 /// A plan whose digest the operator gave: the only thing that runs.
@@ -138,6 +143,7 @@ impl Plan {
         } else {
             (steps::of_one_moment(&chosen, &backups, rates), None)
         };
+        let left_behind = behind::behind(source.1, target.1, &chosen, &options);
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
             structure: inventory.structure(),
@@ -150,6 +156,7 @@ impl Plan {
             target: side(target),
             steps,
             dns,
+            left_behind,
         })
     }
 
@@ -289,6 +296,7 @@ pub(crate) fn matches_target(dataset: &Dataset, target: &Inventory) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::changeover::{LabelFacts, ServiceFacts, Trial};
     use crate::inventory::{DatabaseFacts, TreeFacts};
 
     const RATES: Rates = Rates { copy: 1e8, reread: 1e9 };
@@ -301,6 +309,7 @@ mod tests {
             following: Vec::new(),
             returning: Vec::new(),
             offers: None,
+            excluded: Vec::new(),
         };
         Inventory {
             agent_version: "1".into(),
@@ -349,6 +358,19 @@ mod tests {
         maintains.changeover.maintains = true;
         let plan = make(&maintains, &source, follow()).unwrap();
         assert!(plan.steps.iter().any(|step| step.step == StepKind::Maintain));
+        // The label is shown before anybody is let in.
+        let mut labelled = source.clone();
+        labelled.changeover.label = Some(LabelFacts { text: "On trial".into(), file: None, problem: None });
+        labelled.changeover.services.push(ServiceFacts {
+            unit: "web.service".into(),
+            state: "active".into(),
+            enabled: true,
+            trial: Trial::Stopped,
+            problem: None,
+        });
+        let plan = make(&maintains, &labelled, follow()).unwrap();
+        let ids: Vec<_> = plan.steps.iter().map(|s| s.step.id()).collect();
+        assert!(ids.join(" ").ends_with("publish label serve settle:db"), "{ids:?}");
         // Earlier plans have no word of it.
         let still = make(&source, &source, Options::default()).unwrap();
         assert!(!String::from_utf8(still.to_bytes()).unwrap().contains("follow"));

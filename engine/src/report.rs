@@ -13,6 +13,7 @@ use crate::dns::Advice;
 use crate::journal::{Logged, Migration, Sums};
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
+use crate::plan::LeftBehind;
 use crate::throttle::Throttle;
 use crate::time::Timestamp;
 
@@ -91,6 +92,9 @@ pub struct Outcome {
     /// The cut-over that is planned for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub planned: Option<Planned>,
+    /// The source was given up: it is undone without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
     /// How the source is throttled, where an operator has said it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<Throttle>,
@@ -121,6 +125,9 @@ pub struct Planned {
     pub at: Timestamp,
     /// What is asked of it.
     pub terms: Terms,
+    /// Notice of it was given.
+    #[serde(default)]
+    pub is_told: bool,
 }
 
 /// What an operator asks of a cut-over.
@@ -137,11 +144,14 @@ pub struct Terms {
     /// Of an abort: what was written at the target since it took over is given up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub discard: bool,
+    /// Of an abort: the source is gone for good. Nothing is asked of it, and nothing of it is put back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { max_downtime_ms: 30_000, max_lag_ms: 5_000, when: When::Now, discard: false }
+        Self { max_downtime_ms: 30_000, max_lag_ms: 5_000, when: When::Now, discard: false, alone: false }
     }
 }
 
@@ -323,6 +333,9 @@ pub struct Report {
     pub datasets: BTreeMap<DatasetName, Sums>,
     /// What the passes brought.
     pub outcome: Outcome,
+    /// What stays at the source alone, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<LeftBehind>,
     /// When it ended, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
@@ -373,6 +386,7 @@ impl Report {
             passes: migration.pass,
             totals,
             datasets,
+            left_behind: migration.plan.left_behind.clone(),
             ended_at: None,
             downtime_ms: outcome.cutover.and_then(|cutover| cutover.downtime_ms()),
             history: Vec::new(),

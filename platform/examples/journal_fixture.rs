@@ -36,6 +36,7 @@ fn plan() -> Plan {
         target: side("new-host"),
         steps: kinds.into_iter().map(step).collect(),
         dns: None,
+        left_behind: Vec::new(),
     }
 }
 

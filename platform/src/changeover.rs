@@ -18,6 +18,7 @@ use handover_services::{HostBoot, LocalServices, Systemd};
 use handover_settings::{LocalSettings, LocalSwap, SystemctlReboot};
 
 use crate::access::Side;
+use crate::label::LocalLabel;
 use crate::manifest::Manifest;
 use crate::replicas::LocalReplicas;
 use crate::source::LocalSource;
@@ -34,10 +35,17 @@ impl LocalChangeover {
     /// What `manifest` names; what must be undone is recorded below `state`.
     pub fn new(manifest: &Manifest, state: &Path, side: Side, clock: Arc<dyn Clock>) -> Self {
         let systemd = Arc::new(Systemd::new());
-        let services = Arc::new(LocalServices::new(manifest.service.clone(), state, systemd.clone()));
+        let services = LocalServices::new(manifest.service.clone(), state, systemd.clone());
+        let services = Arc::new(match side {
+            Side::Source => services,
+            Side::Target => services.at_target(),
+        });
         let settings = LocalSettings::new(manifest.settings.clone(), state);
         let swap = LocalSwap::new(settings.clone(), Arc::new(HostBoot::new()), Arc::new(SystemctlReboot));
         let reloader = Arc::new(Reload(systemd));
+        // It is the target that is on trial.
+        let label = manifest.label.clone().filter(|_| side == Side::Target);
+        let label = LocalLabel::new(label, state, reloader.clone());
         let certificates =
             LocalCertificates::new(manifest.certificate.clone(), state, reloader, clock.clone());
         // Names lead from one host to the other: the target's agent sees to that.
@@ -53,6 +61,7 @@ impl LocalChangeover {
             certificates: Arc::new(certificates),
             replicas: replicas.clone(),
             names: Arc::new(LocalNames::new(dns, state, clock)),
+            label: Arc::new(label),
         };
         Self { services, replicas, ports }
     }

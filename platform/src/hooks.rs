@@ -5,11 +5,14 @@ pub(crate) mod run;
 pub(crate) mod trust;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::ports::hooks::{Hooks, Occasion};
+use handover_engine::time::Clock;
+use handover_notices::{Names, Noticing};
 
 use self::run::Ended;
 use crate::manifest::{HookSection, Manifest, OnFailure};
@@ -39,9 +42,23 @@ pub struct HookDirectory {
     directory: PathBuf,
     hooks: Vec<HookSection>,
     appliance: String,
+    label: Option<String>,
     side: Side,
     /// Two occasions are never told at once: a target whose answer got lost tells the same one again.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// Hooks of a host that is moved to, which gives notice to clients as well.
+pub fn of_target(manifest: &Manifest, clock: Arc<dyn Clock>) -> Arc<dyn Hooks> {
+    let hooks = Arc::new(HookDirectory::new(manifest, Side::Target));
+    let (appliance, host) = (manifest.appliance.name.clone(), manifest.appliance.host_name.clone());
+    Arc::new(Noticing::new(
+        hooks,
+        manifest.notices.as_ref(),
+        &manifest.notice,
+        Names { appliance, host },
+        clock,
+    ))
 }
 
 impl HookDirectory {
@@ -50,7 +67,8 @@ impl HookDirectory {
         let mut hooks = manifest.hook.clone();
         hooks.sort_by(|a, b| a.name.cmp(&b.name));
         let (directory, appliance) = (manifest.hooks.directory.clone(), manifest.appliance.name.clone());
-        Self { directory, hooks, appliance, side, turn: tokio::sync::Mutex::default() }
+        let label = manifest.label.as_ref().map(|label| label.text.clone());
+        Self { directory, hooks, appliance, label, side, turn: tokio::sync::Mutex::default() }
     }
 
     async fn run_one(&self, hook: &HookSection, occasion: &Occasion) -> Result<()> {
@@ -87,6 +105,8 @@ impl HookDirectory {
             ("HANDOVER_APPLIANCE", self.appliance.clone()),
         ];
         out.extend(occasion.at.map(|at| ("HANDOVER_AT", at.to_string())));
+        let label = self.label.clone().filter(|_| occasion.moment.is_of_target());
+        out.extend(label.map(|label| ("HANDOVER_LABEL", label)));
         out
     }
 }

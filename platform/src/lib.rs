@@ -10,6 +10,7 @@ pub mod database;
 pub mod disk;
 pub mod hooks;
 pub mod host;
+pub mod label;
 pub mod licence;
 pub mod load;
 pub mod manifest;

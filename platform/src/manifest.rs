@@ -5,6 +5,7 @@ mod backups;
 mod calendar;
 mod checks;
 mod hooks;
+mod label;
 mod licence;
 
 use std::collections::HashSet;
@@ -14,6 +15,7 @@ use handover_certificates::CertificateSection;
 use handover_dns::DnsSection;
 use handover_engine::inventory::ApplianceFacts;
 use handover_engine::name::DatasetName;
+use handover_notices::{NoticeSection, NoticesSection};
 use handover_services::ServiceSection;
 use handover_settings::SettingsSection;
 use serde::Deserialize;
@@ -22,6 +24,7 @@ pub use self::backups::BackupsSection;
 pub use self::calendar::{CalendarSection, DowntimeSection};
 pub use self::checks::CheckScriptSection;
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
+pub use self::label::LabelSection;
 pub use self::licence::LicenceSection;
 use crate::database::Place;
 use crate::licence::{IssuerKey, LocalLicence};
@@ -71,6 +74,15 @@ pub struct Manifest {
     /// Its names in DNS; a target's alone.
     #[serde(default)]
     pub dns: Option<DnsSection>,
+    /// What tells users that it is on trial.
+    #[serde(default)]
+    pub label: Option<LabelSection>,
+    /// How clients are told of what happens.
+    #[serde(default)]
+    pub notices: Option<NoticesSection>,
+    /// What they are told, and in which words.
+    #[serde(default)]
+    pub notice: Vec<NoticeSection>,
 }
 
 /// `[appliance]`
@@ -189,11 +201,13 @@ pub enum ManifestError {
         /// The parser's message, with line and key.
         text: String,
     },
-    /// The licence's section makes no sense.
-    #[error("{path}: [licence] `{key}`: {problem}")]
-    Licence {
+    /// A section that there is one of makes no sense.
+    #[error("{path}: [{section}] `{key}`: {problem}")]
+    Table {
         /// The file.
         path: PathBuf,
+        /// The section.
+        section: &'static str,
         /// The key.
         key: &'static str,
         /// What to write instead.
@@ -245,29 +259,23 @@ impl Manifest {
             name,
             problem,
         })?;
-        let roots: Vec<PathBuf> = manifest.trees().into_iter().map(|section| section.root).collect();
-        manifest.backups.check(&roots).map_err(|(key, problem)| ManifestError::Table {
+        manifest.check_tables().map_err(|(section, (key, problem))| ManifestError::Table {
             path: path.to_owned(),
-            table: "backups",
+            section,
             key,
             problem,
         })?;
-        if let Some(licence) = &manifest.licence {
-            licence.check(&manifest.files).map_err(|(key, problem)| ManifestError::Licence {
-                path: path.to_owned(),
-                key,
-                problem,
-            })?;
-        }
-        if let Some(dns) = &manifest.dns {
-            handover_dns::check(dns).map_err(|(key, problem)| ManifestError::Table {
-                path: path.to_owned(),
-                table: "dns",
-                key,
-                problem,
-            })?;
-        }
         Ok(manifest)
+    }
+
+    /// Sections that there is one of.
+    fn check_tables(&self) -> Result<(), (&'static str, (&'static str, String))> {
+        let licence = self.licence.as_ref().map_or(Ok(()), |licence| licence.check(&self.files));
+        licence.map_err(|problem| ("licence", problem))?;
+        let label = self.label.as_ref().map_or(Ok(()), |label| label.check(&self.trees()));
+        label.map_err(|problem| ("label", problem))?;
+        let notices = self.notices.as_ref().map_or(Ok(()), NoticesSection::check);
+        notices.map_err(|problem| ("notices", problem))
     }
 
     fn check(&self) -> Result<(), (&'static str, String, String)> {
@@ -302,6 +310,7 @@ impl Manifest {
         self.check_servers()?;
         handover_settings::section::check(&self.settings)?;
         handover_certificates::check(&self.certificate)?;
+        handover_notices::section::check(self.notices.as_ref(), &self.notice)?;
         checks::check(&self.check_script, &self.database)?;
         self.calendar.check()
     }

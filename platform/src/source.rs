@@ -87,6 +87,8 @@ pub struct LocalSource {
     roots: Vec<PathBuf>,
     licence: LocalLicence,
     changeover: Changeover,
+    /// What its manifest leaves out, by dataset.
+    excluded: HashMap<DatasetName, Vec<String>>,
 }
 
 impl LocalSource {
@@ -132,6 +134,10 @@ impl LocalSource {
         let leases = Leases::new(lease);
         let captures = Captures::open(state, limits, clock.clone())?;
         let appliance = manifest.facts();
+        let databases = manifest.database.iter().map(|section| (&section.name, &section.exclude));
+        let trees = manifest.files.iter().map(|section| (&section.name, &section.exclude));
+        let excluded =
+            databases.chain(trees).map(|(name, exclude)| (name.clone(), exclude.clone())).collect();
         let roots = manifest.files.iter().map(|section| section.root.clone()).collect();
         let (signals, ahead) = (Signals::default(), Ahead::new(clock.clone()));
         Ok(Arc::new(Self {
@@ -147,6 +153,7 @@ impl LocalSource {
             roots,
             licence: manifest.local_licence(state),
             changeover,
+            excluded,
         }))
     }
 
@@ -197,7 +204,8 @@ impl LocalSource {
             }
             _ => Vec::new(),
         };
-        Dataset { name: name.clone(), facts, findings, following, returning, offers: None }
+        let excluded = self.excluded.get(name).cloned().unwrap_or_default();
+        Dataset { name: name.clone(), facts, findings, following, returning, offers: None, excluded }
     }
 
     fn unknown(name: &DatasetName) -> Failure {

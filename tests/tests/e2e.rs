@@ -38,8 +38,12 @@ mod refusals;
 mod rehearsal;
 #[path = "e2e/room.rs"]
 mod room;
+#[path = "e2e/terminate.rs"]
+mod terminate;
 #[path = "e2e/throttle.rs"]
 mod throttle;
+#[path = "e2e/trial.rs"]
+mod trial;
 #[path = "e2e/trouble.rs"]
 mod trouble;
 #[path = "e2e/upgrades.rs"]

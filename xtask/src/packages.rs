@@ -30,6 +30,9 @@ pub const SERVERS: &[Needed] = &[
     ("nsupdate", "bind9-dnsutils"),
 ];
 
+/// A server of mail.
+pub const MAIL: &[Needed] = &[("/usr/lib/python3/dist-packages/aiosmtpd", "python3-aiosmtpd")];
+
 fn is_there(program: &str) -> bool {
     if program.starts_with('/') { Path::new(program).exists() } else { is_installed(program) }
 }

@@ -17,6 +17,7 @@ pub struct Options {
 /// Builds the programs and runs every test, those in documentation too.
 pub fn run(options: &Options) -> Result<()> {
     packages::install(packages::SERVERS)?;
+    packages::install(packages::MAIL)?;
     let lab = lab_tests();
     say("building the programs that the tests run");
     run_cargo(&["build", "--workspace", "--bins"], &[])?;

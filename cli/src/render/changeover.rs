@@ -5,7 +5,7 @@ use std::fmt::Write;
 use handover_engine::changeover::{CertificateAction, Facts};
 use handover_engine::replication::ServerRole;
 
-/// Services, settings, certificates and what part database servers play, a line each.
+/// Services, settings, certificates, the label and what part database servers play, a line each.
 pub fn facts(facts: &Facts, out: &mut String) {
     let problem = |problem: &Option<String>| match problem {
         Some(text) => format!(": {text}"),
@@ -13,8 +13,13 @@ pub fn facts(facts: &Facts, out: &mut String) {
     };
     for one in &facts.services {
         let enabled = if one.enabled { "enabled" } else { "not enabled" };
+        let trial = match one.trial.is_open() {
+            true => String::new(),
+            false => format!(", {} on trial", one.trial),
+        };
+        let (state, problem) = (&one.state, problem(&one.problem));
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "  service {}: {}, {enabled}{}", one.unit, one.state, problem(&one.problem));
+        let _ = writeln!(out, "  service {}: {state}, {enabled}{trial}{problem}", one.unit);
     }
     for one in &facts.settings {
         let left = if one.group.is_of_the_host() { ", only swapped" } else { "" };
@@ -54,12 +59,16 @@ pub fn facts(facts: &Facts, out: &mut String) {
             let _ = writeln!(out, "  replica {}: {}{}", replica.server, role(&replica.role), problem(there));
         }
     }
+    if let Some(one) = &facts.label {
+        let file = one.file.as_ref().map_or_else(String::new, |file| format!(" in {file}"));
+        let _ = writeln!(out, "  label \"{}\"{file}{}", one.text, problem(&one.problem));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use handover_engine::changeover::{Group, ServiceFacts, SettingsFacts};
+    use handover_engine::changeover::{Group, LabelFacts, ServiceFacts, SettingsFacts, Trial};
     use handover_engine::replication::{ReplicaFacts, ReplicationFacts};
 
     #[test]
@@ -70,6 +79,7 @@ mod tests {
                 unit: "web.service".into(),
                 state: "active".into(),
                 enabled: true,
+                trial: Trial::Sealed(vec!["10.0.0.0/8".into()]),
                 problem: None,
             }],
             settings: vec![SettingsFacts {
@@ -85,15 +95,21 @@ mod tests {
                 replica: Some(ReplicaFacts { server: "db2:3306".into(), role: None }),
                 problem: Some("it does not answer".into()),
             }],
+            label: Some(LabelFacts {
+                text: "On trial".into(),
+                file: Some("/etc/label".into()),
+                problem: None,
+            }),
             ..Facts::default()
         };
         let mut out = String::new();
         facts(&all, &mut out);
         assert_eq!(
             out,
-            "  service web.service: active, enabled\n  settings ip (network, only swapped) in /etc/ip: it cannot be read\n  \
+            "  service web.service: active, enabled, sealed off but for 10.0.0.0/8 on trial\n  \
+             settings ip (network, only swapped) in /etc/ip: it cannot be read\n  \
              server db1:3306 of shop: primary of the replica db2\n  \
-             replica db2:3306: its role is not known: it does not answer\n"
+             replica db2:3306: its role is not known: it does not answer\n  label \"On trial\" in /etc/label\n"
         );
     }
 }

@@ -60,6 +60,9 @@ pub fn report(report: &Report) -> String {
     if let Some(advice) = &report.dns {
         dns::advice(advice, &mut out);
     }
+    for one in &report.left_behind {
+        let _ = writeln!(out, "  not moved: {}: {}", one.item, one.why);
+    }
     account(report, &mut out);
     let _ = write!(
         out,

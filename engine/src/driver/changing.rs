@@ -38,10 +38,11 @@ impl Runner {
 
     /// What steps beside the data are expected to add to the time that users wait for, in milliseconds.
     pub(super) fn beside_ms(&self) -> u64 {
-        use StepKind::{Certify, Configure, Deactivate, Maintain, Reboot, Serve};
-        let steps = self.plan.steps.iter();
-        let beside = steps
-            .filter(|step| matches!(step.step, Certify | Configure | Deactivate | Maintain | Reboot | Serve));
+        use StepKind::{Certify, Configure, Deactivate, Label, Maintain, Reboot, Serve};
+        let is_beside = |kind: &StepKind| {
+            matches!(kind, Certify | Configure | Deactivate | Label | Maintain | Reboot | Serve)
+        };
+        let beside = self.plan.steps.iter().filter(|step| is_beside(&step.step));
         beside.map(|step| step.expected_ms).sum()
     }
 
@@ -207,24 +208,60 @@ impl Runner {
 
     /// The services of both hosts are what they were before the cut-over. One that does not come up keeps nobody else from it.
     pub(super) async fn services_back(&self) -> Result<()> {
-        if !self.plans(&StepKind::Maintain) {
+        if self.plans(&StepKind::Maintain) {
+            let put_back = || self.there().services.put_back(&self.work.migration).boxed();
+            let theirs = self.each_until_done(put_back).await;
+            self.note_services("source", theirs).await?;
+        }
+        self.own_services_back().await
+    }
+
+    /// This host's are.
+    pub(super) async fn own_services_back(&self) -> Result<()> {
+        if !self.plans(&StepKind::Maintain) && !self.plans(&StepKind::Serve) {
             return Ok(());
         }
-        let id = &self.work.migration;
-        let theirs = self.each_until_done(|| self.there().services.put_back(id).boxed()).await;
-        let own = self.each_until_done(|| self.own().services.put_back(id).boxed()).await;
-        for (side, back) in [("source", theirs), ("target", own)] {
-            match back {
-                Err(failure) if failure.is_transient() => return Err(failure),
-                Err(failure) => {
-                    self.work.desk.checkpoint()?;
-                    let text = format!("the {side}'s services are not all what they were: {failure}");
-                    self.work.desk.send(Message::Note { item: "services".to_owned(), text }).await?;
-                }
-                Ok(()) => {}
+        let put_back = || self.own().services.put_back(&self.work.migration).boxed();
+        let own = self.each_until_done(put_back).await;
+        self.note_services("target", own).await
+    }
+
+    async fn note_services(&self, side: &str, back: Result<()>) -> Result<()> {
+        match back {
+            Err(failure) if failure.is_transient() => Err(failure),
+            Err(failure) => {
+                self.work.desk.checkpoint()?;
+                let text = format!("the {side}'s services are not all what they were: {failure}");
+                self.work.desk.send(Message::Note { item: "services".to_owned(), text }).await
             }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// This host's settings are its own, when the source is gone for good.
+    pub(super) async fn own_changes_back(&self) -> Result<()> {
+        let (id, own) = (&self.work.migration, self.own());
+        if self.plans(&StepKind::Reboot) {
+            if !matches!(own.swap.standing(id).await?, SwapStanding::Own | SwapStanding::RolledBack) {
+                own.swap.roll_back(id).await?;
+            }
+            self.reboot_this().await?;
+        } else if self.plans(&StepKind::Configure) {
+            self.each_until_done(|| own.settings.restore(id).boxed()).await?;
         }
         Ok(())
+    }
+
+    /// Nothing of that can be undone any more.
+    pub(super) async fn forget_own_changes(&self) -> Result<()> {
+        let (id, own) = (&self.work.migration, self.own());
+        if self.plans(&StepKind::Maintain) || self.plans(&StepKind::Serve) {
+            self.each_until_done(|| own.services.forget(id).boxed()).await?;
+        }
+        if self.plans(&StepKind::Stage) {
+            self.each_until_done(|| own.settings.forget(id).boxed()).await?;
+        }
+        self.forget_records().await
     }
 
     /// No service writes at the target any more: what was written there is about to be carried home, or given up. Before the decision

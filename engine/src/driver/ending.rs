@@ -2,16 +2,18 @@
 
 use futures::FutureExt;
 
+use super::Driver;
 use super::task::Runner;
 use crate::failure::Failure;
 use crate::journal::Record;
-use crate::pass::TargetDataset;
+use crate::pass::{Message, TargetDataset};
 use crate::ports::Result;
 
 impl Runner {
     /// Nothing can be undone any more, and nothing is left for that.
     pub(super) async fn finalize(&self) -> Result<()> {
         self.part().await?;
+        self.end_trial().await?;
         self.look_for_what_is_ours().await?;
         self.each(|target| {
             async move {
@@ -62,13 +64,29 @@ impl Runner {
 
     /// Everything is what it was before the migration: the last thing done is the first one undone.
     pub(super) async fn undo(&self) -> Result<()> {
+        if self.alone {
+            return self.undo_alone().await;
+        }
         // First: whatever keeps it from coming home is mended while everything else is still there.
         self.bring_licence_back().await?;
         self.stop_own_services().await?;
         self.bring_back().await?;
+        self.take_label_back().await?;
         self.change_back().await?;
         self.replicas_here_back().await?;
         self.look_for_what_is_ours().await?;
+        self.undo_datasets().await?;
+        self.close_leases().await;
+        // The target is as it was: the source may be written to again.
+        self.end_following(false).await?;
+        self.services_back().await?;
+        self.records_back().await?;
+        // Last: one that cannot be reached keeps nobody from working, and is asked again by `resume`.
+        self.replicas_there_back().await?;
+        self.forget_changes().await
+    }
+
+    async fn undo_datasets(&self) -> Result<()> {
         self.each(|target| {
             async move {
                 match target {
@@ -78,14 +96,34 @@ impl Runner {
             }
             .boxed()
         })
-        .await?;
-        self.close_leases().await;
-        // The target is as it was: the source may be written to again.
-        self.end_following(false).await?;
-        self.services_back().await?;
+        .await
+    }
+
+    /// The same at this host alone. The target never served for this migration: there is nothing to bring home.
+    async fn undo_alone(&self) -> Result<()> {
+        self.own_changes_back().await?;
+        self.look_for_what_is_ours().await?;
+        self.undo_datasets().await?;
+        self.own_services_back().await?;
         self.records_back().await?;
-        // Last: one that cannot be reached keeps nobody from working, and is asked again by `resume`.
-        self.replicas_there_back().await?;
-        self.forget_changes().await
+        self.forget_own_changes().await?;
+        let text = "the source was given up: nothing was undone there; what it keeps for this migration ends by itself";
+        self.work.desk.send(Message::Note { item: "abort".to_owned(), text: text.to_owned() }).await
+    }
+}
+
+impl Driver {
+    /// The source is gone for good; refuses where the target has what nobody else has.
+    pub(super) fn give_source_up(&mut self) -> Result<()> {
+        if self.migration.outcome.cutover.is_some_and(|cutover| cutover.committed) {
+            let item = format!("migration {}", self.migration.id);
+            return Err(Failure::operator(
+                item,
+                "the target has taken over: what was written there would be lost",
+            )
+            .hint("`handover accept` keeps it; `handover abort` brings it back to the source"));
+        }
+        self.migration.outcome.alone = true;
+        Ok(())
     }
 }

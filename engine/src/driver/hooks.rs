@@ -17,13 +17,16 @@ impl Runner {
         self.tell_hooks(Moment::BeforeStart).await
     }
 
-    /// Tells both hosts of a moment, the source first, unless they were told already in this task. A failure is that of a hook that
+    /// Tells both hosts of a moment, the source first (of the target's own that one alone), unless they were told already in this task. A failure is that of a hook that
     /// stops the migration; what cannot be stopped any more goes on with a note.
     pub(super) async fn tell_hooks(&self, moment: Moment) -> Result<()> {
         if self.was_told(moment) {
             return Ok(());
         }
         for (side, hooks) in [("source", &self.work.source.hooks), ("target", &self.here.hooks)] {
+            if side == "source" && moment.is_of_target() {
+                continue;
+            }
             match self.run_hooks(&**hooks, moment).await {
                 Ok(()) => {}
                 Err(failure) if moment.can_stop() => return Err(failure),

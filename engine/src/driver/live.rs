@@ -190,6 +190,10 @@ impl Runner {
         self.close_leases().await;
         self.repoint_early().await?;
         self.stage(|kind| *kind == StepKind::Certify).await?;
+        self.stage(|kind| *kind == StepKind::Label).await?;
+        if self.plans(&StepKind::Label) {
+            self.tell_hooks(Moment::LabelOn).await?;
+        }
         self.stage(|kind| *kind == StepKind::Serve).await?;
         self.stage(|kind| *kind == StepKind::Licence).await?;
         self.tell_hooks(Moment::AfterPublish).await?;

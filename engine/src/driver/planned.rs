@@ -24,7 +24,9 @@ impl Driver {
         answer: oneshot::Sender<Result<State>>,
     ) -> Result<()> {
         let (planned, text) = match self.time_of(terms) {
-            Ok(Some(at)) => (Some(Planned { at, terms }), format!("it is planned for {at}, says {by}")),
+            Ok(Some(at)) => {
+                (Some(Planned { at, terms, is_told: false }), format!("it is planned for {at}, says {by}"))
+            }
             Ok(None) => (None, format!("it is planned no more, says {by}")),
             Err(refused) => {
                 let _ = answer.send(Err(refused));
@@ -33,6 +35,7 @@ impl Driver {
         };
         self.migration.outcome.planned = planned;
         self.note(text).await?;
+        self.give_notice(planned.map(|planned| planned.at));
         let _ = answer.send(Ok(self.migration.state.clone()));
         Ok(())
     }

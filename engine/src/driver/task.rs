@@ -104,6 +104,8 @@ pub struct Runner {
     pub reserve: Reserve,
     /// The verification at hand of a copy that is followed.
     pub verifying: Option<Verifying>,
+    /// The source is gone for good.
+    pub alone: bool,
 }
 
 impl Runner {
@@ -140,6 +142,7 @@ impl Runner {
             Task::Part => {
                 self.back_up_again(Host::Target).await?;
                 self.part().await?;
+                self.end_trial().await?;
                 self.back_up_again(Host::Source).await?;
                 self.tell_hooks(Moment::AfterAccept).await?;
             }
@@ -314,6 +317,7 @@ impl Runner {
             StepKind::Configure => self.configure().await,
             StepKind::Reboot => self.reboot().await,
             StepKind::Certify => self.certify().await,
+            StepKind::Label => self.show_label().await,
             StepKind::Serve => self.serve().await,
             StepKind::Replicate => self.replicate().await,
             StepKind::Withdraw => self.change_records(Stage::Before).await,

@@ -93,6 +93,7 @@ impl Runner {
             cutover: self.cutover,
             reserve: self.reserve,
             verifying: self.verifying.clone(),
+            alone: self.alone,
         };
         (runner, stop)
     }

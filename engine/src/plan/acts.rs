@@ -26,6 +26,8 @@ pub(super) struct Acts {
     pub replicas_there: usize,
     /// Servers of the target that get replicas.
     pub replicas_here: usize,
+    /// The target shows a label while it is on trial.
+    pub label: bool,
 }
 
 impl Acts {
@@ -70,6 +72,7 @@ impl Acts {
             certificates: certificates.filter(|one| one.action != CertificateAction::Keep).count(),
             replicas_there: replicated(source),
             replicas_here: replicated(target),
+            label: target.label.is_some(),
         })
     }
 }

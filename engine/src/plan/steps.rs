@@ -55,6 +55,8 @@ pub enum StepKind {
     Publish,
     /// Put the certificates in place.
     Certify,
+    /// Show users that the target is on trial.
+    Label,
     /// Start the target's services.
     Serve,
     /// Move the licence.
@@ -92,6 +94,7 @@ impl StepKind {
             StepKind::Reboot => "reboot".to_owned(),
             StepKind::Publish => "publish".to_owned(),
             StepKind::Certify => "certify".to_owned(),
+            StepKind::Label => "label".to_owned(),
             StepKind::Serve => "serve".to_owned(),
             StepKind::Licence => "licence".to_owned(),
             StepKind::Settle(d) => format!("settle:{d}"),
@@ -123,6 +126,7 @@ impl StepKind {
             StepKind::Reboot => "reboot both systems".to_owned(),
             StepKind::Publish => "put databases in place".to_owned(),
             StepKind::Certify => "update the certificates".to_owned(),
+            StepKind::Label => "show the label".to_owned(),
             StepKind::Serve => "restart the services".to_owned(),
             StepKind::Licence => "move the licence".to_owned(),
             StepKind::Settle(d) => format!("settle {d}"),
@@ -256,6 +260,9 @@ pub(super) fn live(
     steps.push(bare(StepKind::Publish));
     if acts.certificates > 0 {
         steps.push(bare(StepKind::Certify));
+    }
+    if acts.label {
+        steps.push(bare(StepKind::Label));
     }
     if acts.starting + acts.certificates > 0 {
         steps.push(lasting(StepKind::Serve, STARTS_MS * acts.starting as u64));

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 
 use super::{NameServer, Result};
 use crate::changeover::{
-    Bundle, CertificateFacts, CertificateMaterial, Facts, Scope, ServiceFacts, SettingsFacts, SwapStanding,
+    Bundle, CertificateFacts, CertificateMaterial, Facts, LabelFacts, Scope, ServiceFacts, SettingsFacts,
+    SwapStanding,
 };
 use crate::name::MigrationId;
 use crate::replication::ReplicationFacts;
@@ -233,6 +234,39 @@ pub trait Replicas: Send + Sync {
     }
 }
 
+/// The label that tells users that what they see is on trial.
+#[async_trait]
+pub trait Label: Send + Sync {
+    /// How it stands; none where the manifest has no label. Changes nothing.
+    async fn facts(&self) -> Result<Option<LabelFacts>> {
+        Ok(None)
+    }
+
+    /// Shows it. Refuses (operator) where something else is in its place.
+    async fn show(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// Whether it was ever to be shown for this migration, and is not forgotten.
+    async fn is_known(&self, migration: &MigrationId) -> Result<bool> {
+        let _ = migration;
+        Ok(false)
+    }
+
+    /// Takes it away. Refuses (operator) where somebody has put something else in its place.
+    async fn take_away(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// Forgets that it was shown.
+    async fn forget(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+}
+
 /// All of it, of one host.
 #[derive(Clone)]
 pub struct Changeover {
@@ -246,6 +280,8 @@ pub struct Changeover {
     pub certificates: Arc<dyn Certificates>,
     /// The replicas of its databases.
     pub replicas: Arc<dyn Replicas>,
+    /// The label of a trial.
+    pub label: Arc<dyn Label>,
     /// The server of its DNS records; a target's alone.
     pub names: Arc<dyn NameServer>,
 }
@@ -254,7 +290,7 @@ impl Changeover {
     /// One type plays every part.
     pub fn of<T>(host: Arc<T>) -> Self
     where
-        T: Services + HostSettings + Swap + Certificates + Replicas + 'static,
+        T: Services + HostSettings + Swap + Certificates + Replicas + Label + 'static,
     {
         let names = Arc::new(Nothing);
         Self {
@@ -262,7 +298,8 @@ impl Changeover {
             settings: host.clone(),
             swap: host.clone(),
             certificates: host.clone(),
-            replicas: host,
+            replicas: host.clone(),
+            label: host,
             names,
         }
     }
@@ -276,6 +313,7 @@ impl Changeover {
             certificates: self.certificates.facts().await?,
             replication: self.replicas.facts().await?,
             dns: self.names.facts().await?,
+            label: self.label.facts().await?,
         })
     }
 }
@@ -295,4 +333,5 @@ impl HostSettings for Nothing {}
 impl Swap for Nothing {}
 impl Certificates for Nothing {}
 impl Replicas for Nothing {}
+impl Label for Nothing {}
 impl NameServer for Nothing {}

@@ -24,10 +24,14 @@ pub enum Moment {
     AfterFence,
     /// The target's data is about to be put in its place: the last moment at which a cut-over can be called off.
     BeforePublish,
+    /// The target is about to serve on trial, and shows its label.
+    LabelOn,
     /// The target has taken over.
     AfterPublish,
     /// A cut-over was called off, and the source is in use again.
     CalledOff,
+    /// The trial is over, and the label is gone.
+    LabelOff,
     /// The operator has accepted the target.
     AfterAccept,
     /// Everything was undone.
@@ -38,15 +42,17 @@ pub enum Moment {
 
 impl Moment {
     /// Every moment, in the order of a migration.
-    pub const ALL: [Moment; 11] = [
+    pub const ALL: [Moment; 13] = [
         Moment::BeforeStart,
         Moment::AfterCopy,
         Moment::Notice,
         Moment::BeforeFence,
         Moment::AfterFence,
         Moment::BeforePublish,
+        Moment::LabelOn,
         Moment::AfterPublish,
         Moment::CalledOff,
+        Moment::LabelOff,
         Moment::AfterAccept,
         Moment::AfterAbort,
         Moment::AfterFinalize,
@@ -61,12 +67,19 @@ impl Moment {
             Moment::BeforeFence => "before-fence",
             Moment::AfterFence => "after-fence",
             Moment::BeforePublish => "before-publish",
+            Moment::LabelOn => "label-on",
             Moment::AfterPublish => "after-publish",
             Moment::CalledOff => "called-off",
+            Moment::LabelOff => "label-off",
             Moment::AfterAccept => "after-accept",
             Moment::AfterAbort => "after-abort",
             Moment::AfterFinalize => "after-finalize",
         }
+    }
+
+    /// It is told at the target alone: the label is the target's.
+    pub fn is_of_target(self) -> bool {
+        matches!(self, Moment::LabelOn | Moment::LabelOff)
     }
 
     /// Whether a failing hook can keep what comes next from happening. Where something has happened already, it only warns.

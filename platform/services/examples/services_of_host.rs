@@ -1,7 +1,7 @@
 //! Does to this host's services what is named, as an agent would: for trying them against a systemd that runs.
 //!
 //!     services_of_host MANIFEST STATE_DIRECTORY facts | stop MIGRATION [SECONDS] | hold MIGRATION | start MIGRATION
-//!         | put-back MIGRATION | forget MIGRATION | watch | reload UNIT | reboot
+//!         | release MIGRATION | put-back MIGRATION | forget MIGRATION | watch | reload UNIT | reboot
 //!
 //! MANIFEST holds `[[service]]` and nothing else. `watch` ends the leases that are over, and says so.
 
@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     section::check(&service)
         .map_err(|(section, name, problem)| format!("[[{section}]] `{name}`: {problem}"))?;
     let systemd = Arc::new(Systemd::new());
-    let services = LocalServices::new(service, Path::new(state), systemd.clone());
+    let services = LocalServices::new(service, Path::new(state), systemd.clone()).at_target();
     let migration =
         || -> Result<MigrationId, Box<dyn Error>> { Ok(rest.first().ok_or("which migration?")?.parse()?) };
     let began = Instant::now();
@@ -41,6 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         "hold" => services.hold(&migration()?).await,
         "start" => services.start(&migration()?).await,
+        "release" => services.release(&migration()?).await,
         "put-back" => services.put_back(&migration()?).await,
         "forget" => services.forget(&migration()?).await,
         "watch" => {

@@ -3,9 +3,11 @@
 
 pub mod boot;
 pub mod local;
+pub mod place;
 mod probe;
 mod process;
 mod record;
+mod seal;
 pub mod section;
 pub mod systemd;
 pub mod units;

@@ -5,6 +5,8 @@
 
 mod lease;
 mod order;
+mod restore;
+mod trial;
 mod well;
 
 use std::path::Path;
@@ -19,9 +21,10 @@ use handover_engine::ports::Result;
 use handover_engine::ports::changeover::Services;
 use tokio::sync::{Mutex, Notify};
 
-use self::order::{Found, to_start, to_stop};
+use self::order::{Found, to_stop};
 use crate::boot::{BootClock, HostBoot};
 use crate::record::{Before, Lease, Record, Records, Standing};
+use crate::seal::Seals;
 use crate::section::ServiceSection;
 use crate::units::{UnitState, Units};
 
@@ -34,6 +37,9 @@ pub struct LocalServices {
     units: Arc<dyn Units>,
     clock: Arc<dyn BootClock>,
     records: Records,
+    seals: Seals,
+    /// What they are to be on trial counts here.
+    is_target: bool,
     /// Acts on the units, one after another.
     turn: Mutex<()>,
     /// A record has changed: who watches the leases looks again.
@@ -48,9 +54,17 @@ impl LocalServices {
             units,
             clock: Arc::new(HostBoot::new()),
             records: Records::new(state.join("services")),
+            seals: Seals::default(),
+            is_target: false,
             turn: Mutex::default(),
             changed: Notify::new(),
         }
+    }
+
+    /// The same, of a host that is moved to.
+    #[must_use]
+    pub fn at_target(self) -> Self {
+        Self { is_target: true, ..self }
     }
 
     /// The same, its leases counted by another clock than the host's.
@@ -129,46 +143,6 @@ impl LocalServices {
         Ok(None)
     }
 
-    /// Makes them what they were. Goes on past what fails, since each that is up again is one less that is missed; tells the first failure.
-    async fn restore(&self, record: &Record) -> Result<()> {
-        let named = |unit: &str| self.sections.iter().find(|section| section.unit == unit).cloned();
-        let section =
-            |before: &Before| named(&before.unit).unwrap_or_else(|| ServiceSection::of(&before.unit));
-        let sections: Vec<_> = record.units.iter().map(section).collect();
-        let mut found = Vec::new();
-        for section in &sections {
-            found.push(Found { section, state: self.units.look(&section.unit).await? });
-        }
-        let ran = |f: &Found<'_>| {
-            record.units.iter().any(|before| before.unit == f.section.unit && before.was_active)
-        };
-        // One that is called for may run whenever it is.
-        let rested = |f: &&Found<'_>| !ran(f) && !f.is_triggered(&found);
-        let not_to_run: Vec<_> = found.iter().filter(rested).cloned().collect();
-        let to_run: Vec<_> = found.iter().filter(|f| ran(f)).cloned().collect();
-        let mut done = vec![self.restore_files(record, &found).await, self.stop_all(&not_to_run).await];
-        for group in to_start(&to_run) {
-            done.extend(join_all(group.iter().map(|f| self.bring_up(f.section))).await);
-        }
-        first_failure(done)
-    }
-
-    /// Those that started with the host do so again, and no others.
-    async fn restore_files(&self, record: &Record, found: &[Found<'_>]) -> Result<()> {
-        let those = |file: &str, is_so: fn(&str) -> bool| -> Vec<&str> {
-            let is_meant = |before: &Before, f: &Found<'_>| {
-                before.unit == f.section.unit && before.file == file && is_so(&f.state.file)
-            };
-            let meant = found.iter().filter(|f| record.units.iter().any(|before| is_meant(before, f)));
-            meant.map(|f| f.section.unit.as_str()).collect()
-        };
-        let no_more =
-            [those("disabled", |now| now == "enabled"), those("enabled-runtime", |now| now == "enabled")];
-        self.disable(&no_more.concat(), false).await?;
-        self.enable(&those("enabled", |now| now != "enabled"), false).await?;
-        self.enable(&those("enabled-runtime", |now| now != "enabled-runtime"), true).await
-    }
-
     /// Records how they were before they were touched, and that they are the migration's. Refuses once a lease has ended: whoever renews
     /// it then believes that nobody was let in meanwhile.
     async fn take(&self, migration: &MigrationId, units: Vec<Before>, lease: Option<Lease>) -> Result<()> {
@@ -200,8 +174,12 @@ impl Services for LocalServices {
                 }
                 Err(failure) => (UnitState::default(), Some(failure.to_string())),
             };
-            let enabled = state.is_enabled();
-            facts.push(ServiceFacts { unit: section.unit.clone(), state: state.active, enabled, problem });
+            let (unit, enabled, trial) = (section.unit.clone(), state.is_enabled(), section.on_trial());
+            let problem = match problem {
+                None => self.seal_problem(&trial).await,
+                problem => problem,
+            };
+            facts.push(ServiceFacts { unit, state: state.active, enabled, trial, problem });
         }
         Ok(facts)
     }
@@ -254,26 +232,12 @@ impl Services for LocalServices {
 
     async fn start(&self, migration: &MigrationId) -> Result<()> {
         let _turn = self.turn.lock().await;
-        let found = self.find().await?;
-        let can_be_enabled = |state: &UnitState| state.is_enabled() || state.file == "disabled";
-        let before = found.iter().map(|f| before(f, &found, can_be_enabled(&f.state))).collect();
-        self.take(migration, before, None).await?;
-        for group in to_start(&found) {
-            let ups = group.iter().map(async |f| match f.is_triggered(&found) {
-                true => self.wait_for_triggered(f.section).await,
-                false => self.bring_up(f.section).await,
-            });
-            first_failure(join_all(ups).await)?;
-        }
-        let meant =
-            |record: &mut Option<Record>| Ok(record.iter().flat_map(|record| record.units.clone()).collect());
-        let meant: Vec<Before> = self.records.with(migration, meant).await?;
-        let is_meant = |f: &&Found<'_>| {
-            let is_to_be = |before: &Before| before.unit == f.section.unit && before.is_to_be_enabled;
-            !f.state.is_enabled() && meant.iter().any(is_to_be)
-        };
-        let to_enable: Vec<_> = found.iter().filter(is_meant).map(|f| f.section.unit.as_str()).collect();
-        self.enable(&to_enable, false).await
+        self.start_on_trial(migration).await
+    }
+
+    async fn release(&self, migration: &MigrationId) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        self.end_trial(migration).await
     }
 
     async fn put_back(&self, migration: &MigrationId) -> Result<()> {
@@ -290,6 +254,7 @@ impl Services for LocalServices {
                 && record.standing != (Standing::Ended { is_back: false })
             {
                 record.standing = Standing::Back;
+                record.end_trial();
             }
             Ok(())
         };

@@ -29,6 +29,12 @@ pub struct Record {
     pub units: Vec<Before>,
     /// Whose the services are.
     pub standing: Standing,
+    /// Units that are sealed off, or about to be, until they are released or put back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealed: Vec<String>,
+    /// Units that are left out of a trial, until they are released or put back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// What every version tells.
@@ -109,7 +115,14 @@ impl Lease {
 impl Record {
     /// With nothing in it yet.
     pub fn new() -> Self {
-        Self { version: VERSION, units: Vec::new(), standing: Standing::Taken { lease: None } }
+        let standing = Standing::Taken { lease: None };
+        Self { version: VERSION, units: Vec::new(), standing, sealed: Vec::new(), left_out: Vec::new() }
+    }
+
+    /// Nothing of a trial is left.
+    pub fn end_trial(&mut self) {
+        self.sealed.clear();
+        self.left_out.clear();
     }
 
     /// Adds those that are not in it yet: what was recorded first stays.

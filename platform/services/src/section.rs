@@ -1,8 +1,10 @@
 //! `[[service]]`: a unit that is stopped and started when a host is changed over.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use handover_engine::changeover::Trial;
 use serde::{Deserialize, Deserializer};
 
 /// No service may take longer to come up or to stop.
@@ -29,6 +31,25 @@ pub struct ServiceSection {
     /// How long it may take to stop, in seconds.
     #[serde(default = "default_stop_seconds")]
     pub stop_seconds: u64,
+    /// How it runs while the target is on trial.
+    #[serde(default)]
+    pub trial: TrialKind,
+    /// Networks that it reaches, and is reached from, though it is sealed off.
+    #[serde(default)]
+    pub trial_allow: Vec<String>,
+}
+
+/// How a service runs while the target is on trial, as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrialKind {
+    /// As it always does.
+    #[default]
+    Open,
+    /// Sealed off from the network.
+    Sealed,
+    /// It does not run.
+    Stopped,
 }
 
 /// How a service is asked whether it is well.
@@ -141,7 +162,17 @@ impl ServiceSection {
     /// A unit with nothing said about it.
     pub fn of(unit: &str) -> Self {
         let (check_seconds, stop_seconds) = (default_check_seconds(), default_stop_seconds());
-        Self { unit: unit.to_owned(), order: 0, check: None, check_seconds, stop_seconds }
+        let (trial, trial_allow) = (TrialKind::Open, Vec::new());
+        Self { unit: unit.to_owned(), order: 0, check: None, check_seconds, stop_seconds, trial, trial_allow }
+    }
+
+    /// How it runs on trial.
+    pub fn on_trial(&self) -> Trial {
+        match self.trial {
+            TrialKind::Open => Trial::Open,
+            TrialKind::Sealed => Trial::Sealed(self.trial_allow.clone()),
+            TrialKind::Stopped => Trial::Stopped,
+        }
     }
 
     /// How long it may take to become well.
@@ -173,8 +204,28 @@ pub fn check(services: &[ServiceSection]) -> Result<(), (&'static str, String, S
                 return refuse(&format!("`{key}`: write 1 to {LONGEST_SECONDS}"));
             }
         }
+        let has_sockets = [".service", ".socket"].iter().any(|suffix| service.unit.ends_with(suffix));
+        if service.trial == TrialKind::Sealed && !has_sockets {
+            return refuse(
+                "`trial`: only services and sockets can be sealed off: write \"stopped\" or \"open\"",
+            );
+        }
+        if service.trial != TrialKind::Sealed && !service.trial_allow.is_empty() {
+            return refuse("`trial_allow`: it is for trial = \"sealed\"");
+        }
+        if let Some(bad) = service.trial_allow.iter().find(|network| !is_network(network)) {
+            return refuse(&format!("`trial_allow`: `{bad}`: write addresses, like 192.0.2.1 or 10.0.0.0/8"));
+        }
     }
     Ok(())
+}
+
+/// An address, or one with the length of a network's prefix. Everything is no network.
+fn is_network(text: &str) -> bool {
+    let (address, prefix) = text.split_once('/').unzip();
+    let Ok(address) = address.unwrap_or(text).parse::<IpAddr>() else { return false };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    prefix.is_none_or(|prefix| prefix.parse().is_ok_and(|bits: u8| (1..=most).contains(&bits)))
 }
 
 /// As systemd itself takes names; a template without an instance is no unit that could run.
@@ -230,6 +281,10 @@ mod tests {
         let all = read("unit = 'a@1.socket'\norder = -5\ncheck_seconds = 7\nstop_seconds = 8").unwrap();
         assert_eq!((all[0].unit.as_str(), all[0].order), ("a@1.socket", -5));
         assert_eq!((all[0].check_limit().as_secs(), all[0].stop_limit().as_secs()), (7, 8));
+        let sealed =
+            read("unit = 'x'\ntrial = 'sealed'\ntrial_allow = ['10.0.0.0/8', '::1', 'fd00::/8']").unwrap();
+        assert_eq!(sealed[0].on_trial().to_string(), "sealed off but for 10.0.0.0/8 ::1 fd00::/8");
+        assert_eq!(read("unit = 'x.timer'\ntrial = 'stopped'").unwrap()[0].on_trial(), Trial::Stopped);
     }
 
     /// What operators are shown.
@@ -255,6 +310,12 @@ mod tests {
             ("unit = 'x'\nstop_seconds = 3601", "`stop_seconds`"),
             ("unit = 'x'\n[[service]]\nunit = 'x.service'", "named twice"),
             ("unit = 'x'\nretries = 3", "retries"),
+            ("unit = 'x'\ntrial = 'shut'", "shut"),
+            ("unit = 'x.timer'\ntrial = 'sealed'", "`trial`: only services and sockets"),
+            ("unit = 'x'\ntrial_allow = ['10.0.0.1']", "`trial_allow`: it is for"),
+            ("unit = 'x'\ntrial = 'sealed'\ntrial_allow = ['any']", "`any`: write addresses"),
+            ("unit = 'x'\ntrial = 'sealed'\ntrial_allow = ['0.0.0.0/0']", "`0.0.0.0/0`: write addresses"),
+            ("unit = 'x'\ntrial = 'sealed'\ntrial_allow = ['10.0.0.0/33']", "write addresses"),
             ("unit = 'x'\ncheck = 'ftp://x:1'", "`ftp://x:1`: write tcp://host:port"),
             ("unit = 'x'\ncheck = 'tcp://x'", "`tcp://x`: write tcp://host:port"),
             ("unit = 'x'\ncheck = 'tcp://x:0'", "write tcp://host:port"),

@@ -4,6 +4,7 @@
 
 mod error;
 mod journal;
+mod seal;
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryFutureExt};
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{sleep, timeout};
 use zbus::connection::Builder;
 use zbus::proxy::{CacheProperties, SignalStream};
@@ -39,6 +40,8 @@ const LOOKS_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct Systemd {
     bus: Mutex<Option<Connection>>,
+    /// Whether it can seal units off, once that was tried.
+    seals: OnceCell<bool>,
 }
 
 impl Systemd {
@@ -127,6 +130,7 @@ impl Systemd {
             active: of.get_property("ActiveState").await?,
             sub: of.get_property("SubState").await?,
             triggers: of.get_property("Triggers").await?,
+            drop_ins: of.get_property("DropInPaths").await?,
             ..UnitState::default()
         };
         if let Some(kind) = kind(&state.id) {
@@ -144,7 +148,7 @@ impl Systemd {
         Ok(state)
     }
 
-    async fn reload(&self, manager: &Proxy<'static>) -> zbus::Result<()> {
+    async fn read_files(&self, manager: &Proxy<'static>) -> zbus::Result<()> {
         manager.call("Reload", &()).await
     }
 }
@@ -171,7 +175,7 @@ impl Units for Systemd {
         let replace_others = false;
         let body = (units, only_this_boot, replace_others);
         let enabling = manager.call::<_, _, (bool, Vec<Change>)>("EnableUnitFiles", &body);
-        enabling.and_then(|_| self.reload(&manager)).await.map_err(cannot)
+        enabling.and_then(|_| self.read_files(&manager)).await.map_err(cannot)
     }
 
     async fn disable(&self, units: &[&str], only_this_boot: bool) -> Result<()> {
@@ -180,7 +184,17 @@ impl Units for Systemd {
             |error| failed(&named(units), "systemd cannot keep it from starting with the host", error);
         let body = (units, only_this_boot);
         let disabling = manager.call::<_, _, Vec<Change>>("DisableUnitFiles", &body);
-        disabling.and_then(|_| self.reload(&manager)).await.map_err(cannot)
+        disabling.and_then(|_| self.read_files(&manager)).await.map_err(cannot)
+    }
+
+    async fn reload(&self) -> Result<()> {
+        let manager = self.manager().await?;
+        let cannot = |error| failed("systemd", "it cannot read the files of its units anew", error);
+        self.read_files(&manager).await.map_err(cannot)
+    }
+
+    async fn can_seal(&self) -> Result<bool> {
+        self.seals.get_or_try_init(|| seal::probe(self)).await.copied()
     }
 
     async fn last_lines(&self, unit: &str) -> Vec<String> {

@@ -24,6 +24,8 @@ pub struct UnitState {
     pub is_oneshot: bool,
     /// What it starts when that is called for: a socket, a timer or a path. (The other way round systemd knows only while that is loaded.)
     pub triggers: Vec<String>,
+    /// The files that its settings come from beside its own, as systemd has read them last.
+    pub drop_ins: Vec<String>,
 }
 
 impl UnitState {
@@ -81,6 +83,12 @@ pub trait Units: Send + Sync {
 
     /// Has them start with the host no more: undoes what `enable` did with the same `only_this_boot`.
     async fn disable(&self, units: &[&str], only_this_boot: bool) -> Result<()>;
+
+    /// Reads the files of all units anew.
+    async fn reload(&self) -> Result<()>;
+
+    /// Whether units can be sealed off from the network here: not every kernel does what systemd asks of it.
+    async fn can_seal(&self) -> Result<bool>;
 
     /// The last lines of its journal, as they may stand in a message; none where they cannot be had.
     async fn last_lines(&self, unit: &str) -> Vec<String>;

@@ -70,10 +70,14 @@ key = "/etc/shop/www.key"
 services = ["shop-web.service"]
 names = ["shop.example"]
 probe = ["127.0.0.1:443"]
+
+[label]
+file = "/etc/shop/label"
+reload = ["shop-web.service"]
 "#;
 
 /// Steps of its cut-over, in their order.
-pub const STEPS: [&str; 15] = [
+pub const STEPS: [&str; 16] = [
     "stage",
     "maintain",
     "fence",
@@ -86,6 +90,7 @@ pub const STEPS: [&str; 15] = [
     "reboot",
     "publish",
     "certify",
+    "label",
     "serve",
     "licence",
     "settle:shop",
@@ -277,6 +282,7 @@ impl Appliance {
         // What is only the target's own is left alone.
         let own = b.sh("grep host_only /etc/shop/shop.conf")?;
         flaws.extend(differing("settings of the target", "host_only = new", &own));
+        flaws.extend(differing("the label", "Warning: Migration Environment.", &labels(b)?));
         Ok(flaws)
     }
 
@@ -286,6 +292,7 @@ impl Appliance {
         let mut flaws = self.flaws_of(a, "subject=CN = old", "Old shop")?;
         flaws.extend(differing("the source has a licence", "1", &licences(a)?));
         flaws.extend(differing("the target has a licence", "0", &licences(b)?));
+        flaws.extend(differing("the label", "", &labels(b)?));
         flaws.extend(self.identity_flaws(false)?);
         let own =
             b.sh("openssl x509 -noout -subject -in /etc/shop/www.pem; grep title /etc/shop/shop.conf")?;
@@ -339,6 +346,10 @@ impl Appliance {
 
 fn licences(host: &Host) -> Result<String> {
     host.sh("ls /etc/shop | grep -c '^licence$' || true")
+}
+
+fn labels(host: &Host) -> Result<String> {
+    host.sh("cat /etc/shop/label 2>/dev/null || true")
 }
 
 fn differing(what: &str, expected: &str, found: &str) -> Vec<String> {

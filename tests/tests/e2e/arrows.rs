@@ -7,7 +7,7 @@ use handover_tests::locate::workspace_root;
 use serde_json::Value;
 
 /// Every crate of the workspace with the ones it may depend on.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("handover-proto", &[]),
     ("handover-certs", &[]),
     ("handover-engine", &[]),
@@ -15,6 +15,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("handover-certificates", &["handover-engine"]),
     ("handover-dns", &["handover-engine"]),
     ("handover-mariadb", &["handover-engine"]),
+    ("handover-notices", &["handover-engine"]),
     ("handover-postgres", &["handover-engine"]),
     ("handover-services", &["handover-engine"]),
     ("handover-settings", &["handover-engine", "handover-services"]),
@@ -26,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "handover-certificates",
             "handover-dns",
             "handover-mariadb",
+            "handover-notices",
             "handover-postgres",
             "handover-services",
             "handover-settings",

@@ -1,5 +1,8 @@
 //! On whole hosts: services, packages, a link, a crash of a host.
 
+#[path = "lab/trial.rs"]
+mod trial;
+
 use std::fs;
 use std::time::Duration;
 

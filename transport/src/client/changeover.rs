@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use handover_engine::changeover::{Bundle, CertificateMaterial, Scope, SwapStanding};
 use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
-use handover_engine::ports::changeover::{Certificates, HostSettings, Replicas, Services, Swap};
+use handover_engine::ports::changeover::{Certificates, HostSettings, Label, Replicas, Services, Swap};
 use handover_proto::v1;
 use serde::de::DeserializeOwned;
 use v1::change_over_request::Act;
@@ -106,6 +106,9 @@ impl Swap for RemoteSource {
         self.change(migration, Act::RollSwapBack(true)).await.map(drop)
     }
 }
+
+/// It is the target's alone.
+impl Label for RemoteSource {}
 
 #[async_trait]
 impl Certificates for RemoteSource {

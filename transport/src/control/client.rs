@@ -159,6 +159,7 @@ impl Control for RemoteControl {
                 When::Never => Some(v1::act_request::When::Never(true)),
             },
             discard: terms.discard,
+            alone: terms.alone,
             repair: false,
         };
         let reply = self.client.clone().act(request).await.map_err(|s| self.failed(s))?.into_inner();

@@ -136,6 +136,7 @@ impl Service for ControlService {
             max_downtime_ms: request.max_downtime_ms.unwrap_or(own.max_downtime_ms),
             max_lag_ms: request.max_lag_ms.unwrap_or(own.max_lag_ms),
             discard: request.discard,
+            alone: request.alone,
         };
         let status = self.control.act(&id, operation, terms, &by).await.map_err(to_status)?;
         Ok(Response::new(v1::ActReply { status_json: document(&status)? }))

@@ -21,7 +21,7 @@ const OPERATIONS: [(&str, &[&str]); 11] = [
     ("reboot both systems", &["reboot"]),
     ("activate the replica", &[]),
     ("update the certificates", &["certify"]),
-    ("restart the services", &["serve"]),
+    ("restart the services", &["label", "serve"]),
     ("copy the traffic files", &["copy:traffic", "catch-up:traffic"]),
     ("final operations", &["licence", "settle:shop"]),
 ];

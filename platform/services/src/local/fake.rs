@@ -1,6 +1,7 @@
 //! Units in memory, which fail, hang and start by themselves as they are told.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -29,6 +30,10 @@ struct World {
     units: BTreeMap<String, (UnitState, Nature)>,
     done: Vec<String>,
     cut: Option<(usize, bool)>,
+    /// Where the files of units lie.
+    files: Option<PathBuf>,
+    /// Nothing can be sealed off.
+    lacks_seals: bool,
 }
 
 /// Where acts are cut short, and what was done by then.
@@ -60,6 +65,16 @@ impl Fake {
 
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
+    }
+
+    /// Files of units lie there.
+    pub fn with_files(&self, directory: PathBuf) {
+        self.world().files = Some(directory);
+    }
+
+    /// Its kernel seals nothing off.
+    pub fn lack_seals(&self) {
+        self.world().lacks_seals = true;
     }
 
     /// Changes how a unit is.
@@ -166,6 +181,23 @@ impl Units for Fake {
 
     async fn disable(&self, units: &[&str], _only_this_boot: bool) -> Result<()> {
         self.act(format!("disable {}", units.join(" ")), |fake| fake.files(units, "disabled")).await
+    }
+
+    async fn reload(&self) -> Result<()> {
+        let change = |fake: &Self| {
+            let mut world = fake.world();
+            let Some(files) = world.files.clone() else { return Ok(()) };
+            for (unit, (state, _)) in &mut world.units {
+                let found = std::fs::read_dir(files.join(format!("{unit}.d"))).into_iter().flatten();
+                state.drop_ins = found.map(|entry| entry.unwrap().path().display().to_string()).collect();
+            }
+            Ok(())
+        };
+        self.act("reload".to_owned(), change).await
+    }
+
+    async fn can_seal(&self) -> Result<bool> {
+        Ok(!self.world().lacks_seals)
     }
 
     async fn last_lines(&self, unit: &str) -> Vec<String> {

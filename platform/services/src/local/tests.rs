@@ -1,5 +1,6 @@
 mod cuts;
 mod lease;
+mod trial;
 
 use std::time::Duration;
 
@@ -33,13 +34,17 @@ impl Host {
         let sections = [("web.service", 20), ("db.service", -10), ("queue.timer", 20)];
         let sections = sections.map(|(unit, order)| section(unit, order)).to_vec();
         let (units, boot) = (Arc::new(Fake::new(units)), Arc::new(FakeBoot::new()));
-        Self { units, boot, state: tempfile::tempdir().unwrap(), sections }
+        let state = tempfile::tempdir().unwrap();
+        std::fs::create_dir(state.path().join("units")).unwrap();
+        units.with_files(state.path().join("units"));
+        Self { units, boot, state, sections }
     }
 
     /// Its services, as an agent that has just started sees them.
     fn services(&self) -> LocalServices {
         let services = LocalServices::new(self.sections.clone(), self.state.path(), self.units.clone());
-        services.with_clock(self.boot.clone())
+        let seals = Seals::at(self.state.path().join("units"));
+        LocalServices { seals, ..services.with_clock(self.boot.clone()).at_target() }
     }
 
     #[track_caller]

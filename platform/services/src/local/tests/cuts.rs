@@ -1,6 +1,7 @@
 //! Every act may be cut short by the end of the agent, and is done again.
 
 use super::*;
+use crate::section::TrialKind;
 
 /// What is done, and what stands once it is.
 type Case = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
@@ -9,6 +10,7 @@ async fn act(services: &LocalServices, act: &str) {
     match act {
         "stop" => services.stop(&m(), Some(Duration::from_secs(60))).await,
         "start" => services.start(&m()).await,
+        "release" => services.release(&m()).await,
         "put back" => services.put_back(&m()).await,
         _ => services.forget(&m()).await,
     }
@@ -60,6 +62,36 @@ async fn whatever_is_cut_short_is_done_again() {
     }
     // Two files and three units, stopped and put back; three units and one call for their files, started.
     assert_eq!(cuts, 2 * (5 + 4 + 5));
+}
+
+/// With one service sealed off and one left out.
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_is_cut_short_is_gone_on_with() {
+    let mut cuts = 0;
+    for word in ["start", "release", "put back"] {
+        for is_after in [false, true] {
+            for at in 0.. {
+                let mut host = Host::new(&UNITS);
+                host.sections[0].trial = TrialKind::Sealed;
+                host.sections[2].trial = TrialKind::Stopped;
+                act(&host.services(), "stop").await;
+                if word != "start" {
+                    act(&host.services(), "start").await;
+                }
+                let is_cut = cut(&host, word, at, is_after).await;
+                let seals = || std::fs::read_dir(host.state.path().join("units")).unwrap().count();
+                assert_eq!(seals(), usize::from(word == "start"), "{word} {at}");
+                act(&host.services(), "put back").await;
+                host.stands(&UNITS);
+                assert_eq!(seals(), 0, "{word} {at}");
+                if !is_cut {
+                    break;
+                }
+                cuts += 1;
+            }
+        }
+    }
+    assert!(cuts > 20, "{cuts}");
 }
 
 /// A lease that ends while the agent is away, or whose end is cut short, ends once the agent is back.

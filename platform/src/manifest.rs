@@ -213,18 +213,6 @@ pub enum ManifestError {
         /// What to write instead.
         problem: String,
     },
-    /// A section that there is once makes no sense.
-    #[error("{path}: [{table}] `{key}`: {problem}")]
-    Table {
-        /// The file.
-        path: PathBuf,
-        /// The section.
-        table: &'static str,
-        /// The key.
-        key: &'static str,
-        /// What is wrong and what to write instead.
-        problem: String,
-    },
     /// A section makes no sense.
     #[error("{path}: [[{section}]] `{name}`: {problem}")]
     Section {
@@ -270,6 +258,10 @@ impl Manifest {
 
     /// Sections that there is one of.
     fn check_tables(&self) -> Result<(), (&'static str, (&'static str, String))> {
+        let roots: Vec<PathBuf> = self.trees().into_iter().map(|section| section.root).collect();
+        self.backups.check(&roots).map_err(|problem| ("backups", problem))?;
+        let dns = self.dns.as_ref().map_or(Ok(()), handover_dns::check);
+        dns.map_err(|problem| ("dns", problem))?;
         let licence = self.licence.as_ref().map_or(Ok(()), |licence| licence.check(&self.files));
         licence.map_err(|problem| ("licence", problem))?;
         let label = self.label.as_ref().map_or(Ok(()), |label| label.check(&self.trees()));

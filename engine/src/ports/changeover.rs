@@ -39,8 +39,15 @@ pub trait Services: Send + Sync {
     }
 
     /// Starts them, the first one first, each once those before it are well; enables them. A failure names the service and tells
-    /// its journal's last lines. What a socket or a timer among them starts is left to that.
+    /// its journal's last lines. What a socket or a timer among them starts is left to that. Those that a trial seals off are sealed off
+    /// before they start, those that it leaves out stay stopped, until [`Services::release`].
     async fn start(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
+    /// The trial is over: what was sealed off is so no more, what was left out starts, each asked whether it is well.
+    async fn release(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
     }

@@ -220,8 +220,7 @@ impl Pair {
             "its own log is at {}, beyond {position} of its primary: with gtid_strict_mode it would apply nothing",
             row.text(1)
         );
-        Err(Failure::operator(self.item(), what)
-            .hint("RESET MASTER there drops its own log, if nobody follows it; then resume"))
+        Err(Failure::operator(self.item(), what).hint(link::OWN_LOG))
     }
 
     /// It runs, and has applied all that its primary had logged before the call.
@@ -270,7 +269,7 @@ impl Pair {
         }
         link::unmake(&mut replica).await?;
         seed::undo(&self.shared, migration).await?;
-        link::set_position(&mut replica, &before.position).await
+        link::restore_position(&mut replica, &before.position).await
     }
 
     /// What it held before goes for good.

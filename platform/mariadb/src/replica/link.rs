@@ -22,6 +22,8 @@ const RETRIES: u32 = 5;
 /// How long a replica may take without getting on.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
+/// What helps where a server's own log is in the way.
+pub const OWN_LOG: &str = "RESET MASTER there drops its own log, if nobody follows it; then resume";
 /// Seconds that the server waits for a position before it is looked whether it gets on.
 const LOOKS_EVERY: f64 = 0.5;
 
@@ -126,8 +128,17 @@ pub async fn unmake(session: &mut Session) -> Result<()> {
     session.run(WHAT, "RESET SLAVE ALL").await
 }
 
-pub async fn set_position(session: &mut Session, position: &str) -> Result<()> {
-    session.run(WHAT, &format!("SET GLOBAL gtid_slave_pos = {}", sql::text(position))).await
+/// It goes on from here.
+async fn set_position(session: &mut Session, position: &str) -> Result<()> {
+    let done = session.run(WHAT, &format!("SET GLOBAL gtid_slave_pos = {}", sql::text(position))).await;
+    done.map_err(|failure| if failure.hint.is_empty() { failure.hint(OWN_LOG) } else { failure })
+}
+
+/// The position that one has which follows nobody: it means nothing until it follows somebody again. With `gtid_strict_mode` it cannot
+/// be before what the server has logged of its own (1947, 1948), and stays what it is.
+pub async fn restore_position(session: &mut Session, position: &str) -> Result<()> {
+    let set = format!("SET GLOBAL gtid_slave_pos = {}", sql::text(position));
+    session.run_unless(WHAT, &set, &[1947, 1948]).await.map(drop)
 }
 
 /// It goes on to this position, and stands still there.

@@ -33,7 +33,8 @@ class Handler:
 
 
 def authenticate(server, session, envelope, mechanism, data):
-    return AuthResult(success=(data.login, data.password) == (b"shop", b"secret"))
+    good = (data.login, data.password) == (b"shop", b"secret")
+    return AuthResult(success=good, auth_data=data)
 
 
 class Silent(asyncio.Protocol):

@@ -72,7 +72,7 @@ impl From<Algorithm> for TsigAlgorithm {
 
 /// A name in lower case with its final dot; none where it is no name.
 pub(crate) fn absolute(name: &str) -> Option<String> {
-    let mut parsed = Name::from_ascii(name).ok().filter(|parsed| !parsed.is_root())?;
+    let mut parsed = Name::from_ascii(name).ok().filter(|parsed| parsed.num_labels() > 0)?;
     parsed.set_fqdn(true);
     Some(parsed.to_lowercase().to_ascii())
 }

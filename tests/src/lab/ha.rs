@@ -101,6 +101,18 @@ impl Shop {
         Ok(serde_json::json!({ "source": side("source"), "target": side("target") }))
     }
 
+    /// The same, once it is so: a server finds out that a replica has left it when it next has something to send to it, or after half
+    /// a minute.
+    pub fn roles_once(&self, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+        let mut last = Value::Null;
+        let settled = poll::until("the roles to settle", WITHIN, || {
+            last = self.roles()?;
+            Ok(is_so(&last).then_some(()))
+        });
+        settled.with_context(|| last.to_string())?;
+        Ok(last)
+    }
+
     /// Waits until a replica has all that its primary has logged so far.
     pub fn caught_up(&self, primary: &Host, replica: &Host) -> Result<()> {
         let at = primary.sh("mariadb -N -e 'SELECT @@gtid_binlog_pos'")?;

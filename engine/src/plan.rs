@@ -125,7 +125,8 @@ impl Plan {
             may_move_licence(source.1, target.1, &options)?;
         }
         let steps = if options.follow {
-            let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options)?;
+            let moved: Vec<_> = chosen.iter().map(|dataset| &dataset.name).collect();
+            let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options, &moved)?;
             steps::live(&chosen, &acts, &options, rates)
         } else {
             steps::of_one_moment(&chosen, rates)

@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use handover_certificates::{LocalCertificates, Reloader};
-use handover_engine::changeover::SwapStanding;
+use handover_engine::changeover::{SettingsRows, SwapStanding};
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
 use handover_engine::ports::changeover::Changeover;
+use handover_engine::ports::settings_table::{At, SettingsTable, SettingsTables};
 use handover_engine::time::Clock;
 use handover_services::{HostBoot, LocalServices, Systemd};
 use handover_settings::{LocalSettings, LocalSwap, SystemctlReboot};
 
 use crate::access::Side;
-use crate::manifest::Manifest;
-use crate::source::LocalSource;
+use crate::manifest::{DatabaseSection, Manifest};
+use crate::source::{LocalSource, place};
 
 /// This host's part in a changeover.
 #[derive(Clone)]
@@ -32,7 +33,8 @@ impl LocalChangeover {
     pub fn new(manifest: &Manifest, state: &Path, side: Side, clock: Arc<dyn Clock>) -> Self {
         let systemd = Arc::new(Systemd::new());
         let services = Arc::new(LocalServices::new(manifest.service.clone(), state, systemd.clone()));
-        let settings = LocalSettings::new(manifest.settings.clone(), state);
+        let tables = Arc::new(Tables(manifest.database.clone()));
+        let settings = LocalSettings::with_tables(manifest.settings.clone(), tables, state);
         let swap = LocalSwap::new(settings.clone(), Arc::new(HostBoot::new()), Arc::new(SystemctlReboot));
         let reloader = Arc::new(Reload(systemd));
         let certificates = LocalCertificates::new(manifest.certificate.clone(), state, reloader, clock);
@@ -74,6 +76,19 @@ impl LocalChangeover {
             return Err(Failure::transient("settings", "this host reboots with its own"));
         }
         Ok(())
+    }
+}
+
+/// Settings in the databases of this host.
+struct Tables(Vec<DatabaseSection>);
+
+impl SettingsTables for Tables {
+    fn open(&self, rows: &SettingsRows, at: At<'_>) -> Result<Arc<dyn SettingsTable>> {
+        let section = self.0.iter().find(|section| section.name == rows.dataset).ok_or_else(|| {
+            Failure::operator(rows.to_string(), "this host's manifest does not name the database any more")
+                .hint("write its [[database]] again, and resume; or abort")
+        })?;
+        Ok(place(section)?.settings_table(rows.clone(), at))
     }
 }
 

@@ -34,6 +34,8 @@ mod refusals;
 mod rehearsal;
 #[path = "e2e/room.rs"]
 mod room;
+#[path = "e2e/settings_rows.rs"]
+mod settings_rows;
 #[path = "e2e/throttle.rs"]
 mod throttle;
 #[path = "e2e/trouble.rs"]

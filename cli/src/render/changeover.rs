@@ -62,6 +62,7 @@ mod tests {
                 name: "ip".into(),
                 group: Group("network".into()),
                 file: "/etc/ip".into(),
+                dataset: None,
                 problem,
             }],
             ..Facts::default()

@@ -1,13 +1,18 @@
 //! Changing over: what each host does to itself beside its data. Settings, services, certificates; what is told of them, and what
 //! travels between the hosts.
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dns::DnsFacts;
+use crate::name::DatasetName;
 use crate::replication::ReplicationFacts;
+
+pub use self::rows::{RowValue, RowValues, SettingsRows};
 
 /// What settings belong together for, as a manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -94,6 +99,22 @@ pub enum Contents {
     },
     /// Some keys of the file, with their values; none where the file has no such key.
     Keys(BTreeMap<String, Option<serde_json::Value>>),
+    /// Rows of a table.
+    Rows {
+        /// The database that they are in.
+        dataset: DatasetName,
+        /// Keys are named: others are left alone.
+        named: bool,
+        /// What each key has.
+        values: RowValues,
+    },
+}
+
+impl Setting {
+    /// The database that its rows are in, where it has any.
+    pub fn dataset(&self) -> Option<&DatasetName> {
+        if let Contents::Rows { dataset, .. } = &self.contents { Some(dataset) } else { None }
+    }
 }
 
 /// What an inventory tells of a section of settings. No values: they may be secrets.
@@ -103,8 +124,11 @@ pub struct SettingsFacts {
     pub name: String,
     /// What they are for.
     pub group: Group,
-    /// Where they are.
+    /// Where they are: a file, or a table.
     pub file: String,
+    /// The database that the table is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetName>,
     /// What keeps the agent from reading or changing them, with what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

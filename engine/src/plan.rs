@@ -137,7 +137,8 @@ impl Plan {
         }
         let backups = backups_between(source.1, target.1, &chosen);
         let (steps, dns) = if options.follow {
-            let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options)?;
+            let moved: Vec<_> = chosen.iter().map(|dataset| &dataset.name).collect();
+            let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options, &moved)?;
             let dns = acts::records(source.1, target.1, &options)?;
             (steps::live(&chosen, &acts, dns.as_ref(), &backups, &options, rates), dns)
         } else {

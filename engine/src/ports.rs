@@ -12,6 +12,7 @@ pub mod hooks;
 pub mod licences;
 pub mod rows;
 pub mod scratch;
+pub mod settings_table;
 pub mod source;
 pub mod spool;
 pub mod tree;

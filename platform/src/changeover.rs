@@ -8,20 +8,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use handover_certificates::{LocalCertificates, Reloader};
 use handover_dns::LocalNames;
-use handover_engine::changeover::SwapStanding;
+use handover_engine::changeover::{SettingsRows, SwapStanding};
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
 use handover_engine::ports::changeover::Changeover;
+use handover_engine::ports::settings_table::{At, SettingsTable, SettingsTables};
 use handover_engine::time::Clock;
 use handover_services::{HostBoot, LocalServices, Systemd};
 use handover_settings::{LocalSettings, LocalSwap, SystemctlReboot};
 
 use crate::access::Side;
 use crate::label::LocalLabel;
-use crate::manifest::Manifest;
+use crate::manifest::{DatabaseSection, Manifest};
 use crate::replicas::LocalReplicas;
-use crate::source::LocalSource;
+use crate::source::{LocalSource, place};
 
 /// This host's part in a changeover.
 #[derive(Clone)]
@@ -40,7 +41,8 @@ impl LocalChangeover {
             Side::Source => services,
             Side::Target => services.at_target(),
         });
-        let settings = LocalSettings::new(manifest.settings.clone(), state);
+        let tables = Arc::new(Tables(manifest.database.clone()));
+        let settings = LocalSettings::with_tables(manifest.settings.clone(), tables, state);
         let swap = LocalSwap::new(settings.clone(), Arc::new(HostBoot::new()), Arc::new(SystemctlReboot));
         let reloader = Arc::new(Reload(systemd));
         // It is the target that is on trial.
@@ -94,6 +96,19 @@ impl LocalChangeover {
             return Err(Failure::transient("settings", "this host reboots with its own"));
         }
         Ok(())
+    }
+}
+
+/// Settings in the databases of this host.
+struct Tables(Vec<DatabaseSection>);
+
+impl SettingsTables for Tables {
+    fn open(&self, rows: &SettingsRows, at: At<'_>) -> Result<Arc<dyn SettingsTable>> {
+        let section = self.0.iter().find(|section| section.name == rows.dataset).ok_or_else(|| {
+            Failure::operator(rows.to_string(), "this host's manifest does not name the database any more")
+                .hint("write its [[database]] again, and resume; or abort")
+        })?;
+        Ok(place(section)?.settings_table(rows.clone(), at))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod live;
 mod load;
 mod place;
 pub mod rehearsal;
+pub mod settings_table;
 mod view;
 
 use std::sync::Arc;

@@ -3,16 +3,23 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use handover_engine::changeover::SettingsRows;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::gauge::Gauge;
 use handover_engine::ports::scratch::Scratch;
+use handover_engine::ports::settings_table::{At, SettingsTable};
 use handover_engine::ports::{Database, DatabaseTarget, FencedDatabase, LiveDatabase};
-use handover_mariadb::{MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaScratch, MariaTarget};
+use handover_mariadb::{
+    MariaDatabase, MariaFenced, MariaGauge, MariaLive, MariaScratch, MariaSettingsTable, MariaTarget,
+};
 use handover_postgres::{
-    PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresScratch, PostgresTarget,
+    PostgresDatabase, PostgresFenced, PostgresGauge, PostgresLive, PostgresScratch, PostgresSettingsTable,
+    PostgresTarget,
 };
 
-use crate::sqlite::{SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteScratch, SqliteTarget};
+use crate::sqlite::{
+    SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteScratch, SqliteSettingsTable, SqliteTarget,
+};
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -120,6 +127,15 @@ impl Place {
             Self::Sqlite(path) => Arc::new(SqliteScratch::new(name, path)),
             Self::Mariadb(settings) => Arc::new(MariaScratch::new(name, settings)),
             Self::Postgres(settings) => Arc::new(PostgresScratch::new(name, &settings)),
+        }
+    }
+
+    /// Settings that are rows of it, or of what a migration builds beside it.
+    pub fn settings_table(&self, rows: SettingsRows, at: At<'_>) -> Arc<dyn SettingsTable> {
+        match self.clone() {
+            Self::Sqlite(path) => Arc::new(SqliteSettingsTable::new(rows, path, at)),
+            Self::Mariadb(settings) => Arc::new(MariaSettingsTable::new(rows, settings, at)),
+            Self::Postgres(settings) => Arc::new(PostgresSettingsTable::new(rows, &settings, at)),
         }
     }
 

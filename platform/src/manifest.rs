@@ -301,10 +301,24 @@ impl Manifest {
         handover_services::section::check(&self.service)?;
         self.check_servers()?;
         handover_settings::section::check(&self.settings)?;
+        self.check_tables_of_settings()?;
         handover_certificates::check(&self.certificate)?;
         handover_notices::section::check(self.notices.as_ref(), &self.notice)?;
         checks::check(&self.check_script, &self.database)?;
         self.calendar.check()
+    }
+
+    /// Settings in tables are of databases that are named.
+    fn check_tables_of_settings(&self) -> Result<(), (&'static str, String, String)> {
+        for section in &self.settings {
+            if let Some(dataset) = &section.database
+                && !self.database.iter().any(|database| database.name == *dataset)
+            {
+                let problem = format!("`database`: there is no [[database]] of the name {dataset}");
+                return Err(("settings", section.name.clone(), problem));
+            }
+        }
+        Ok(())
     }
 
     /// Databases are read and written while services are stopped: their servers stay up.

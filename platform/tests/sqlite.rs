@@ -8,6 +8,8 @@ mod contract;
 mod place;
 #[path = "sqlite/schema.rs"]
 mod schema;
+#[path = "sqlite/settings_table.rs"]
+mod settings_table;
 #[path = "sqlite/support.rs"]
 mod support;
 #[path = "sqlite/trouble.rs"]

@@ -38,6 +38,8 @@ mod refusals;
 mod rehearsal;
 #[path = "e2e/room.rs"]
 mod room;
+#[path = "e2e/settings_rows.rs"]
+mod settings_rows;
 #[path = "e2e/terminate.rs"]
 mod terminate;
 #[path = "e2e/throttle.rs"]

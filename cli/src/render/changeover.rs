@@ -86,6 +86,7 @@ mod tests {
                 name: "ip".into(),
                 group: Group("network".into()),
                 file: "/etc/ip".into(),
+                dataset: None,
                 problem,
             }],
             replication: vec![ReplicationFacts {

@@ -10,8 +10,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::task::Runner;
-use crate::changeover::{Scope, SwapStanding};
+use crate::changeover::{Bundle, Scope, SwapStanding};
 use crate::failure::Failure;
+use crate::name::DatasetName;
 use crate::pass::{self, Message};
 use crate::plan::StepKind;
 use crate::ports::Result;
@@ -50,12 +51,31 @@ impl Runner {
     pub(super) async fn stage_settings(&self) -> Result<()> {
         let (id, there, here) = (&self.work.migration, &self.there().settings, &self.own().settings);
         if !self.plan.options.swap {
-            return here.stage(id, &there.read(Scope::Basic).await?).await;
+            return here.stage(id, &self.beside_data(there.read(Scope::Basic).await?)).await;
         }
         // Both are read before either is kept: what is staged changes nothing.
         let (theirs, ours) = futures::try_join!(there.read(Scope::All), here.read(Scope::All))?;
-        here.stage(id, &theirs).await?;
-        there.stage(id, &ours).await
+        here.stage(id, &self.beside_data(theirs)).await?;
+        there.stage(id, &self.beside_data(ours)).await
+    }
+
+    /// Without the rows of databases that are moved: the source's come with their database, and the source's own database stays what it is,
+    /// behind its fence.
+    fn beside_data(&self, mut bundle: Bundle) -> Bundle {
+        let is_moved = |dataset: &DatasetName| self.plan.datasets().any(|moved| moved == dataset);
+        bundle.settings.retain(|setting| !setting.dataset().is_some_and(is_moved));
+        bundle
+    }
+
+    /// The target keeps the rows that make it the host it is.
+    pub(super) async fn retain_settings(&self) -> Result<()> {
+        let moved: Vec<DatasetName> = self.plan.datasets().cloned().collect();
+        self.own().settings.retain(&self.work.migration, &moved).await
+    }
+
+    /// Takes that back where the cut-over was called off: the copy is the source's again.
+    pub(super) async fn release_settings(&self) -> Result<()> {
+        self.each_until_done(|| self.own().settings.release(&self.work.migration).boxed()).await
     }
 
     /// Stops the services of both hosts. Those of the source come back by themselves if the target is gone for too long.
@@ -89,7 +109,8 @@ impl Runner {
     pub(super) async fn reboot(&self) -> Result<()> {
         let (id, there, own) = (&self.work.migration, &self.there().swap, &self.own().swap);
         match own.standing(id).await? {
-            SwapStanding::Confirmed => Ok(()),
+            // What belongs to it may not all be done.
+            SwapStanding::Confirmed => own.confirm(id).await,
             SwapStanding::Own => {
                 Err(Failure::operator("settings", "this host's are no longer those of the swap")
                     .hint("`handover abort` puts everything back"))

@@ -7,6 +7,7 @@ use super::task::Runner;
 use crate::failure::Failure;
 use crate::journal::Record;
 use crate::pass::{Message, TargetDataset};
+use crate::plan::StepKind;
 use crate::ports::Result;
 
 impl Runner {
@@ -26,8 +27,14 @@ impl Runner {
         })
         .await?;
         self.forget_licence().await?;
+        self.forget_retained().await?;
         self.forget_changes().await?;
         self.end_following(self.cutover.live_at.is_some()).await
+    }
+
+    /// Nothing is built any more: only the note of what it was goes.
+    async fn forget_retained(&self) -> Result<()> {
+        if self.plans(&StepKind::Retain) { self.release_settings().await } else { Ok(()) }
     }
 
     /// What was copied must be found before it is undone or kept for good: a file system that is not mounted looks like one where there is
@@ -76,6 +83,7 @@ impl Runner {
         self.replicas_here_back().await?;
         self.look_for_what_is_ours().await?;
         self.undo_datasets().await?;
+        self.forget_retained().await?;
         self.close_leases().await;
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
@@ -104,6 +112,7 @@ impl Runner {
         self.own_changes_back().await?;
         self.look_for_what_is_ours().await?;
         self.undo_datasets().await?;
+        self.forget_retained().await?;
         self.own_services_back().await?;
         self.records_back().await?;
         self.forget_own_changes().await?;

@@ -99,6 +99,9 @@ impl Runner {
                 database.index(&schema).await?;
             }
         }
+        if self.plans(&StepKind::Retain) {
+            self.release_settings().await?;
+        }
         let cutover = crate::report::Cutover { finishing: false, ..self.cutover };
         self.work.desk.send(Message::Cutover(cutover)).await?;
         self.work.desk.flush().await
@@ -277,6 +280,8 @@ impl Runner {
             self.stage(|kind| matches!(kind, StepKind::CatchUp(_))).await?;
             cutover.finishing = true;
             self.tell(*cutover).await?;
+            // Before triggers are there, and before changes are kept for the source: it is none of theirs.
+            self.stage(|kind| *kind == StepKind::Retain).await?;
             self.stage(|kind| matches!(kind, StepKind::Finish(_))).await?;
             self.stage(|kind| matches!(kind, StepKind::Keep(_))).await?;
             self.stage(|kind| *kind == StepKind::Configure).await?;

@@ -309,6 +309,7 @@ impl Runner {
                     pass::tree::copy(work.clone(), dataset.clone(), tree).await.map(drop)
                 }
             },
+            StepKind::Retain => self.retain_settings().await,
             StepKind::Keep(dataset) => self.keep(dataset).await,
             StepKind::Licence => self.carry_licence().await,
             StepKind::Stage => self.stage_settings().await,

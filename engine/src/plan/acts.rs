@@ -1,9 +1,10 @@
 //! Which acts of a changeover a plan has, by what both manifests name.
 
-use crate::changeover::{CertificateAction, Facts, Scope};
+use crate::changeover::{CertificateAction, Facts, Scope, SettingsFacts};
 use crate::dns::{self, Advice};
 use crate::failure::Failure;
 use crate::inventory::Inventory;
+use crate::name::DatasetName;
 
 use super::Options;
 
@@ -16,8 +17,10 @@ pub(super) struct Acts {
     pub stopping: usize,
     /// Services of the target that start.
     pub starting: usize,
-    /// Sections of settings that both hosts have.
+    /// Sections of settings that both hosts have, but for rows that come with their database.
     pub settings: usize,
+    /// Sections of the target's whose rows stay, in databases that are moved.
+    pub retained: usize,
     /// Settings are exchanged, and both hosts reboot.
     pub swap: bool,
     /// Certificates that are put in place at the target.
@@ -32,7 +35,12 @@ pub(super) struct Acts {
 
 impl Acts {
     /// What both manifests lead to.
-    pub fn between(source: &Facts, target: &Facts, options: &Options) -> Result<Self, Failure> {
+    pub fn between(
+        source: &Facts,
+        target: &Facts,
+        options: &Options,
+        moved: &[&DatasetName],
+    ) -> Result<Self, Failure> {
         if options.data_only {
             return match options.swap {
                 true => Err(Failure::operator("settings", "they are to be swapped, and to be left alone")
@@ -49,9 +57,12 @@ impl Acts {
             ));
         }
         let scope = if options.swap { Scope::All } else { Scope::Basic };
-        let here = |name: &str| target.settings.iter().any(|one| one.name == name && scope.holds(&one.group));
-        let settings =
-            source.settings.iter().filter(|one| scope.holds(&one.group) && here(&one.name)).count();
+        let comes_along =
+            |one: &SettingsFacts| one.dataset.as_ref().is_some_and(|dataset| moved.contains(&dataset));
+        let travels = |one: &SettingsFacts| scope.holds(&one.group) && !comes_along(one);
+        let here = |name: &str| target.settings.iter().any(|one| one.name == name && travels(one));
+        let settings = source.settings.iter().filter(|one| travels(one) && here(&one.name)).count();
+        let stays = |one: &&SettingsFacts| !scope.holds(&one.group) && comes_along(one);
         if options.swap && settings == 0 {
             return Err(Failure::operator(
                 "settings",
@@ -68,6 +79,7 @@ impl Acts {
             stopping: source.services.len(),
             starting: target.services.len(),
             settings,
+            retained: target.settings.iter().filter(stays).count(),
             swap: options.swap,
             certificates: certificates.filter(|one| one.action != CertificateAction::Keep).count(),
             replicas_there: replicated(source),
@@ -91,7 +103,7 @@ pub(super) fn records(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changeover::{Group, SettingsFacts};
+    use crate::changeover::Group;
     use crate::replication::{ReplicaFacts, ReplicationFacts};
 
     fn settings(sections: &[(&str, &str)]) -> Facts {
@@ -99,6 +111,7 @@ mod tests {
             name: (*name).to_owned(),
             group: Group((*group).to_owned()),
             file: "/etc/x".to_owned(),
+            dataset: None,
             problem: None,
         };
         Facts { settings: sections.iter().map(section).collect(), ..Facts::default() }
@@ -110,11 +123,12 @@ mod tests {
             settings(&[("mail", "mail"), ("ip", "network"), ("old", "x")]),
             settings(&[("mail", "mail"), ("ip", "network")]),
         );
-        let count =
-            |swap| Acts::between(&source, &target, &Options { swap, ..Options::default() }).unwrap().settings;
+        let count = |swap| {
+            Acts::between(&source, &target, &Options { swap, ..Options::default() }, &[]).unwrap().settings
+        };
         assert_eq!((count(false), count(true)), (1, 2));
         let alone = Options { data_only: true, ..Options::default() };
-        assert_eq!(Acts::between(&source, &target, &alone), Ok(Acts::default()));
+        assert_eq!(Acts::between(&source, &target, &alone, &[]), Ok(Acts::default()));
     }
 
     #[test]
@@ -132,7 +146,7 @@ mod tests {
         let of = |datasets: &[&str], source, target| {
             let datasets = datasets.iter().map(|name| name.parse().unwrap()).collect();
             let options = Options { datasets, ..Options::default() };
-            let acts = Acts::between(&facts(source), &facts(target), &options).unwrap();
+            let acts = Acts::between(&facts(source), &facts(target), &options, &[]).unwrap();
             (acts.replicas_there, acts.replicas_here)
         };
         assert_eq!(of(&[], true, true), (1, 1));
@@ -144,7 +158,7 @@ mod tests {
     fn what_cannot_be_done_is_refused_by_name() {
         let swap = Options { swap: true, ..Options::default() };
         let refused = |source: &Facts, options: &Options| {
-            Acts::between(source, &settings(&[("ip", "network")]), options).unwrap_err().to_string()
+            Acts::between(source, &settings(&[("ip", "network")]), options, &[]).unwrap_err().to_string()
         };
         assert!(refused(&Facts::default(), &swap).contains("nothing to swap"));
         assert!(refused(&Facts::default(), &Options { data_only: true, ..swap }).contains("left alone"));
@@ -152,5 +166,19 @@ mod tests {
         broken.settings[0].problem = Some("it cannot be read".to_owned());
         let told = refused(&broken, &Options::default());
         assert!(told.starts_with("settings ip: at the source: it cannot be read"), "{told}");
+    }
+
+    #[test]
+    fn rows_of_a_database_that_moves_come_with_it_or_stay() {
+        let mut facts = settings(&[("mail", "mail"), ("names", "dns"), ("file", "mail")]);
+        let (shop, other): (DatasetName, DatasetName) = ("shop".parse().unwrap(), "other".parse().unwrap());
+        facts.settings[..2].iter_mut().for_each(|one| one.dataset = Some(shop.clone()));
+        let acts = |swap, moved: &[&DatasetName]| {
+            let options = Options { swap, ..Options::default() };
+            let acts = Acts::between(&facts, &facts, &options, moved).unwrap();
+            (acts.settings, acts.retained)
+        };
+        assert_eq!((acts(false, &[&other]), acts(true, &[&other])), ((2, 0), (3, 0)));
+        assert_eq!((acts(false, &[&other, &shop]), acts(true, &[&shop])), ((1, 1), (1, 0)));
     }
 }

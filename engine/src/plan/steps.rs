@@ -45,6 +45,8 @@ pub enum StepKind {
     Fence,
     /// Carry over what the source holds behind the fence and the target does not.
     CatchUp(DatasetName),
+    /// Give the databases that are built the rows that make the target the host it is.
+    Retain,
     /// Have a database's changes kept at the target from now on, and the source made ready to follow them.
     Keep(DatasetName),
     /// Put the settings in place.
@@ -89,6 +91,7 @@ impl StepKind {
             StepKind::Deactivate => "deactivate".to_owned(),
             StepKind::Fence => "fence".to_owned(),
             StepKind::CatchUp(d) => format!("catch-up:{d}"),
+            StepKind::Retain => "retain".to_owned(),
             StepKind::Keep(d) => format!("keep:{d}"),
             StepKind::Configure => "configure".to_owned(),
             StepKind::Reboot => "reboot".to_owned(),
@@ -121,6 +124,7 @@ impl StepKind {
             StepKind::Deactivate => "deactivate the replica".to_owned(),
             StepKind::Fence => "fence the source off".to_owned(),
             StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
+            StepKind::Retain => "keep the target's own settings in databases".to_owned(),
             StepKind::Keep(d) => format!("have the source follow {d}"),
             StepKind::Configure => "change the configuration".to_owned(),
             StepKind::Reboot => "reboot both systems".to_owned(),
@@ -247,6 +251,9 @@ pub(super) fn live(
     }
     steps.push(bare(StepKind::Fence));
     steps.extend(chosen.iter().map(|dataset| bare(StepKind::CatchUp(dataset.name.clone()))));
+    if acts.retained > 0 {
+        steps.push(bare(StepKind::Retain));
+    }
     steps.extend(each(StepKind::Finish));
     if !options.one_way {
         steps.extend(each(StepKind::Keep));

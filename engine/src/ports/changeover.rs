@@ -13,7 +13,7 @@ use crate::changeover::{
     Bundle, CertificateFacts, CertificateMaterial, Facts, LabelFacts, Scope, ServiceFacts, SettingsFacts,
     SwapStanding,
 };
-use crate::name::MigrationId;
+use crate::name::{DatasetName, MigrationId};
 use crate::replication::ReplicationFacts;
 
 /// The services of a host.
@@ -98,6 +98,19 @@ pub trait HostSettings: Send + Sync {
         Ok(())
     }
 
+    /// At the target: gives what the migration builds of these databases the rows that make this host the one it is, as they are in what
+    /// stands at their place now. Where there is no such table yet, nothing is done.
+    async fn retain(&self, migration: &MigrationId, datasets: &[DatasetName]) -> Result<()> {
+        let _ = (migration, datasets);
+        Ok(())
+    }
+
+    /// At the target: what the migration builds is as it was before `retain`. Nothing to do once it was published.
+    async fn release(&self, migration: &MigrationId) -> Result<()> {
+        let _ = migration;
+        Ok(())
+    }
+
     /// Forgets what was staged, and what was there before.
     async fn forget(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
@@ -134,7 +147,8 @@ pub trait Swap: Send + Sync {
         Ok(())
     }
 
-    /// The timer runs no more. Refuses (operator) when this host has restored its own already.
+    /// The timer runs no more. What is staged of databases is put in place now: no timer could put it back without them. Refuses
+    /// (operator) when this host has restored its own already.
     async fn confirm(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())

@@ -21,6 +21,7 @@ mod replica;
 mod scratch;
 mod session;
 mod settings;
+mod settings_table;
 mod shape;
 mod sql;
 mod target;
@@ -33,4 +34,5 @@ pub use privileges::{Finding, returning_privileges, source_privileges, target_pr
 pub use replica::{Before, Pair, Shared, Side as ReplicaSide, Survey, role_of};
 pub use scratch::MariaScratch;
 pub use settings::{BadSettings, Settings};
+pub use settings_table::MariaSettingsTable;
 pub use target::MariaTarget;

@@ -15,7 +15,7 @@ use handover_engine::rows::{KeyRange, TableKey, TableSpec, text};
 use super::session::Record;
 use super::sql::{hex, quote, string};
 
-pub use convert::{converted, selected};
+pub use convert::{converted, is_binary, selected};
 pub use find::Found;
 pub use keys::SEVERAL;
 

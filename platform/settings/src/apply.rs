@@ -9,6 +9,7 @@ use handover_engine::name::MigrationId;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, Disk, Held};
+use crate::rows::record::Purpose;
 
 /// The version of what is written here.
 const VERSION: u32 = 1;
@@ -101,7 +102,8 @@ impl Kept {
 
     /// Whether something was changed for a migration, wholly or in part.
     pub fn is_changed(&self, migration: &MigrationId) -> Result<bool> {
-        Ok(self.undo(migration)?.is_some())
+        let rows = self.undo_of_rows(migration, Purpose::Applied)?;
+        Ok(self.undo(migration)?.is_some() || rows.is_some())
     }
 
     /// Changes files. `plan` tells which, from how they are; it is not asked again when this was begun before.
@@ -147,7 +149,7 @@ impl Kept {
                 && of_now != digest(file.after.as_ref())
                 && of_now != digest(file.before.as_ref())
             {
-                edited.push(self.keep_edited(migration, &file.place, now)?);
+                edited.push(self.keep_edited(migration, &file.place.to_string_lossy(), &now.bytes)?);
             }
             self.put(&file.place, file.before.as_ref())?;
         }
@@ -162,15 +164,16 @@ impl Kept {
         }
     }
 
-    fn keep_edited(&self, migration: &MigrationId, place: &Path, now: &Held) -> Result<PathBuf> {
+    /// Keeps what somebody else has made of something; where, is returned.
+    pub fn keep_edited(&self, migration: &MigrationId, what: &str, bytes: &[u8]) -> Result<PathBuf> {
         let directory = self.state.join("edited-settings").join(migration.as_str());
         disk::make_directory(&directory)?;
-        let name = place.to_string_lossy().trim_start_matches('/').replace('/', "_");
-        let hash = blake3::hash(&now.bytes).to_hex();
+        let name = what.trim_start_matches('/').replace('/', "_");
+        let hash = blake3::hash(bytes).to_hex();
         let tail: String = name.chars().rev().take(60).collect();
         let kept = directory.join(format!("{}.{}", tail.chars().rev().collect::<String>(), &hash[..12]));
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let held = Held { bytes: now.bytes.clone(), owner, mode: 0o600, attributes: Vec::new() };
+        let held = Held { bytes: bytes.to_vec(), owner, mode: 0o600, attributes: Vec::new() };
         self.disk.write(&kept, &held)?;
         Ok(kept)
     }
@@ -178,7 +181,7 @@ impl Kept {
     /// Forgets all that is kept for a migration.
     pub fn forget(&self, migration: &MigrationId) -> Result<()> {
         let directory = self.of(migration);
-        for name in ["staged.json", "undo.json", "swap.json"] {
+        for name in ["staged.json", "undo.json", "undo-rows.json", "swap.json"] {
             self.disk.tidy(&directory.join(name))?;
             self.disk.remove(&directory.join(name))?;
         }
@@ -189,7 +192,8 @@ impl Kept {
     }
 }
 
-fn versioned<T>(version: u32, record: T) -> Result<T> {
+/// A record, if this release can read it.
+pub fn versioned<T>(version: u32, record: T) -> Result<T> {
     if version == VERSION {
         Ok(record)
     } else {

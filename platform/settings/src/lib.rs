@@ -7,6 +7,7 @@ mod apply;
 mod disk;
 pub mod format;
 mod key;
+mod rows;
 pub mod section;
 mod store;
 pub mod swap;

@@ -1,9 +1,12 @@
 //! `[[settings]]`: what of which file travels.
 
-use std::collections::HashSet;
+mod table;
+
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, PathBuf};
 
-use handover_engine::changeover::Group;
+use handover_engine::changeover::{Group, SettingsRows};
+use handover_engine::name::DatasetName;
 use serde::Deserialize;
 
 use crate::format::Format;
@@ -12,7 +15,7 @@ use crate::key::KeyPath;
 /// No file of settings may be larger: it travels in one message, and is held in memory.
 pub const LARGEST: usize = 256 * 1024;
 
-/// `[[settings]]`
+/// `[[settings]]`: of a file, or of a table.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettingsSection {
@@ -20,17 +23,60 @@ pub struct SettingsSection {
     pub name: String,
     /// What the settings are for.
     pub group: Group,
-    /// The file, absolute. At most 256 KiB.
+    /// The file, absolute. At most 256 KiB. Empty for a table.
+    #[serde(default)]
     pub file: PathBuf,
     /// How the file is written; by its extension when it is not told.
     #[serde(default)]
     pub format: Option<Format>,
-    /// The keys that travel; the whole file when empty.
+    /// The keys that travel; the whole file, or all rows, when empty.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// The database that the table is in; none for a file.
+    #[serde(default)]
+    pub database: Option<DatasetName>,
+    /// The table.
+    #[serde(default)]
+    pub table: String,
+    /// Its column of keys.
+    #[serde(default)]
+    pub key_column: String,
+    /// Its column of values.
+    #[serde(default)]
+    pub value_column: String,
+    /// What other columns hold in the rows that are meant.
+    #[serde(default)]
+    pub scope: BTreeMap<String, String>,
 }
 
 impl SettingsSection {
+    /// One of a file.
+    pub fn of_file(name: &str, group: Group, file: PathBuf) -> Self {
+        Self {
+            name: name.to_owned(),
+            group,
+            file,
+            format: None,
+            keys: Vec::new(),
+            database: None,
+            table: String::new(),
+            key_column: String::new(),
+            value_column: String::new(),
+            scope: BTreeMap::new(),
+        }
+    }
+
+    /// The rows that are meant, where it is a table.
+    pub fn rows(&self) -> Option<SettingsRows> {
+        Some(SettingsRows {
+            dataset: self.database.clone()?,
+            table: self.table.clone(),
+            key_column: self.key_column.clone(),
+            value_column: self.value_column.clone(),
+            scope: self.scope.clone(),
+        })
+    }
+
     /// How the file is written.
     pub fn format(&self) -> Format {
         self.format.unwrap_or_else(|| Format::of(&self.file))
@@ -47,6 +93,9 @@ impl SettingsSection {
         }
         if self.group.0.is_empty() {
             return Some("`group`: write what the settings are for".to_owned());
+        }
+        if self.database.is_some() || self.has_words_of_a_table() {
+            return self.problem_of_table();
         }
         let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
         if !self.file.is_absolute()
@@ -83,6 +132,11 @@ pub fn check(sections: &[SettingsSection]) -> Result<(), (&'static str, String, 
         if !names.insert(&section.name) {
             return refuse("the name is used twice".to_owned());
         }
+        if section.database.is_some() {
+            table::check_against(section, &sections[..at])
+                .map_err(|problem| ("settings", section.name.clone(), problem))?;
+            continue;
+        }
         let paths = section.paths().unwrap_or_default();
         for (at, path) in paths.iter().enumerate() {
             if paths[..at].iter().any(|other| other.overlaps(path)) {
@@ -91,7 +145,8 @@ pub fn check(sections: &[SettingsSection]) -> Result<(), (&'static str, String, 
                 ));
             }
         }
-        for other in sections[..at].iter().filter(|other| other.file == section.file) {
+        let of_files = sections[..at].iter().filter(|other| other.database.is_none());
+        for other in of_files.filter(|other| other.file == section.file) {
             let name = &other.name;
             if other.format() != section.format() {
                 return refuse(format!("`format`: `{name}` names the same file with another one"));
@@ -137,6 +192,35 @@ mod tests {
         let told =
             read(&ONE.replace("10.network", "x.conf").replace("keys", "format = 'ini'\nkeys")).unwrap();
         assert_eq!(told[0].format(), Format::Ini);
+    }
+
+    const TABLE: &str = "[[settings]]\nname = 'smtp'\ngroup = 'mail'\ndatabase = 'shop'\ntable = 'options'\nkey_column = 'name'\nvalue_column = 'value'\nscope = { tenant = 'main' }\nkeys = ['smtp.host']\n";
+
+    #[test]
+    fn rows_of_tables_are_read() {
+        let rows = read(TABLE).unwrap()[0].rows().unwrap();
+        assert_eq!(
+            (rows.to_string().as_str(), rows.scope["tenant"].as_str()),
+            ("table options of shop", "main")
+        );
+        let others = TABLE.replace("'smtp'", "'other'");
+        assert_eq!(read(&format!("{TABLE}{}", others.replace("smtp.host", "smtp.port"))).unwrap().len(), 2);
+        assert_eq!(read(&format!("{TABLE}{}", others.replace("'main'", "'second'"))).unwrap().len(), 2);
+        for (text, part) in [
+            (TABLE.replace("database = 'shop'\n", ""), "`database`"),
+            (TABLE.replace("table = 'options'\n", ""), "`table`: write its name"),
+            (TABLE.replace("'value'", "'name'"), "columns of their own"),
+            (TABLE.replace("tenant", "value"), "`scope`: value"),
+            (TABLE.replace("['smtp.host']", "['a', 'a']"), "named twice"),
+            (TABLE.replace("'mail'", "'network'"), "cannot be `network`"),
+            (format!("{TABLE}file = '/etc/motd'\n"), "not of both"),
+            (format!("{TABLE}format = 'ini'\n"), "`format`"),
+            (format!("{TABLE}{others}"), "travels already, with `smtp`"),
+            (format!("{TABLE}{}", others.replace("['smtp.host']", "[]")), "all of these rows"),
+        ] {
+            let told = read(&text).unwrap_err();
+            assert!(told.contains(part), "{part}: {told}");
+        }
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use handover_engine::changeover::{Bundle, Contents, Scope, Setting, SettingsFacts};
 use handover_engine::failure::Failure;
-use handover_engine::name::MigrationId;
+use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::Result;
 use handover_engine::ports::changeover::HostSettings;
+use handover_engine::ports::settings_table::SettingsTables;
 
 use crate::apply::{Changed, Kept};
 use crate::disk::{self, Disk, Held};
 use crate::format::{self, FormatError};
+use crate::rows::{self, NoTables};
 use crate::section::{LARGEST, SettingsSection};
 use crate::swap::record::{self, Reboots};
 
@@ -20,10 +22,19 @@ use crate::swap::record::{self, Reboots};
 #[derive(Debug, Clone)]
 pub struct LocalSettings(Arc<Here>);
 
-#[derive(Debug)]
 pub(crate) struct Here {
     sections: Vec<SettingsSection>,
+    tables: Arc<dyn SettingsTables>,
     pub(crate) kept: Kept,
+}
+
+impl std::fmt::Debug for Here {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Here")
+            .field("sections", &self.sections)
+            .field("kept", &self.kept)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LocalSettings {
@@ -32,8 +43,39 @@ impl LocalSettings {
         Self::on(Disk::default(), sections, state)
     }
 
+    /// The same, where some of them are rows of these databases.
+    pub fn with_tables(
+        sections: Vec<SettingsSection>,
+        tables: Arc<dyn SettingsTables>,
+        state: &Path,
+    ) -> Self {
+        Self(Arc::new(Here { sections, tables, kept: Kept::new(state, Disk::default()) }))
+    }
+
     pub(crate) fn on(disk: Disk, sections: Vec<SettingsSection>, state: &Path) -> Self {
-        Self(Arc::new(Here { sections, kept: Kept::new(state, disk) }))
+        Self(Arc::new(Here { sections, tables: Arc::new(NoTables), kept: Kept::new(state, disk) }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_tables_on(
+        disk: Disk,
+        sections: Vec<SettingsSection>,
+        tables: Arc<dyn SettingsTables>,
+        state: &Path,
+    ) -> Self {
+        Self(Arc::new(Here { sections, tables, kept: Kept::new(state, disk) }))
+    }
+
+    pub(crate) fn sections(&self) -> &[SettingsSection] {
+        &self.0.sections
+    }
+
+    pub(crate) fn tables(&self) -> &dyn SettingsTables {
+        &*self.0.tables
+    }
+
+    pub(crate) fn section(&self, name: &str) -> Result<&SettingsSection> {
+        self.0.section(name)
     }
 
     /// Does something on a thread that may wait for the disk, and for whoever holds the lock.
@@ -53,27 +95,26 @@ pub(crate) fn failed(item: impl Into<String>, what: &'static str) -> impl FnOnce
     move |error| Failure::operator(item, what).because(error).hint("mend that, then resume")
 }
 
+fn facts(section: &SettingsSection) -> SettingsFacts {
+    SettingsFacts {
+        name: section.name.clone(),
+        group: section.group.clone(),
+        file: section.file.display().to_string(),
+        dataset: None,
+        problem: problem(section),
+    }
+}
+
 impl Here {
-    fn facts(&self) -> Vec<SettingsFacts> {
-        let fact = |section: &SettingsSection| SettingsFacts {
-            name: section.name.clone(),
-            group: section.group.clone(),
-            file: section.file.display().to_string(),
-            problem: problem(section),
-        };
-        self.sections.iter().map(fact).collect()
+    fn section(&self, name: &str) -> Result<&SettingsSection> {
+        self.sections.iter().find(|section| section.name == name).ok_or_else(|| {
+            Failure::operator(item(name), "this host's manifest does not name them any more")
+                .hint("write the section again, and resume; or abort")
+        })
     }
 
-    fn read(&self, scope: Scope) -> Result<Bundle> {
-        let within = self.sections.iter().filter(|section| scope.holds(&section.group));
-        Ok(Bundle { settings: within.map(read).collect::<Result<_>>()? })
-    }
-
-    fn stage(&self, migration: &MigrationId, bundle: &Bundle) -> Result<()> {
-        let _lock = self.lock()?;
-        let unread = || failed("settings", "what is kept of them cannot be read");
-        let is_changed = self.kept.is_changed(migration).map_err(unread())?;
-        let staged = self.kept.staged(migration).map_err(unread())?;
+    /// What comes, as settings of this host.
+    fn own(&self, bundle: &Bundle) -> Result<Bundle> {
         let mut own = Vec::new();
         for section in &self.sections {
             let Some(setting) = bundle.settings.iter().find(|setting| setting.name == section.name) else {
@@ -81,7 +122,14 @@ impl Here {
             };
             own.push(ours(section, setting)?);
         }
-        let bundle = Bundle { settings: own };
+        Ok(Bundle { settings: own })
+    }
+
+    fn stage(&self, migration: &MigrationId, bundle: Bundle) -> Result<()> {
+        let _lock = self.lock()?;
+        let unread = || failed("settings", "what is kept of them cannot be read");
+        let is_changed = self.kept.is_changed(migration).map_err(unread())?;
+        let staged = self.kept.staged(migration).map_err(unread())?;
         if is_changed {
             return if staged.as_ref() == Some(&bundle) {
                 Ok(())
@@ -102,13 +150,10 @@ impl Here {
     fn plan(&self, bundle: &Bundle) -> Result<Vec<Changed>> {
         let mut out: Vec<Changed> = Vec::new();
         for setting in &bundle.settings {
-            let Some(section) = self.sections.iter().find(|section| section.name == setting.name) else {
-                return Err(Failure::operator(
-                    item(&setting.name),
-                    "this host's manifest does not name them any more",
-                )
-                .hint("write the section again, and resume; or abort"));
-            };
+            if setting.dataset().is_some() {
+                continue;
+            }
+            let section = self.section(&setting.name)?;
             let place = place(section)?;
             let at = match out.iter().position(|changed| changed.place == place) {
                 Some(at) => at,
@@ -165,7 +210,7 @@ pub(crate) fn restore_locked(kept: &Kept, migration: &MigrationId) -> Result<()>
     Ok(())
 }
 
-fn item(name: &str) -> String {
+pub(crate) fn item(name: &str) -> String {
     format!("settings {name}")
 }
 
@@ -240,6 +285,7 @@ fn ours(section: &SettingsSection, theirs: &Setting) -> Result<Setting> {
         );
     }
     let contents = match &theirs.contents {
+        contents if section.database.is_some() => rows::ours(section, contents)?,
         Contents::Absent => Contents::Absent,
         Contents::Whole { bytes, .. } if bytes.len() > LARGEST => {
             return refuse("they are larger than 256 KiB", "name single keys, or move the file as [[files]]");
@@ -251,6 +297,9 @@ fn ours(section: &SettingsSection, theirs: &Setting) -> Result<Setting> {
             let own: Vec<_> = section.paths().unwrap_or_default().iter().map(ToString::to_string).collect();
             let named = values.iter().filter(|(key, _)| own.contains(key));
             Contents::Keys(named.map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+        Contents::Rows { .. } => {
+            return refuse("they are of a file here, and of a table at the other host", "write both alike");
         }
         Contents::Whole { .. } | Contents::Keys(_) => {
             return refuse(
@@ -281,6 +330,8 @@ fn changes(
             };
         }
         Contents::Keys(values) => values.clone(),
+        // They are in no file.
+        Contents::Rows { .. } => return Ok(before),
     };
     let Some(before) = before else {
         if values.values().all(Option::is_none) {
@@ -312,28 +363,48 @@ fn new_file(section: &SettingsSection, place: &Path, bytes: Vec<u8>, mode: u32) 
 #[async_trait]
 impl HostSettings for LocalSettings {
     async fn facts(&self) -> Result<Vec<SettingsFacts>> {
-        self.with(|here| Ok(here.facts())).await
+        let mut out = Vec::new();
+        for section in self.sections() {
+            let section = section.clone();
+            out.push(match section.rows() {
+                Some(rows) => self.facts_of_rows(&section, &rows).await,
+                None => self.with(move |_| Ok(facts(&section))).await?,
+            });
+        }
+        Ok(out)
     }
 
     async fn read(&self, scope: Scope) -> Result<Bundle> {
-        self.with(move |here| here.read(scope)).await
+        let mut settings = Vec::new();
+        for section in self.sections().iter().filter(|section| scope.holds(&section.group)) {
+            let section = section.clone();
+            settings.push(match section.rows() {
+                Some(rows) => self.read_rows(&section, &rows).await?,
+                None => self.with(move |_| read(&section)).await?,
+            });
+        }
+        Ok(Bundle { settings })
     }
 
     async fn stage(&self, migration: &MigrationId, bundle: &Bundle) -> Result<()> {
-        let (migration, bundle) = (migration.clone(), bundle.clone());
-        self.with(move |here| here.stage(&migration, &bundle)).await
+        let own = self.0.own(bundle)?;
+        self.try_rows(&own.settings).await?;
+        let migration = migration.clone();
+        self.with(move |here| here.stage(&migration, own)).await
     }
 
     async fn apply(&self, migration: &MigrationId) -> Result<()> {
-        let migration = migration.clone();
+        let id = migration.clone();
         self.with(move |here| {
             let _lock = here.lock()?;
-            here.apply_locked(&migration)
+            here.apply_locked(&id)
         })
-        .await
+        .await?;
+        self.apply_rows(migration).await
     }
 
     async fn restore(&self, migration: &MigrationId) -> Result<()> {
+        self.restore_rows(migration).await?;
         let migration = migration.clone();
         self.with(move |here| {
             let _lock = here.lock()?;
@@ -341,6 +412,14 @@ impl HostSettings for LocalSettings {
             record::restored(&here.kept, &migration, &handover_services::HostBoot::new(), Reboots::Later)
         })
         .await
+    }
+
+    async fn retain(&self, migration: &MigrationId, datasets: &[DatasetName]) -> Result<()> {
+        self.retain_rows(migration, datasets).await
+    }
+
+    async fn release(&self, migration: &MigrationId) -> Result<()> {
+        self.release_rows(migration).await
     }
 
     async fn forget(&self, migration: &MigrationId) -> Result<()> {

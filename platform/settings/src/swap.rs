@@ -201,7 +201,7 @@ impl Swap for LocalSwap {
     }
 
     async fn confirm(&self, migration: &MigrationId) -> Result<()> {
-        self.locked(migration, |here, migration, _| {
+        let confirm = |here: &Here, migration: &MigrationId, _: &dyn Boot| {
             let record = record::read(&here.kept, migration)?;
             let mut record = record.ok_or_else(|| {
                 Failure::operator("swap", "nothing is swapped for this migration").hint("arm it first")
@@ -217,12 +217,19 @@ impl Swap for LocalSwap {
                     record::write(&here.kept, migration, &record)?;
                 }
             }
-            record::unmark(&here.kept)
-        })
-        .await
+            record::unmark(&here.kept)?;
+            Ok(record.standing == SwapStanding::Confirmed)
+        };
+        // Not before: a timer that ends asks no database.
+        if self.locked(migration, confirm).await? {
+            self.settings.apply_rows(migration).await
+        } else {
+            Ok(())
+        }
     }
 
     async fn roll_back(&self, migration: &MigrationId) -> Result<()> {
+        self.settings.restore_rows(migration).await?;
         self.locked(migration, |here, migration, boot| {
             restore_locked(&here.kept, migration)?;
             // Cut short before anything was changed, and not booted since: nothing is to be booted away.

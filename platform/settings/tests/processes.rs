@@ -56,7 +56,7 @@ impl Host {
         std::fs::write(&file, "own").unwrap();
         std::fs::write(&machine.0, "0").unwrap();
         let group = Group("network".into());
-        let section = SettingsSection { name: "address".into(), group, file, format: None, keys: Vec::new() };
+        let section = SettingsSection::of_file("address", group, file);
         let settings = LocalSettings::new(vec![section], &dir.path().join("state"));
         Self { dir, machine, settings }
     }

@@ -25,6 +25,11 @@ use super::live::SqliteLive;
 use super::{catalog, estimate, read, write};
 use crate::tree::blocking;
 
+/// What a migration builds beside a place.
+pub fn partial(dataset: &DatasetName, path: PathBuf, migration: &MigrationId) -> PathBuf {
+    Place::new(dataset.clone(), path, migration.clone()).partial().to_owned()
+}
+
 /// A database to be built.
 #[derive(Clone)]
 pub struct SqliteTarget {

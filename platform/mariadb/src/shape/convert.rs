@@ -1,11 +1,16 @@
 //! Values for columns that may be declared otherwise than where they come from.
 
-use super::{kind, word};
+use super::{Kind, kind, word};
 use crate::sql::string;
 
 /// A column as it is read.
 pub fn selected(declared: &str, column: &str) -> String {
     kind(declared).select(column)
+}
+
+/// Whether a column holds bytes that are no text.
+pub fn is_binary(declared: &str) -> bool {
+    kind(declared) == Kind::Bytes || word(declared) == "bit"
 }
 
 /// A value of a column that is declared so, in SQL, for a column that is declared as `wanted`. None where it is none of its type.

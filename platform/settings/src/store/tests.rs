@@ -12,11 +12,8 @@ fn migration() -> MigrationId {
 
 fn section(dir: &Path, name: &str, group: &str, file: &str, keys: &[&str]) -> SettingsSection {
     SettingsSection {
-        name: name.into(),
-        group: Group(group.into()),
-        file: dir.join(file),
-        format: None,
         keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        ..SettingsSection::of_file(name, Group(group.into()), dir.join(file))
     }
 }
 

@@ -75,13 +75,7 @@ impl Host {
         let dir = crate::disk::scratch();
         let file = dir.path().join("address");
         std::fs::write(&file, "own").unwrap();
-        let section = SettingsSection {
-            name: "address".into(),
-            group: Group("network".into()),
-            file,
-            format: None,
-            keys: Vec::new(),
-        };
+        let section = SettingsSection::of_file("address", Group("network".into()), file);
         let settings = LocalSettings::on(disk, vec![section], &dir.path().join("state"));
         Self { dir, machine: Arc::default(), settings }
     }
@@ -105,13 +99,8 @@ impl Host {
     /// The same host with an undisturbed disk.
     fn calm(&self) -> LocalSwap {
         let Self { machine, .. } = self;
-        let sections = vec![SettingsSection {
-            name: "address".into(),
-            group: Group("network".into()),
-            file: self.dir.path().join("address"),
-            format: None,
-            keys: Vec::new(),
-        }];
+        let file = self.dir.path().join("address");
+        let sections = vec![SettingsSection::of_file("address", Group("network".into()), file)];
         LocalSwap::new(LocalSettings::new(sections, &self.state()), machine.clone(), machine.clone())
     }
 

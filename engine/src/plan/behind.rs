@@ -126,6 +126,7 @@ mod tests {
             name: (*name).into(),
             group: Group((*group).into()),
             file: "/etc/x".into(),
+            dataset: None,
             problem: None,
         };
         let service = |unit: &&str| ServiceFacts {

@@ -54,6 +54,7 @@ fn plan() -> Plan {
         source: side("source"),
         target: side("target"),
         steps: kinds.into_iter().map(step).collect(),
+        dns: None,
         left_behind: Vec::new(),
     }
 }

@@ -206,12 +206,12 @@ mod tests {
     use super::*;
 
     async fn halves(pieces: &[&[u8]], part: Part) -> Vec<u8> {
-        let (to, from) = mpsc::channel(64);
+        let (to, from) = mpsc::channel(1024);
         for piece in pieces {
             to.send(Ok(Bytes::copy_from_slice(piece))).await.unwrap();
         }
         drop(to);
-        let (to, mut out) = mpsc::channel(64);
+        let (to, mut out) = mpsc::channel(1024);
         divide(from, part, to).await.unwrap();
         let mut all = Vec::new();
         while let Some(piece) = out.recv().await {

@@ -55,7 +55,8 @@ pub async fn restore(
 /// The archive's table of contents.
 async fn contents(client: &Client, item: &str, file: &Path) -> Result<String> {
     let mut command = client.command(&client.program("pg_restore"));
-    command.arg("--list").arg(file);
+    // Without `--create` it does not name what is made with the database itself.
+    command.args(["--list", "--create"]).arg(file);
     Ok(String::from_utf8_lossy(&printed(command, item, b"").await?).into_owned())
 }
 

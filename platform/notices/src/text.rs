@@ -140,7 +140,7 @@ pub fn fill(text: &str, names: &Names, kind: Kind, occasion: &Occasion, now: Tim
         "host" => names.host.clone(),
         "migration" => occasion.migration.to_string(),
         "what" => kind.to_string(),
-        "at" => occasion.at.map(|at| spoken(at)).unwrap_or_default(),
+        "at" => occasion.at.map(spoken).unwrap_or_default(),
         _ => spoken(now),
     };
     let mut out = String::with_capacity(text.len());

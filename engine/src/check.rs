@@ -61,6 +61,8 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
         findings.extend(licence::unmet(&source.licence, &target.licence, source.taken_at));
     }
     changeover(source, target, options, &mut findings);
+    findings.extend(at("source", &source.hooks));
+    findings.extend(at("target", &target.hooks));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
@@ -187,7 +189,7 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
     }
 }
 
-/// What one side's agent lacks for a dataset.
+/// What one side has found.
 fn at<'a>(side: &'a str, findings: &'a [Finding]) -> impl Iterator<Item = Finding> + 'a {
     findings
         .iter()
@@ -278,6 +280,7 @@ mod tests {
             }],
             licence: licence::Standing::default(),
             changeover: Default::default(),
+            hooks: Vec::new(),
         }
     }
 
@@ -302,6 +305,21 @@ mod tests {
         assert_eq!(told(&follow), ["at the source: it is not there"]);
         assert!(told(&Options::default())[0].contains("stay as they are"));
         assert_eq!(told(&Options { data_only: true, ..follow }), [""; 0]);
+    }
+
+    #[test]
+    fn hooks_that_cannot_run_are_told_of_both_hosts() {
+        let (mut source, mut target) = (inventory(Vec::new(), None), inventory(Vec::new(), None));
+        source.hooks.push(Finding::new(Severity::Error, "hook mail", "it is not executable", "chmod 755 it"));
+        target.hooks.push(Finding::new(Severity::Warning, "hook users", "it is not there", "make it"));
+        let found = compare(&source, &target, 0, &Options::default());
+        let hooks = found.iter().filter(|finding| finding.item.starts_with("hook"));
+        let hooks: Vec<_> = hooks.map(|hook| (hook.severity, hook.what.as_str())).collect();
+        let expected = [
+            (Severity::Error, "at the source: it is not executable"),
+            (Severity::Warning, "at the target: it is not there"),
+        ];
+        assert_eq!(hooks, expected);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod check;
 pub mod chunk;
 pub mod digest;
 pub mod driver;
+pub mod expiry;
 pub mod failure;
 pub mod follow;
 pub mod inventory;

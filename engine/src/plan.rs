@@ -2,6 +2,7 @@
 //! function, shown, and approved by its digest; [`Plan::approve`] is the only way to something that can run.
 
 mod acts;
+mod lasted;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::licence;
 use crate::name::DatasetName;
 
 use self::acts::Acts;
+pub use self::lasted::Lasted;
 pub use self::steps::{PlannedStep, StepKind};
 
 /// What the operator chose.
@@ -47,12 +49,14 @@ pub struct Options {
 }
 
 /// How fast the parts of a migration go, for expected times.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rates {
     /// Bytes per second from the source's disk to the target's.
     pub copy: f64,
     /// Bytes per second when the target's data is read again.
     pub reread: f64,
+    /// What steps took in earlier migrations.
+    pub lasted: Lasted,
 }
 
 /// One host as the plan saw it.
@@ -124,13 +128,14 @@ impl Plan {
         if options.licence {
             may_move_licence(source.1, target.1, &options)?;
         }
-        let steps = if options.follow {
+        let mut steps = if options.follow {
             let moved: Vec<_> = chosen.iter().map(|dataset| &dataset.name).collect();
             let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options, &moved)?;
             steps::live(&chosen, &acts, &options, rates)
         } else {
             steps::of_one_moment(&chosen, rates)
         };
+        rates.lasted.correct(&mut steps);
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
             structure: inventory.structure(),
@@ -270,8 +275,6 @@ mod tests {
     use super::*;
     use crate::inventory::{DatabaseFacts, TreeFacts};
 
-    const RATES: Rates = Rates { copy: 1e8, reread: 1e9 };
-
     fn inventory(datasets: &[(&str, DatasetFacts)]) -> Inventory {
         let dataset = |(n, f): &(&str, DatasetFacts)| Dataset {
             name: n.parse().unwrap(),
@@ -289,6 +292,7 @@ mod tests {
             datasets: datasets.iter().map(dataset).collect(),
             licence: Default::default(),
             changeover: Default::default(),
+            hooks: Vec::new(),
         }
     }
 
@@ -297,7 +301,8 @@ mod tests {
     }
 
     fn make(source: &Inventory, target: &Inventory, options: Options) -> Result<Plan, Failure> {
-        Plan::make(("a", source), ("b", target), options, &RATES)
+        let rates = Rates { copy: 1e8, reread: 1e9, lasted: Lasted::default() };
+        Plan::make(("a", source), ("b", target), options, &rates)
     }
 
     #[test]

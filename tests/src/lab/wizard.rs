@@ -180,15 +180,16 @@ impl Appliance {
         Ok(())
     }
 
-    /// Copies it, and waits until the target follows.
-    pub fn follow(&self, options: &[&str]) -> Result<()> {
+    /// Copies it, and waits until the target follows. The plan by which.
+    pub fn follow(&self, options: &[&str]) -> Result<Value> {
         let mut words = vec!["plan", "--follow"];
         words.extend(options);
         let plan = self.pair.json(&words)?;
         let digest = plan["digest"].as_str().with_context(|| format!("no plan: {plan}"))?;
         self.pair.json(&["start", digest])?;
         poll::until("the copy", WITHIN, || Ok((self.status()?["phase"] == "following").then_some(())))?;
-        self.pair.followed()
+        self.pair.followed()?;
+        Ok(plan)
     }
 
     /// From now on the target does not know where the source is once their addresses are swapped.

@@ -169,7 +169,8 @@ impl LocalDatasets {
             datasets.push(Dataset { name, facts, findings, following, returning, offers: None, excluded });
         }
         let licence = self.manifest.local_licence(&self.here).standing().await?;
-        inventory(self.manifest.facts(), datasets, licence, self.changeover.facts().await?, clock).await
+        let (changeover, hooks) = (self.changeover.facts().await?, self.hooks.findings());
+        inventory(self.manifest.facts(), datasets, licence, changeover, hooks, clock).await
     }
 
     async fn tree(&self, section: &FilesSection) -> Result<DatasetFacts> {

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use handover_engine::backup::{Host, Shelf};
 use handover_engine::check::{Finding, Severity};
 use handover_engine::driver::{Driver, Handle, Ports, Settings, Status};
+use handover_engine::expiry::Expiry;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::journal::{Journal, Migration};
@@ -62,6 +63,8 @@ pub struct Supervisor {
     running: Mutex<HashMap<MigrationId, Handle>>,
     drivers: TaskTracker,
     broken: Mutex<Option<Failure>>,
+    /// What migrations need that ends one day, as their hosts told when they were started.
+    expiries: Mutex<HashMap<MigrationId, Vec<Expiry>>>,
 }
 
 impl Supervisor {
@@ -93,6 +96,7 @@ impl Supervisor {
             running,
             drivers,
             broken,
+            expiries: Mutex::default(),
         })
     }
 
@@ -269,6 +273,7 @@ impl Control for Supervisor {
 
     async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status> {
         let handle = self.driven(id, operation).await?;
+        self.refuse_expired(id, operation, &terms).await?;
         handle.ask(operation, terms, by).await?;
         tracing::info!(migration = %id, %operation, by, "an operation was asked for");
         let status = handle.status().borrow().clone();

@@ -63,6 +63,8 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
     }
     changeover(source, target, options, &mut findings);
     replicas(source, options, &mut findings);
+    findings.extend(at("source", &source.hooks));
+    findings.extend(at("target", &target.hooks));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
@@ -214,7 +216,7 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
     }
 }
 
-/// What one side's agent lacks for a dataset.
+/// What one side has found.
 fn at<'a>(side: &'a str, findings: &'a [Finding]) -> impl Iterator<Item = Finding> + 'a {
     findings
         .iter()
@@ -307,6 +309,7 @@ mod tests {
             }],
             licence: licence::Standing::default(),
             changeover: Default::default(),
+            hooks: Vec::new(),
         }
     }
 
@@ -361,6 +364,21 @@ mod tests {
         ] {
             assert_eq!(told(role, replica, options), [""; 0]);
         }
+    }
+
+    #[test]
+    fn hooks_that_cannot_run_are_told_of_both_hosts() {
+        let (mut source, mut target) = (inventory(Vec::new(), None), inventory(Vec::new(), None));
+        source.hooks.push(Finding::new(Severity::Error, "hook mail", "it is not executable", "chmod 755 it"));
+        target.hooks.push(Finding::new(Severity::Warning, "hook users", "it is not there", "make it"));
+        let found = compare(&source, &target, 0, &Options::default());
+        let hooks = found.iter().filter(|finding| finding.item.starts_with("hook"));
+        let hooks: Vec<_> = hooks.map(|hook| (hook.severity, hook.what.as_str())).collect();
+        let expected = [
+            (Severity::Error, "at the source: it is not executable"),
+            (Severity::Warning, "at the target: it is not there"),
+        ];
+        assert_eq!(hooks, expected);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::rows::TableName;
 use crate::time::Timestamp;
 
 /// What an agent found on its host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Inventory {
     /// Version of the agent that looked.
     pub agent_version: String,
@@ -32,6 +32,9 @@ pub struct Inventory {
     /// What it does to itself when it is changed over.
     #[serde(default, skip_serializing_if = "changeover::Facts::is_unknown")]
     pub changeover: changeover::Facts,
+    /// What keeps its hooks from running when their moments come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Finding>,
 }
 
 /// The appliance as its manifest describes it.

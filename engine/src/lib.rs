@@ -14,6 +14,7 @@ pub mod chunk;
 pub mod digest;
 pub mod dns;
 pub mod driver;
+pub mod expiry;
 pub mod failure;
 pub mod follow;
 pub mod inventory;

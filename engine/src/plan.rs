@@ -3,6 +3,7 @@
 
 mod acts;
 mod behind;
+mod lasted;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::name::DatasetName;
 
 use self::acts::Acts;
 pub use self::behind::LeftBehind;
+pub use self::lasted::Lasted;
 use self::steps::BackupsWanted;
 pub use self::steps::{PlannedStep, StepKind};
 
@@ -52,12 +54,14 @@ pub struct Options {
 }
 
 /// How fast the parts of a migration go, for expected times.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rates {
     /// Bytes per second from the source's disk to the target's.
     pub copy: f64,
     /// Bytes per second when the target's data is read again.
     pub reread: f64,
+    /// What steps took in earlier migrations.
+    pub lasted: Lasted,
 }
 
 /// One host as the plan saw it.
@@ -136,7 +140,7 @@ impl Plan {
             may_move_licence(source.1, target.1, &options)?;
         }
         let backups = backups_between(source.1, target.1, &chosen);
-        let (steps, dns) = if options.follow {
+        let (mut steps, dns) = if options.follow {
             let moved: Vec<_> = chosen.iter().map(|dataset| &dataset.name).collect();
             let acts = Acts::between(&source.1.changeover, &target.1.changeover, &options, &moved)?;
             let dns = acts::records(source.1, target.1, &options)?;
@@ -144,6 +148,7 @@ impl Plan {
         } else {
             (steps::of_one_moment(&chosen, &backups, rates), None)
         };
+        rates.lasted.correct(&mut steps);
         let left_behind = behind::behind(source.1, target.1, &chosen, &options);
         let side = |(agent, inventory): (&str, &Inventory)| Side {
             agent: agent.to_owned(),
@@ -300,8 +305,6 @@ mod tests {
     use crate::changeover::{LabelFacts, ServiceFacts, Trial};
     use crate::inventory::{DatabaseFacts, TreeFacts};
 
-    const RATES: Rates = Rates { copy: 1e8, reread: 1e9 };
-
     fn inventory(datasets: &[(&str, DatasetFacts)]) -> Inventory {
         let dataset = |(n, f): &(&str, DatasetFacts)| Dataset {
             name: n.parse().unwrap(),
@@ -320,6 +323,7 @@ mod tests {
             datasets: datasets.iter().map(dataset).collect(),
             licence: Default::default(),
             changeover: Default::default(),
+            hooks: Vec::new(),
         }
     }
 
@@ -328,7 +332,8 @@ mod tests {
     }
 
     fn make(source: &Inventory, target: &Inventory, options: Options) -> Result<Plan, Failure> {
-        Plan::make(("a", source), ("b", target), options, &RATES)
+        let rates = Rates { copy: 1e8, reread: 1e9, lasted: Lasted::default() };
+        Plan::make(("a", source), ("b", target), options, &rates)
     }
 
     #[test]

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use crate::calendar::Calendar;
+use crate::check::Finding;
 use crate::driver::Status;
+use crate::expiry::{Expiry, Span};
 use crate::failure::Failure;
 use crate::phase::{Condition, Operation, Phase, Task};
 use crate::report::Terms;
@@ -35,6 +37,12 @@ pub struct Unmet {
     pub hint: String,
 }
 
+impl From<Finding> for Unmet {
+    fn from(finding: Finding) -> Self {
+        Self { item: finding.item, what: finding.what, hint: finding.hint }
+    }
+}
+
 impl From<Failure> for Unmet {
     fn from(failure: Failure) -> Self {
         let what = failure.causes.iter().fold(failure.what, |text, cause| format!("{text}: {cause}"));
@@ -51,8 +59,9 @@ pub struct Facts {
     pub calendar: Calendar,
     /// What is kept free of disks.
     pub reserve: Reserve,
-    /// When the target's certificate ends: without it the agents do not find each other any more.
-    pub certificate_ends: Timestamp,
+    /// What ends one day and is needed until then: the agents' certificates, without which they do not find each other any more; those of
+    /// services; the licence's contract.
+    pub expiries: Vec<Expiry>,
 }
 
 /// Whether a migration is ready for what comes next; none when it is over, or being undone.
@@ -73,7 +82,8 @@ pub fn readiness(status: &Status, facts: &Facts) -> Option<Readiness> {
     let is_followed = next == Some(Operation::Cutover);
     let short = status.room.as_ref().and_then(|room| room.short(facts.reserve, is_followed));
     unmet.extend(short.map(Unmet::from));
-    unmet.extend(certificate(status, facts));
+    let span = span(status, facts);
+    unmet.extend(facts.expiries.iter().filter_map(|expiry| expiry.finding(span)).map(Unmet::from));
     unmet.extend(calendar(next, facts).err().map(Unmet::from));
     Some(Readiness { next, ready: unmet.is_empty(), unmet })
 }
@@ -141,16 +151,11 @@ fn behind(status: &Status, unmet: &mut Vec<Unmet>) {
     }
 }
 
-/// It has to last until what goes on is done, and for the safety time.
-fn certificate(status: &Status, facts: &Facts) -> Option<Unmet> {
-    let safety_ms = i64::from(facts.calendar.safety_hours) * 3_600_000;
-    let remaining_ms = status.progress.remaining_ms.map_or(0, |ms| i64::try_from(ms).unwrap_or(i64::MAX));
-    let until = facts.now.millis().saturating_add(safety_ms.max(remaining_ms));
-    (facts.certificate_ends.millis() <= until).then(|| Unmet {
-        item: "certificate".to_owned(),
-        what: format!("the target's ends at {}", facts.certificate_ends),
-        hint: "`handover certs renew` it; agents take a new one without a restart".to_owned(),
-    })
+/// Things have to last until what goes on is done, and for the safety time.
+fn span(status: &Status, facts: &Facts) -> Span {
+    let takes = Duration::from_millis(status.progress.remaining_ms.unwrap_or(0));
+    let safety = Duration::from_secs(u64::from(facts.calendar.safety_hours) * 3600);
+    Span { now: facts.now, takes, safety }
 }
 
 fn calendar(next: Option<Operation>, facts: &Facts) -> Result<(), Failure> {
@@ -195,8 +200,9 @@ mod tests {
 
     fn facts() -> Facts {
         let now = Timestamp::from_millis(1_800_000_000_000);
-        let certificate_ends = Timestamp::from_millis(now.millis() + 30 * 86_400_000);
-        Facts { now, calendar: Calendar::default(), reserve: Reserve { bytes: Some(10) }, certificate_ends }
+        let ends = |days: i64| Timestamp::from_millis(now.millis() + days * 86_400_000);
+        let expiries = vec![Expiry::of_agent("target", ends(30)), Expiry::of_agent("source", ends(300))];
+        Facts { now, calendar: Calendar::default(), reserve: Reserve { bytes: Some(10) }, expiries }
     }
 
     fn live() -> Status {
@@ -269,7 +275,7 @@ mod tests {
                 "disk of app at the source: only 0 MiB are free, and 0 MiB are to be kept free",
             ),
             (
-                |_, f| f.certificate_ends = Timestamp::from_millis(f.now.millis() + 86_400_000),
+                |_, f| f.expiries[0].ends = Timestamp::from_millis(f.now.millis() + 86_400_000),
                 "certificate: the target's ends at 2027-01-16T08:00:00Z",
             ),
             (
@@ -277,7 +283,7 @@ mod tests {
                     s.progress.remaining_ms = Some(31 * 86_400_000);
                     f.calendar.safety_hours = 0;
                 },
-                "certificate: the target's ends at 2027-02-14T08:00:00Z",
+                "certificate: the target's ends at 2027-02-14T08:00:00Z, before all is expected to be done",
             ),
             (
                 |_, f| {
@@ -299,7 +305,7 @@ mod tests {
         let (mut status, mut facts) = (live(), facts());
         status.state.condition = Condition::Paused;
         status.differences = 1;
-        facts.certificate_ends = facts.now;
+        facts.expiries[1].ends = facts.now;
         assert_eq!(unmet(&status, &facts).len(), 3);
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use handover_engine::check::{Finding, Severity};
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::ports::hooks::{Hooks, Occasion};
@@ -69,6 +70,18 @@ impl HookDirectory {
         let (directory, appliance) = (manifest.hooks.directory.clone(), manifest.appliance.name.clone());
         let label = manifest.label.as_ref().map(|label| label.text.clone());
         Self { directory, hooks, appliance, label, side, turn: tokio::sync::Mutex::default() }
+    }
+
+    /// What keeps hooks from running when their moments come: an error where that would stop a migration.
+    pub fn findings(&self) -> Vec<Finding> {
+        let finding = |hook: &HookSection| {
+            let problem = trust::check(&self.directory, &self.directory.join(&hook.name)).err()?;
+            let stops =
+                hook.on_failure == OnFailure::Stop && hook.moments.iter().any(|moment| moment.can_stop());
+            let severity = if stops { Severity::Error } else { Severity::Warning };
+            Some(Finding::new(severity, format!("hook {}", hook.name), problem.what, problem.hint))
+        };
+        self.hooks.iter().filter_map(finding).collect()
     }
 
     async fn run_one(&self, hook: &HookSection, occasion: &Occasion) -> Result<()> {

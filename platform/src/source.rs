@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use handover_engine::changeover::Facts;
+use handover_engine::check::Finding;
 use handover_engine::failure::Failure;
 use handover_engine::follow::capture_id;
 use handover_engine::inventory::{ApplianceFacts, Dataset, DatasetFacts, Inventory};
@@ -42,6 +43,7 @@ use self::leases::Leases;
 use self::signals::Signals;
 use crate::access::{self, Side};
 use crate::database::Place;
+use crate::hooks::HookDirectory;
 use crate::licence::LocalLicence;
 use crate::manifest::{DatabaseSection, Manifest};
 use crate::tree::{FileTree, Filter};
@@ -89,6 +91,8 @@ pub struct LocalSource {
     changeover: Changeover,
     /// What its manifest leaves out, by dataset.
     excluded: HashMap<DatasetName, Vec<String>>,
+    /// Only looked at.
+    hooks: HookDirectory,
 }
 
 impl LocalSource {
@@ -139,6 +143,7 @@ impl LocalSource {
         let excluded =
             databases.chain(trees).map(|(name, exclude)| (name.clone(), exclude.clone())).collect();
         let roots = manifest.files.iter().map(|section| section.root.clone()).collect();
+        let hooks = HookDirectory::new(manifest, crate::hooks::Side::Source);
         let (signals, ahead) = (Signals::default(), Ahead::new(clock.clone()));
         Ok(Arc::new(Self {
             appliance,
@@ -154,6 +159,7 @@ impl LocalSource {
             licence: manifest.local_licence(state),
             changeover,
             excluded,
+            hooks,
         }))
     }
 
@@ -250,7 +256,8 @@ impl SourceHost for LocalSource {
         }
         let licence = self.licence.standing().await?;
         let changeover = self.changeover.facts().await?;
-        inventory(self.appliance.clone(), datasets, licence, changeover, &*self.clock).await
+        let hooks = self.hooks.findings();
+        inventory(self.appliance.clone(), datasets, licence, changeover, hooks, &*self.clock).await
     }
 
     async fn open(&self, lease: &LeaseId, dataset: &DatasetName, wanted: Parts) -> Result<Opened> {
@@ -294,6 +301,7 @@ pub async fn inventory(
     datasets: Vec<Dataset>,
     licence: Standing,
     changeover: Facts,
+    hooks: Vec<Finding>,
     clock: &dyn Clock,
 ) -> Result<Inventory> {
     let host = tokio::task::spawn_blocking(crate::host::facts).await;
@@ -305,6 +313,7 @@ pub async fn inventory(
         datasets,
         licence,
         changeover,
+        hooks,
     })
 }
 

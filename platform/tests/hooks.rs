@@ -148,6 +148,34 @@ async fn a_failing_hook_stops_or_warns_as_its_section_says() {
     assert!(host.path("never").exists());
 }
 
+#[test]
+fn what_cannot_run_is_found_before_its_moment_comes() {
+    let mut host = Host::new();
+    host.add("10-good", "", "exit 1");
+    host.add("20-plain", "", "");
+    fs::set_permissions(host.hook("20-plain"), fs::Permissions::from_mode(0o644)).unwrap();
+    host.add("30-open", "", "");
+    fs::set_permissions(host.hook("30-open"), fs::Permissions::from_mode(0o777)).unwrap();
+    host.declare("40-missing", "on_failure = 'warn'");
+    let told = |hooks: HookDirectory| {
+        let found = hooks.findings();
+        assert!(found.iter().all(|finding| !finding.hint.is_empty()), "{found:?}");
+        found.iter().map(|one| format!("{:?} {}: {}", one.severity, one.item, one.what)).collect::<Vec<_>>()
+    };
+    let found = told(host.hooks());
+    let expected = [
+        ("Error hook 20-plain", "is not executable"),
+        ("Error hook 30-open", "may be written to by others"),
+        ("Warning hook 40-missing", "cannot be looked at"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:?}");
+    for (found, (begin, part)) in found.iter().zip(expected) {
+        assert!(found.starts_with(begin) && found.contains(part), "{found}");
+    }
+    fs::rename(host.path("hooks.d"), host.path("elsewhere")).unwrap();
+    assert_eq!(told(host.hooks()).len(), 4, "no directory, no hook");
+}
+
 #[tokio::test]
 async fn a_hook_that_takes_too_long_is_killed_with_all_that_it_started() {
     let mut host = Host::new();

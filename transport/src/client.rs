@@ -23,6 +23,7 @@ use handover_engine::name::{DatasetName, LeaseId};
 use handover_engine::ports::{Answers, Followed, Opened, Parts, Result, RowSource, SourceHost};
 use handover_engine::rows::{RowsChunk, RowsRequest, SnapshotId};
 use handover_engine::throttle::Reading;
+use handover_engine::time::Timestamp;
 use handover_proto::v1;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +32,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use v1::source_client::SourceClient;
 
+use crate::connect::PeerEnds;
 use crate::failure::from_status;
 use crate::frames::Receiver;
 use crate::wire::{FromWire, IntoWire, Told};
@@ -56,23 +58,27 @@ pub struct RemoteSource {
     peer: String,
     clients: Vec<Client>,
     next: AtomicUsize,
+    ends: PeerEnds,
 }
 
 impl RemoteSource {
     /// A source at `address` (host:port), or else at one of `others`; connects when it is first called.
     pub fn new(address: &str, others: &[String], credentials: &Arc<Credentials>) -> Result<Self> {
         let addresses: Vec<String> = [address.to_owned()].into_iter().chain(others.iter().cloned()).collect();
-        let peer = format!("source {address}");
+        let (peer, ends) = (format!("source {address}"), PeerEnds::default());
         let client = |_| {
-            let channel = connect::channel(&addresses, credentials.clone()).map_err(|error| {
-                Failure::operator(&peer, "this is no address").because(error).hint("write it as host:port")
-            })?;
+            let channel =
+                connect::channel(&addresses, credentials.clone(), ends.clone()).map_err(|error| {
+                    Failure::operator(&peer, "this is no address")
+                        .because(error)
+                        .hint("write it as host:port")
+                })?;
             Ok(SourceClient::with_interceptor(channel, version::announce as Announce)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES))
         };
         let clients = (0..CONNECTIONS).map(client).collect::<Result<_>>()?;
-        Ok(Self { peer, clients, next: AtomicUsize::new(0) })
+        Ok(Self { peer, clients, next: AtomicUsize::new(0), ends })
     }
 
     /// The next connection in turn.
@@ -88,6 +94,11 @@ impl RemoteSource {
     /// How this source is named in plans and reports: by its address.
     pub fn identity(&self) -> String {
         self.peer.clone()
+    }
+
+    /// When the source's certificate ends; none before the first connection.
+    pub fn certificate_ends(&self) -> Option<Timestamp> {
+        self.ends.get()
     }
 
     /// Says hello: refuses another major version; returns the source's release and clock in milliseconds.

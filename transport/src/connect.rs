@@ -1,12 +1,15 @@
 //! Connections to a peer: TCP, TLS with our identity, HTTP/2 with windows sized for 1 Gbit/s at 100 ms.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use handover_certs::peer::peer_not_after;
 use handover_certs::reload::Credentials;
 use handover_certs::tls::Side;
+use handover_engine::time::Timestamp;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -35,11 +38,30 @@ enum ConnectError {
     Tls { address: String, source: std::io::Error },
 }
 
+/// When the certificate ends that the peer of a channel showed last.
+#[derive(Debug, Clone, Default)]
+pub struct PeerEnds(Arc<AtomicI64>);
+
+impl PeerEnds {
+    /// None before the first connection.
+    pub fn get(&self) -> Option<Timestamp> {
+        let seconds = self.0.load(Ordering::Relaxed);
+        (seconds != 0).then_some(Timestamp { seconds, nanos: 0 })
+    }
+
+    fn seen(&self, presented: &[CertificateDer<'_>]) {
+        if let Some(at) = peer_not_after(presented) {
+            self.0.store(at.unix_timestamp(), Ordering::Relaxed);
+        }
+    }
+}
+
 /// A lazy channel to a peer at one of `addresses` (host:port), tried in their order. It connects at the first call, and again after a lost
 /// connection; each connection uses the credentials of that moment. Bad TLS and an unreachable peer fail the call, which may be made again.
 pub fn channel(
     addresses: &[String],
     credentials: Arc<Credentials>,
+    ends: PeerEnds,
 ) -> Result<Channel, tonic::transport::Error> {
     let name = addresses.first().map_or("", String::as_str);
     let endpoint = Endpoint::from_shared(format!("http://{name}"))?
@@ -52,16 +74,22 @@ pub fn channel(
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let addresses: Arc<[String]> = addresses.into();
-    let connector = tower::service_fn(move |_: Uri| connect_to_one(addresses.clone(), credentials.clone()));
+    let connector =
+        tower::service_fn(move |_: Uri| connect_to_one(addresses.clone(), credentials.clone(), ends.clone()));
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 /// The first of the addresses at which a trusted peer answers; what went wrong with the first one where none does.
-async fn connect_to_one(addresses: Arc<[String]>, credentials: Arc<Credentials>) -> Result<Io, ConnectError> {
+async fn connect_to_one(
+    addresses: Arc<[String]>,
+    credentials: Arc<Credentials>,
+    ends: PeerEnds,
+) -> Result<Io, ConnectError> {
     let share = CONNECT_TIMEOUT / u32::try_from(addresses.len()).unwrap_or(1).max(1);
     let mut first = None;
     for address in addresses.iter() {
-        let connected = tokio::time::timeout(share, connect(address.clone(), credentials.clone())).await;
+        let connecting = connect(address.clone(), credentials.clone(), &ends);
+        let connected = tokio::time::timeout(share, connecting).await;
         let failed = match connected {
             Ok(Ok(io)) => return Ok(io),
             Ok(Err(failed)) => failed,
@@ -76,7 +104,11 @@ async fn connect_to_one(addresses: Arc<[String]>, credentials: Arc<Credentials>)
 
 type Io = TokioIo<Trusted<tokio_rustls::client::TlsStream<TcpStream>>>;
 
-async fn connect(address: String, credentials: Arc<Credentials>) -> Result<Io, ConnectError> {
+async fn connect(
+    address: String,
+    credentials: Arc<Credentials>,
+    ends: &PeerEnds,
+) -> Result<Io, ConnectError> {
     let tcp = TcpStream::connect(&address)
         .await
         .map_err(|source| ConnectError::Tcp { address: address.clone(), source })?;
@@ -87,6 +119,7 @@ async fn connect(address: String, credentials: Arc<Credentials>) -> Result<Io, C
     let name = ServerName::try_from("handover.invalid").map_err(|e| refused(std::io::Error::other(e)))?;
     let stream = TlsConnector::from(credentials.client()).connect(name, tcp).await.map_err(refused)?;
     let presented = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+    ends.seen(&presented);
     let trusted = Trusted::new(stream, credentials, presented, Side::Server);
     trusted.map(TokioIo::new).map_err(|e| refused(std::io::Error::other(e)))
 }

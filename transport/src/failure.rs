@@ -3,6 +3,8 @@
 use handover_engine::failure::{Class, Failure};
 use tonic::{Code, Status};
 
+use crate::version;
+
 /// The status that carries `failure`.
 pub fn to_status(failure: Failure) -> Status {
     let code = match failure.class {
@@ -19,11 +21,13 @@ pub fn from_status(peer: &str, status: Status) -> Failure {
     if let Ok(failure) = serde_json::from_slice::<Failure>(status.details()) {
         return failure;
     }
+    if status.code() == Code::Unimplemented {
+        let (what, hint) = version::unknown_call();
+        return Failure::operator(peer, what).hint(hint);
+    }
     let causes = chain(&status);
     let class = match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition | Code::Unimplemented => {
-            Class::NeedsOperator
-        }
+        Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition => Class::NeedsOperator,
         Code::InvalidArgument | Code::DataLoss => Class::Permanent,
         _ if causes.contains("alert") || causes.contains("certificate") => Class::NeedsOperator,
         _ => Class::Transient,
@@ -63,12 +67,39 @@ fn chain(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use handover_proto::v1;
+    use handover_proto::v1::source_client::SourceClient;
+    use hyper_util::rt::TokioIo;
+    use tonic::service::Routes;
+    use tonic::transport::{Endpoint, Server, Uri};
+
     use super::*;
 
     #[test]
     fn a_failure_arrives_as_it_left() {
         let failure = Failure::operator("files www", "cannot be read").hint("mount it");
         assert_eq!(from_status("source", to_status(failure.clone())), failure);
+    }
+
+    /// A peer of an earlier release has no such call.
+    #[tokio::test]
+    async fn a_call_that_the_peer_does_not_know_is_told_by_its_version() {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let nothing = Server::builder().add_routes(Routes::default());
+        let serving =
+            tokio::spawn(nothing.serve_with_incoming(tokio_stream::once(Ok::<_, std::io::Error>(there))));
+        let mut here = Some(here);
+        let connect = tower::service_fn(move |_: Uri| {
+            let io = here.take().map(TokioIo::new);
+            async move { io.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionReset)) }
+        });
+        let channel = Endpoint::from_static("http://older").connect_with_connector(connect).await.unwrap();
+        let status = SourceClient::new(channel).hello(v1::HelloRequest::default()).await.unwrap_err();
+        let failure = from_status("source older:7431", status);
+        assert_eq!(failure.class, Class::NeedsOperator);
+        assert!(failure.what.contains("does not know a call of protocol version 1."), "{failure}");
+        assert!(failure.hint.contains("install handover"), "{}", failure.hint);
+        serving.abort();
     }
 
     #[test]

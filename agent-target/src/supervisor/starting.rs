@@ -1,6 +1,7 @@
 //! Starting a plan that the operator has approved.
 
 use handover_engine::check::holds_data;
+use handover_engine::expiry;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::journal::{Event, Journal, Migration, Record};
@@ -24,11 +25,14 @@ impl Supervisor {
         let plan = self.kept_plan(digest).await?;
         let (source, target) = self.both().await?;
         self.settings.calendar.refuse_start(SystemClock.now(), plan.expected())?;
+        let expiries = expiry::of_plan(&source, &target, &plan.options);
+        self.refuse_ending(&expiries, plan.expected())?;
         plan.still_holds(&source, &target)?;
         Self::refuse_occupied(&plan, &target)?;
         let digest = plan.digest();
         let migration = self.begin(&plan.approve(digest)?, by)?;
         let id = migration.id.clone();
+        self.remember_expiries(&id, expiries);
         let stopping = || Failure::transient("agent", "the agent is stopping");
         let (me, by) = (self.me.upgrade().ok_or_else(stopping)?, by.to_owned());
         // On a task of its own: a client that goes away meanwhile must not leave it half begun.

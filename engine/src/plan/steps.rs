@@ -349,6 +349,7 @@ fn verify_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
 mod tests {
     use super::*;
     use crate::dns::{RecordChange, RecordKind};
+    use crate::plan::Lasted;
 
     #[test]
     fn a_replica_is_deactivated_before_and_set_up_behind_what_users_wait_for() {
@@ -367,7 +368,7 @@ mod tests {
             None,
             &BackupsWanted::default(),
             &Options { licence: true, ..Options::default() },
-            &Rates { copy: 1e8, reread: 1e9 },
+            &Rates { copy: 1e8, reread: 1e9, lasted: Lasted::default() },
         );
         let ids: Vec<_> = steps.iter().map(|step| step.step.id()).collect();
         assert_eq!(
@@ -387,7 +388,7 @@ mod tests {
             was_ttl: 60,
             ttl: 60,
         };
-        let rates = Rates { copy: 1e8, reread: 1e9 };
+        let rates = Rates { copy: 1e8, reread: 1e9, lasted: Lasted::default() };
         for (stages, expected) in [
             (
                 &[Stage::Before, Stage::Cutover, Stage::End][..],

@@ -1,6 +1,7 @@
 //! What a rehearsal needs: a database beside the target's own to try rows in, and a record of what has been tried.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,10 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Result;
+use crate::digest::Digest;
 use crate::name::DatasetName;
 use crate::rehearsal::ConflictKind;
 use crate::rehearsal::quarantine::Entry;
-use crate::rows::{ColumnSpec, HeldChunk, Schema, TableName};
+use crate::rows::{ColumnSpec, HeldChunk, Schema, TableName, TableSpec};
 
 /// A column that rows are tried against.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +33,14 @@ pub struct WantedTable {
     pub columns: Vec<WantedColumn>,
     /// The name of its hidden key, where rows may bring one (SQLite's rowid).
     pub hidden: Option<String>,
+}
+
+impl WantedTable {
+    /// A table of a schema; `needed` tells which columns a row must bring a value for.
+    pub fn of(table: &TableSpec, needed: impl Fn(&ColumnSpec) -> bool) -> Self {
+        let column = |spec: &ColumnSpec| WantedColumn { spec: spec.clone(), needed: needed(spec) };
+        Self { name: table.name.clone(), columns: table.columns.iter().map(column).collect(), hidden: None }
+    }
 }
 
 /// A foreign key, checked by a query once all rows are there.
@@ -70,6 +80,54 @@ pub struct Made {
     pub wanted: Wanted,
     /// Names this making of it: another one begins empty.
     pub token: String,
+}
+
+/// Names what a scratch database is made for: rows of one schema, to be tried against another.
+pub fn made_for(source: &Schema, against: &Schema) -> String {
+    Digest::of(format!("{}/{}", source.structure(), against.structure()).as_bytes()).to_string()
+}
+
+/// The tables that production does not have: the new system has filled them itself, and rows may refer to theirs.
+pub fn only_in<'a>(against: &'a Schema, source: &'a Schema) -> impl Iterator<Item = &'a TableSpec> {
+    against.tables.iter().filter(|table| source.table(&table.name).is_none())
+}
+
+/// How a check script finds a database of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct OnServer<'a> {
+    /// The engine's name.
+    pub engine: &'a str,
+    /// The database.
+    pub database: &'a str,
+    /// The account.
+    pub user: &'a str,
+    /// The socket to connect to, or the directory it is in, where it is one.
+    pub socket: Option<&'a Path>,
+    /// The host, where it is none.
+    pub host: &'a str,
+    /// The port, where there is one: PostgreSQL's tell its sockets apart, too.
+    pub port: Option<u16>,
+    /// Where the password is, where it is in a file.
+    pub password_file: Option<&'a Path>,
+}
+
+impl OnServer<'_> {
+    /// As environment variables. A password is in none of them.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let place = match self.socket {
+            Some(socket) => ("HANDOVER_SOCKET", socket.display().to_string()),
+            None => ("HANDOVER_HOST", self.host.to_owned()),
+        };
+        let file = self.password_file.map(|file| ("HANDOVER_PASSWORD_FILE", file.display().to_string()));
+        let port = self.port.map(|port| ("HANDOVER_PORT", port.to_string()));
+        let all = [
+            ("HANDOVER_ENGINE", self.engine.to_owned()),
+            ("HANDOVER_DATABASE", self.database.to_owned()),
+            ("HANDOVER_USER", self.user.to_owned()),
+            place,
+        ];
+        all.into_iter().chain(port).chain(file).map(|(name, value)| (name.to_owned(), value)).collect()
+    }
 }
 
 /// A row to be tried. Its number is unique within the scratch database.

@@ -89,15 +89,16 @@ impl Pair {
         caught_up.with_context(|| format!("{last}\n{}", self.logs()))
     }
 
-    /// Plans with these options, copies, and waits until the target follows.
-    pub fn follow(&self, options: &[&str]) -> Result<()> {
+    /// Plans with these options, copies, and waits until the target follows. The plan.
+    pub fn follow(&self, options: &[&str]) -> Result<Value> {
         let mut words = vec!["plan", "--follow"];
         words.extend(options);
         let plan = self.json(&words)?;
         let digest = plan["digest"].as_str().with_context(|| format!("no plan: {plan}"))?;
         self.json(&["start", digest])?;
         poll::until("the copy", WITHIN, || Ok((self.status()?["phase"] == "following").then_some(())))?;
-        self.followed()
+        self.followed()?;
+        Ok(plan)
     }
 
     /// The migration now.

@@ -184,8 +184,8 @@ impl Appliance {
         Ok(())
     }
 
-    /// Copies it, and waits until the target follows.
-    pub fn follow(&self, options: &[&str]) -> Result<()> {
+    /// Copies it, and waits until the target follows. The plan by which.
+    pub fn follow(&self, options: &[&str]) -> Result<Value> {
         self.pair.follow(options)
     }
 

@@ -32,6 +32,7 @@ use v1::host_backups_request::Act;
 
 use super::{Control, Rehearsing, Seen};
 use crate::client::read_document;
+use crate::connect::PeerEnds;
 use crate::failure::from_status;
 use crate::wire::{BadField, IntoWire};
 use crate::{MAX_MESSAGE_BYTES, connect, version, wire};
@@ -49,9 +50,10 @@ impl RemoteControl {
     /// A target at `address` (host:port); connects when it is first called.
     pub fn new(address: &str, credentials: Arc<Credentials>) -> Result<Self> {
         let peer = format!("target {address}");
-        let channel = connect::channel(&[address.to_owned()], credentials).map_err(|error| {
-            Failure::operator(&peer, "this is no address").because(error).hint("write it as host:port")
-        })?;
+        let channel =
+            connect::channel(&[address.to_owned()], credentials, PeerEnds::default()).map_err(|error| {
+                Failure::operator(&peer, "this is no address").because(error).hint("write it as host:port")
+            })?;
         let client = ControlClient::with_interceptor(channel, version::announce as Announce)
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { peer, client })

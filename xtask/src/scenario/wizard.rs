@@ -38,13 +38,13 @@ pub(super) fn appliance(name: &str, more: &str) -> Result<Appliance> {
 /// Moves it, and looks at both hosts.
 pub fn run(_: &Options) -> Result<Outcome> {
     let shop = appliance("wizard", "")?;
-    shop.follow(&["--licence", "--swap"])?;
+    let plan = shop.follow(&["--licence", "--swap"])?;
     say("cutting over, with a swap of settings and a reboot");
     shop.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
     let status = shop.rests_in("trial")?;
     let flaws = shop.flaws_at_target(true)?;
     let took = Took::of(&shop)?;
-    let operations = took.operations();
+    let operations = took.operations(&Expected::of(&plan));
     let differences = shop.differences()?;
     let every_one = operations.iter().all(|one| one["ms"].is_u64() || one["steps"] == json!([]));
     let cutover = &status["cutover"];
@@ -122,6 +122,27 @@ pub fn dead_man(_: &Options) -> Result<Outcome> {
     })
 }
 
+/// What a plan expects its steps to take, in milliseconds.
+struct Expected(BTreeMap<String, u64>);
+
+impl Expected {
+    fn of(plan: &Value) -> Self {
+        let steps = plan["plan"]["steps"].as_array().map_or(&[] as &[Value], Vec::as_slice);
+        let expected = steps.iter().map(|step| {
+            let kind = &step["step"];
+            let name = kind["do"].as_str().unwrap_or_default().replace('_', "-");
+            let id =
+                kind["dataset"].as_str().map_or_else(|| name.clone(), |dataset| format!("{name}:{dataset}"));
+            (id, step["expected_ms"].as_u64().unwrap_or(0))
+        });
+        Self(expected.collect())
+    }
+
+    fn sum(&self, steps: &[&str]) -> u64 {
+        steps.iter().filter_map(|step| self.0.get(*step)).sum()
+    }
+}
+
 /// When the steps of the last migration began, and when they were done, in milliseconds.
 struct Took(BTreeMap<String, (i64, i64)>);
 
@@ -150,11 +171,13 @@ impl Took {
         Some(self.0.get(last)?.1 - self.0.get(first)?.0)
     }
 
-    /// One entry for each operation of the wizard, with the time its steps took.
-    fn operations(&self) -> Vec<Value> {
+    /// One entry for each operation of the wizard, with the time its steps took, and what the plan had expected.
+    fn operations(&self, expected: &Expected) -> Vec<Value> {
         let operation = |(at, (title, steps)): (usize, &(&str, &[&str]))| {
             let ms = steps.iter().map(|step| self.between(step, step)).sum::<Option<i64>>();
-            json!({ "operation": at + 1, "title": title, "steps": steps, "ms": ms.filter(|_| !steps.is_empty()) })
+            let (ms, expected_ms) =
+                if steps.is_empty() { (None, None) } else { (ms, Some(expected.sum(steps))) };
+            json!({ "operation": at + 1, "title": title, "steps": steps, "ms": ms, "expected_ms": expected_ms })
         };
         OPERATIONS.iter().enumerate().map(operation).collect()
     }

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
-use handover_engine::ports::scratch::{ForeignKey, Made, Wanted, WantedColumn, WantedTable};
+use handover_engine::ports::scratch::{ForeignKey, Made, OnServer, Wanted, WantedTable, made_for, only_in};
 use handover_engine::rows::{Schema, TableName, TableSpec};
 
 use crate::catalog;
@@ -75,8 +74,7 @@ pub async fn make(
 ) -> Result<(Known, Made)> {
     let own = own_schema(session, &settings.database).await?;
     let schema = own.as_ref().unwrap_or(source);
-    let made_for =
-        Digest::of(format!("{}/{}", source.structure(), schema.structure()).as_bytes()).to_string();
+    let made_for = made_for(source, schema);
     let token = match there(session, database).await? {
         There::Ours(of, token) if of == made_for => token,
         _ => {
@@ -93,7 +91,16 @@ pub async fn make(
     session.enter(database).await?;
     let mut wanted = look(session, database, schema).await?;
     wanted.own = own.is_some();
-    wanted.environment = environment(settings, database);
+    wanted.environment = OnServer {
+        engine: "mariadb",
+        database,
+        user: &settings.user,
+        socket: settings.socket.as_deref(),
+        host: &settings.host,
+        port: settings.socket.is_none().then_some(settings.port),
+        password_file: settings.password_file.as_deref(),
+    }
+    .environment();
     Ok((known(session, database, schema).await?, Made { wanted, token }))
 }
 
@@ -178,8 +185,7 @@ async fn seed(
     source: &Schema,
     schema: &Schema,
 ) -> Result<()> {
-    let is_new = |table: &&TableSpec| source.table(&table.name).is_none();
-    for table in schema.tables.iter().filter(is_new) {
+    for table in only_in(schema, source) {
         let columns: Vec<String> = table.columns.iter().map(|column| quote(&column.name)).collect();
         let (into, from) =
             (qualified(database, &table.name.name), qualified(&settings.database, &table.name.name));
@@ -201,17 +207,8 @@ async fn look(session: &mut Session, database: &str, schema: &Schema) -> Result<
     );
     let needed = session.records("its columns cannot be listed", &query).await?;
     let needed: BTreeSet<(String, String)> = needed.iter().map(|row| (row.text(0), row.text(1))).collect();
-    let table = |table: &TableSpec| WantedTable {
-        name: table.name.clone(),
-        columns: table
-            .columns
-            .iter()
-            .map(|spec| WantedColumn {
-                needed: needed.contains(&(table.name.name.clone(), spec.name.clone())),
-                spec: spec.clone(),
-            })
-            .collect(),
-        hidden: None,
+    let table = |table: &TableSpec| {
+        WantedTable::of(table, |spec| needed.contains(&(table.name.name.clone(), spec.name.clone())))
     };
     let tables = schema.tables.iter().map(table).collect();
     Ok(Wanted { tables, foreign_keys: foreign_keys(session, database).await?, ..Wanted::default() })
@@ -265,23 +262,4 @@ async fn known(session: &mut Session, database: &str, schema: &Schema) -> Result
     let tables = session.records("its tables cannot be listed", &query).await?;
     known.untransactional = tables.iter().map(|row| row.text(0)).collect();
     Ok(known)
-}
-
-/// How a check script finds it.
-fn environment(settings: &Settings, database: &str) -> Vec<(String, String)> {
-    let mut out = vec![
-        ("HANDOVER_ENGINE".to_owned(), "mariadb".to_owned()),
-        ("HANDOVER_DATABASE".to_owned(), database.to_owned()),
-        ("HANDOVER_USER".to_owned(), settings.user.clone()),
-    ];
-    match &settings.socket {
-        Some(socket) => out.push(("HANDOVER_SOCKET".to_owned(), socket.display().to_string())),
-        None => {
-            out.push(("HANDOVER_HOST".to_owned(), settings.host.clone()));
-            out.push(("HANDOVER_PORT".to_owned(), settings.port.to_string()));
-        }
-    }
-    let file = settings.password_file.as_ref();
-    out.extend(file.map(|file| ("HANDOVER_PASSWORD_FILE".to_owned(), file.display().to_string())));
-    out
 }

@@ -3,14 +3,12 @@
 use std::pin::pin;
 
 use futures::{FutureExt, SinkExt, StreamExt};
-use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use handover_engine::ports::scratch::{ForeignKey, Made, Wanted, WantedColumn, WantedTable};
-use handover_engine::rows::{ColumnSpec, Schema, TableName, TableSpec};
+use handover_engine::ports::scratch::{ForeignKey, Made, OnServer, Wanted, WantedTable, made_for, only_in};
+use handover_engine::rows::{Schema, TableName, TableSpec};
 
 use super::{ROW, full};
-use crate::Settings;
 use crate::catalog::Reader;
 use crate::connect::Conn;
 use crate::error::failed;
@@ -46,8 +44,7 @@ pub async fn make(place: &Place, source: &Schema, fresh: &str) -> Result<(Conn, 
     let maker = Maker { place, item: format!("{}, {}", place.dataset, place.settings.location()) };
     let own = maker.own_schema().await?;
     let schema = own.as_ref().unwrap_or(source);
-    let made_for =
-        Digest::of(format!("{}/{}", source.structure(), schema.structure()).as_bytes()).to_string();
+    let made_for = made_for(source, schema);
     let (conn, token, foreign_keys) = match maker.there(&made_for).await? {
         Some(there) => there,
         None => maker.anew(source, schema, own.is_some(), (&made_for, fresh)).await?,
@@ -55,7 +52,17 @@ pub async fn make(place: &Place, source: &Schema, fresh: &str) -> Result<(Conn, 
     let mut wanted = maker.look(&conn, source, schema).await?;
     wanted.own = own.is_some();
     wanted.foreign_keys = foreign_keys;
-    wanted.environment = environment(&place.settings, &place.partial);
+    let settings = &place.settings;
+    wanted.environment = OnServer {
+        engine: "postgres",
+        database: &place.partial,
+        user: &settings.user,
+        socket: settings.socket.as_deref(),
+        host: &settings.host,
+        port: Some(settings.port),
+        password_file: settings.password_file(),
+    }
+    .environment();
     Ok((conn, Made { wanted, token }))
 }
 
@@ -179,8 +186,7 @@ impl Maker<'_> {
     /// Rows of tables that production does not have: the new system has filled them itself.
     async fn seed(&self, into: &Conn, source: &Schema, schema: &Schema) -> Result<()> {
         let from = Conn::open(&self.place.dataset, &self.place.settings).await?;
-        let is_new = |table: &&TableSpec| is_tried(table) && source.table(&table.name).is_none();
-        for table in schema.tables.iter().filter(is_new) {
+        for table in only_in(schema, source).filter(|table| is_tried(table)) {
             let columns: Vec<String> = table.columns.iter().map(|column| quote(&column.name)).collect();
             let (name, columns) = (full(&table.name), columns.join(", "));
             let copy = async {
@@ -205,14 +211,11 @@ impl Maker<'_> {
                    JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                    WHERE a.attnum > 0 AND a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND c.oid > 16383";
         let needed = self.rows(conn, sql).await?;
-        let column = |table: &TableName, spec: &ColumnSpec| WantedColumn {
-            needed: needed.iter().any(|row| row[..] == [table.schema.as_str(), &table.name, &spec.name]),
-            spec: spec.clone(),
-        };
-        let table = |table: &TableSpec| WantedTable {
-            name: table.name.clone(),
-            columns: table.columns.iter().map(|spec| column(&table.name, spec)).collect(),
-            hidden: None,
+        let table = |table: &TableSpec| {
+            let TableName { schema, name } = &table.name;
+            WantedTable::of(table, |spec| {
+                needed.iter().any(|row| row[..] == [schema.as_str(), name, &spec.name])
+            })
         };
         let untried = source.tables.iter().chain(&schema.tables).filter(|table| !is_tried(table));
         Ok(Wanted {
@@ -226,24 +229,4 @@ impl Maker<'_> {
 /// Large objects are no table that a column could be added to.
 fn is_tried(table: &TableSpec) -> bool {
     table.name.schema != "pg_catalog"
-}
-
-/// How a check script finds it.
-fn environment(settings: &Settings, database: &str) -> Vec<(String, String)> {
-    let mut out = vec![
-        ("HANDOVER_ENGINE".to_owned(), "postgres".to_owned()),
-        ("HANDOVER_DATABASE".to_owned(), database.to_owned()),
-        ("HANDOVER_USER".to_owned(), settings.user.clone()),
-        ("HANDOVER_PORT".to_owned(), settings.port.to_string()),
-    ];
-    match &settings.socket {
-        Some(socket) => out.push(("HANDOVER_SOCKET".to_owned(), socket.display().to_string())),
-        None => out.push(("HANDOVER_HOST".to_owned(), settings.host.clone())),
-    }
-    out.extend(
-        settings
-            .password_file()
-            .map(|file| ("HANDOVER_PASSWORD_FILE".to_owned(), file.display().to_string())),
-    );
-    out
 }

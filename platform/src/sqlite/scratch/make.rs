@@ -5,10 +5,11 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use handover_engine::ports::scratch::{Batch, ForeignKey, Made, TriedRow, Wanted, WantedColumn, WantedTable};
+use handover_engine::ports::scratch::{
+    Batch, ForeignKey, Made, TriedRow, Wanted, WantedColumn, WantedTable, made_for,
+};
 use handover_engine::rows::{ColumnSpec, KeyRange, Schema, TableKey, TableName, TableSpec, text};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -72,8 +73,7 @@ impl Shared {
         self.close();
         let own = self.own_schema()?;
         let schema = own.as_ref().unwrap_or(source);
-        let made_for =
-            Digest::of(format!("{}/{}", source.structure(), schema.structure()).as_bytes()).to_string();
+        let made_for = made_for(source, schema);
         let there = self.there()?;
         let token = match there {
             Some((of, token)) if of == made_for => token,

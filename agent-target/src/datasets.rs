@@ -169,7 +169,8 @@ impl LocalDatasets {
             datasets.push(Dataset { name, facts, findings, following, returning, offers: None, excluded });
         }
         let licence = self.manifest.local_licence(&self.here).standing().await?;
-        let (changeover, hooks) = (self.changeover.facts().await?, self.hooks.findings());
+        let hooks = hooks::HookDirectory::new(&self.manifest, hooks::Side::Target).findings();
+        let changeover = self.changeover.facts().await?;
         inventory(self.manifest.facts(), datasets, licence, changeover, hooks, clock).await
     }
 

@@ -114,6 +114,7 @@ mod tests {
             datasets: datasets.iter().map(dataset).collect(),
             licence: Default::default(),
             changeover: facts,
+            hooks: Vec::new(),
         }
     }
 

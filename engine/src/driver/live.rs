@@ -201,8 +201,9 @@ impl Runner {
         self.stage(|kind| *kind == StepKind::Licence).await?;
         self.tell_hooks(Moment::AfterPublish).await?;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
-        self.stage(|kind| *kind == StepKind::Repoint).await?;
         self.stage(|kind| *kind == StepKind::Replicate).await?;
+        // Updates were made before; the operator is waited for last.
+        self.stage(|kind| *kind == StepKind::Repoint).await?;
         self.stage(|kind| *kind == StepKind::Rejoin).await?;
         Ok(self.taken_over())
     }

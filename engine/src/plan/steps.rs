@@ -278,11 +278,11 @@ pub(super) fn live(
         steps.push(bare(StepKind::Licence));
     }
     steps.extend(each(StepKind::Settle));
-    if changes(Stage::Cutover) {
-        steps.push(bare(StepKind::Repoint));
-    }
     if acts.replicas_here > 0 {
         steps.push(replicate_step(chosen, rates));
+    }
+    if changes(Stage::Cutover) {
+        steps.push(bare(StepKind::Repoint));
     }
     if changes(Stage::End) {
         steps.push(bare(StepKind::Rejoin));

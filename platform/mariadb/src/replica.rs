@@ -252,6 +252,8 @@ impl Pair {
         let position = seed::position(&here, &mut primary).await?;
         link::start_until(&mut replica, &position).await?;
         link::until_reached(&mut replica, &slave.connection, &position).await?;
+        // Its threads end by themselves some time after they have got there: whoever started it meanwhile would find it at work.
+        link::stop(&mut replica).await?;
         let there = compare::views(&self.shared, |one| &one.replica).await?;
         compare::differences(&self.shared, &here, &there).await
     }

@@ -4,6 +4,7 @@ use futures::FutureExt;
 
 use super::Driver;
 use super::task::Runner;
+use crate::backup::Host;
 use crate::failure::Failure;
 use crate::journal::Record;
 use crate::pass::{Message, TargetDataset};
@@ -13,8 +14,8 @@ use crate::ports::Result;
 impl Runner {
     /// Nothing can be undone any more, and nothing is left for that.
     pub(super) async fn finalize(&self) -> Result<()> {
-        self.part().await?;
-        self.end_trial().await?;
+        // Whoever finalizes at once after accepting has interrupted it.
+        self.take_leave().await?;
         self.look_for_what_is_ours().await?;
         self.each(|target| {
             async move {
@@ -30,6 +31,14 @@ impl Runner {
         self.forget_retained().await?;
         self.forget_changes().await?;
         self.end_following(self.cutover.live_at.is_some()).await
+    }
+
+    /// What is done once the target is accepted, which is backed up first: an abort would still bring everything back.
+    pub(super) async fn take_leave(&self) -> Result<()> {
+        self.back_up_again(Host::Target).await?;
+        self.part().await?;
+        self.end_trial().await?;
+        self.back_up_again(Host::Source).await
     }
 
     /// Nothing is built any more: only the note of what it was goes.

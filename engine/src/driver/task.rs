@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::throttling;
 use super::watchman::Watchman;
-use crate::backup::{Host, Occasion};
+use crate::backup::Occasion;
 use crate::dns::Stage;
 use crate::failure::Failure;
 use crate::journal::{Event, Migration, Record};
@@ -140,10 +140,7 @@ impl Runner {
             Task::CutOver => return self.cut_over().await,
             Task::FollowBack => return self.follow_back().await,
             Task::Part => {
-                self.back_up_again(Host::Target).await?;
-                self.part().await?;
-                self.end_trial().await?;
-                self.back_up_again(Host::Source).await?;
+                self.take_leave().await?;
                 self.tell_hooks(Moment::AfterAccept).await?;
             }
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,

@@ -83,7 +83,7 @@ fn changeover(source: &Inventory, target: &Inventory, options: &Options, out: &m
             (None, None) => out.push(left(item, "the target's manifest has no such section")),
             (None, Some(CertificateAction::Keep)) => out.push(left(item, "the target keeps its own")),
             (None, Some(CertificateAction::Reissue)) => {
-                out.push(left(item, "the target is issued a new one"))
+                out.push(left(item, "the target is issued a new one"));
             }
             (None, Some(CertificateAction::Copy)) => {}
         }

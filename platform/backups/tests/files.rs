@@ -79,7 +79,7 @@ async fn what_is_restored_is_what_was_backed_up() {
         {
             assert_eq!(path.metadata().unwrap().mode() & 0o777, mode, "{}", path.display());
         }
-        assert_eq!(stage.host.list().await.backups, [backup.clone()]);
+        assert_eq!(stage.host.list().await.backups, std::slice::from_ref(&backup));
         stage.host.verify("b-1").await.unwrap();
         // Made again it is the one that is whole.
         assert_eq!(stage.host.make("b-1").await.unwrap(), backup);

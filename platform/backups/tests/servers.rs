@@ -114,7 +114,7 @@ async fn a_mariadb_database_comes_back_whole() {
     let changed = dump(&server, "my shop");
     let restored = host.restore("b-1", None).await.unwrap();
     assert_eq!(dump(&server, "my shop"), before);
-    assert_eq!(server.run("", "SHOW CREATE DATABASE `my shop`").unwrap().contains("latin1_german1_ci"), true);
+    assert!(server.run("", "SHOW CREATE DATABASE `my shop`").unwrap().contains("latin1_german1_ci"));
     let kept = restored[0].before.clone().unwrap();
     let name = kept.strip_prefix("database ").unwrap().split(" (its").next().unwrap().to_owned();
     assert_eq!(

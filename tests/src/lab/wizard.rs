@@ -270,8 +270,17 @@ impl Appliance {
         Ok(())
     }
 
-    /// What differs from an appliance that the target runs alone; nothing if all is well.
+    /// What differs from an appliance that the target runs alone, on trial; nothing if all is well.
     pub fn flaws_at_target(&self, swapped: bool) -> Result<Vec<String>> {
+        self.flaws_of_target(swapped, "Warning: Migration Environment.")
+    }
+
+    /// What differs from an appliance that the target runs for good.
+    pub fn flaws_for_good(&self) -> Result<Vec<String>> {
+        self.flaws_of_target(false, "")
+    }
+
+    fn flaws_of_target(&self, swapped: bool, label: &str) -> Result<Vec<String>> {
         let (a, b) = (self.a(), self.b());
         let mut flaws = self.flaws_of(b, "subject=CN = old", "Old shop")?;
         flaws.extend(differing("the target has a licence", "1", &licences(b)?));
@@ -282,7 +291,7 @@ impl Appliance {
         // What is only the target's own is left alone.
         let own = b.sh("grep host_only /etc/shop/shop.conf")?;
         flaws.extend(differing("settings of the target", "host_only = new", &own));
-        flaws.extend(differing("the label", "Warning: Migration Environment.", &labels(b)?));
+        flaws.extend(differing("the label", label, &labels(b)?));
         Ok(flaws)
     }
 

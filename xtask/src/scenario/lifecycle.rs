@@ -237,7 +237,7 @@ impl Life<'_> {
         let last = self.shop.rests_in("finalized")?;
         let migration = last["migration"].as_str().unwrap_or_default().to_owned();
         self.expect_mode("Operational", "Terminated")?;
-        let flaws = self.shop.flaws_at_target(false)?;
+        let flaws = self.shop.flaws_for_good()?;
         self.flaws.extend(flaws.into_iter().map(|flaw| format!("finalized: {flaw}")));
         say("accepted and finalized");
         let backups =

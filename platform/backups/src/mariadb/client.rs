@@ -1,7 +1,7 @@
 //! MariaDB's own programs, signed in by a file that nobody else may read.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use handover_engine::failure::Failure;
@@ -44,7 +44,7 @@ impl Client {
         })
     }
 
-    fn command(&self, program: &PathBuf) -> Command {
+    fn command(&self, program: &Path) -> Command {
         let mut command = self.tools.command(program);
         command.arg(format!("--defaults-file={}", self.defaults.path().display()));
         command

@@ -1,6 +1,6 @@
 //! Putting a MariaDB database back: loaded into one beside it, put in place by one `RENAME TABLE`, then what acts by itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use handover_engine::backup::Restored;
@@ -156,7 +156,7 @@ fn line_of(text: &[u8]) -> Option<usize> {
 }
 
 /// Keeps what cannot be renamed into another database.
-async fn keep_what_acts(client: &Client, place: &str, aside: &PathBuf, work: &Work) -> Result<()> {
+async fn keep_what_acts(client: &Client, place: &str, aside: &Path, work: &Work) -> Result<()> {
     let mut archive = Archive::create(aside, work);
     let late = ["--no-data", "--no-create-info", "--triggers", "--routines", "--events"].map(str::to_owned);
     client.pour(&late, &[place], &mut archive).await?;

@@ -32,7 +32,7 @@ impl Host {
         for (unit, ..) in self.units.all() {
             self.units.set(&unit, |state, _| {
                 if !state.drop_ins.is_empty() {
-                    known.push(unit.clone())
+                    known.push(unit.clone());
                 }
             });
         }

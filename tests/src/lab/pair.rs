@@ -78,6 +78,12 @@ impl Pair {
         self.cli(&all)?.json()
     }
 
+    /// Restarts the target's agent, and waits until it answers.
+    pub fn restart_target(&self) -> Result<()> {
+        self.b().sh("systemctl restart handover-target")?;
+        poll::until("the target's agent", WITHIN, || Ok((self.cli(&["list"])?.code == Some(0)).then_some(())))
+    }
+
     /// Waits until nothing waits any more that was told so far.
     pub fn followed(&self) -> Result<()> {
         let mut last = Value::Null;

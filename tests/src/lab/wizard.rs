@@ -140,9 +140,8 @@ impl Appliance {
         shop.furnish(shop.b(), "new", "Empty shop")?;
         fs::write(shop.a().root().join("etc/shop/licence"), licence.document)?;
         let limits = format!("\\n[limits]\\nswap_seconds = {}\\n", LIMIT.as_secs());
-        shop.b().sh(&format!(
-            "printf '{limits}' >> /etc/handover/target.toml; systemctl restart handover-target"
-        ))?;
+        shop.b().sh(&format!("printf '{limits}' >> /etc/handover/target.toml"))?;
+        shop.pair.restart_target()?;
         shop.a().sh(
             "mariadb -e 'CREATE DATABASE shop; CREATE TABLE shop.sale (id INT AUTO_INCREMENT PRIMARY KEY, item VARCHAR(80))'; \
              mariadb shop -e 'INSERT INTO sale (item) SELECT sha2(seq, 256) FROM seq_1_to_20000'; \
@@ -191,9 +190,8 @@ impl Appliance {
 
     /// From now on the target does not know where the source is once their addresses are swapped.
     pub fn forget_swapped_address(&self) -> Result<()> {
-        self.b()
-            .sh("sed -i '/^others = /d' /etc/handover/target.toml; systemctl restart handover-target")
-            .map(drop)
+        self.b().sh("sed -i '/^others = /d' /etc/handover/target.toml")?;
+        self.pair.restart_target()
     }
 
     /// Cuts over with a swap that cuts the hosts off from each other; for how long they were not what they were before, once they are

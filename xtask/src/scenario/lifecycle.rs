@@ -173,20 +173,13 @@ impl Life<'_> {
             begin.trim()
         );
         fs::write(&manifest, plain.clone() + &window)?;
-        self.restart_target()?;
+        self.shop.pair.restart_target()?;
         let digest = self.planned()?;
         let output = self.cli(&["start", &digest])?;
         fs::write(&manifest, plain)?;
-        self.restart_target()?;
+        self.shop.pair.restart_target()?;
         say("a start within the safety time was asked for");
         Ok(output.code != Some(0) && output.text().contains(REFUSAL))
-    }
-
-    fn restart_target(&self) -> Result<()> {
-        self.shop.pair.b().sh("systemctl restart handover-target")?;
-        poll::until("the target's agent", ENDS_WITHIN, || {
-            Ok((self.cli(&["list"])?.code == Some(0)).then_some(()))
-        })
     }
 
     fn planned(&self) -> Result<String> {

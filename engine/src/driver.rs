@@ -304,15 +304,21 @@ impl Driver {
             let _ = answer.send(Err(refused));
             return Ok(busy);
         }
-        if operation == Operation::Abort
-            && terms.alone
-            && let Err(refused) = self.give_source_up()
-        {
+        let alone = operation == Operation::Abort && terms.alone;
+        if alone && let Err(refused) = self.may_give_source_up() {
             let _ = answer.send(Err(refused));
             return Ok(busy);
         }
         if let Some(busy) = busy {
             self.wind_down(busy).await?;
+        }
+        // What was going on may have decided otherwise meanwhile: then it goes on.
+        if alone {
+            if let Err(refused) = self.may_give_source_up() {
+                let _ = answer.send(Err(refused));
+                return self.begin_task().await;
+            }
+            self.migration.outcome.alone = true;
         }
         if operation == Operation::Cutover {
             self.set_terms(terms);

@@ -59,8 +59,8 @@ impl Supervisor {
     pub(super) async fn refuse_while_restoring(&self) -> Result<MutexGuard<'_, Vec<(Host, Order)>>> {
         let mut begun = self.restores.lock().await;
         while let Some((host, order)) = begun.last() {
-            // A host that cannot be asked is told by who starts there.
-            if let Ok(Standing::Running { .. }) = self.backups_of(*host).standing(order).await {
+            // One that cannot be asked is not known to be done.
+            if let Standing::Running { .. } = self.backups_of(*host).standing(order).await? {
                 let what = format!("backup {} is being restored at the {host}", order.id());
                 return Err(Failure::operator("migration", what).hint("start it when that is done"));
             }

@@ -23,12 +23,13 @@ impl Runner {
         self.stage(|kind| matches!(kind, StepKind::BackUp(_))).await
     }
 
-    /// When the target is accepted: it first, and the source once that is left for good. A source that is gone is not waited for.
+    /// When the target is accepted: it first, and the source once that is left for good. There is no way back then: a source that is gone,
+    /// or cannot be backed up, is told.
     pub(super) async fn back_up_again(&self, host: Host) -> Result<()> {
         let done = self.stage(|kind| *kind == StepKind::BackUpAgain(host)).await;
         let Err(failure) = done else { return Ok(()) };
         self.work.desk.checkpoint()?;
-        if host == Host::Target || !failure.is_transient() {
+        if host == Host::Target {
             return Err(failure);
         }
         let text = format!("the source was not backed up again: {failure}");

@@ -282,7 +282,7 @@ impl Runner {
         if self.plans(&StepKind::Stage) {
             self.each_until_done(|| own.settings.forget(id).boxed()).await?;
         }
-        self.forget_records().await
+        Ok(())
     }
 
     /// No service writes at the target any more: what was written there is about to be carried home, or given up. Before the decision
@@ -308,8 +308,7 @@ impl Runner {
         if self.plans(&StepKind::Certify) {
             self.each_until_done(|| self.own().certificates.forget(id).boxed()).await?;
         }
-        self.forget_replicas().await?;
-        self.forget_records().await
+        self.forget_replicas().await
     }
 
     pub(super) async fn each_until_done<'a>(

@@ -30,6 +30,7 @@ impl Runner {
         self.forget_licence().await?;
         self.forget_retained().await?;
         self.forget_changes().await?;
+        self.forget_records().await?;
         self.end_following(self.cutover.live_at.is_some()).await
     }
 
@@ -89,7 +90,7 @@ impl Runner {
         self.bring_back().await?;
         self.take_label_back().await?;
         self.change_back().await?;
-        self.replicas_here_back().await?;
+        self.try_replicas_here_back().await?;
         self.look_for_what_is_ours().await?;
         self.undo_datasets().await?;
         self.forget_retained().await?;
@@ -97,9 +98,10 @@ impl Runner {
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
         self.services_back().await?;
-        self.records_back().await?;
-        // Last: one that cannot be reached keeps nobody from working, and is asked again by `resume`.
+        // Those that cannot be reached keep nobody from working, and are asked again by `resume`.
         self.replicas_there_back().await?;
+        self.replicas_here_back().await?;
+        self.records_back().await?;
         self.forget_changes().await
     }
 
@@ -132,7 +134,7 @@ impl Runner {
 
 impl Driver {
     /// The source is gone for good; refuses where the target has what nobody else has.
-    pub(super) fn give_source_up(&mut self) -> Result<()> {
+    pub(super) fn may_give_source_up(&self) -> Result<()> {
         if self.migration.outcome.cutover.is_some_and(|cutover| cutover.committed) {
             let item = format!("migration {}", self.migration.id);
             return Err(Failure::operator(
@@ -141,7 +143,6 @@ impl Driver {
             )
             .hint("`handover accept` keeps it; `handover abort` brings it back to the source"));
         }
-        self.migration.outcome.alone = true;
         Ok(())
     }
 }

@@ -317,13 +317,11 @@ impl Runner {
             };
             self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
             self.services_back().await?;
+            self.replicas_there_back().await?;
         }
         self.records_back().await?;
         if cutover.fenced_at.is_some() {
-            self.replicas_there_back().await?;
             self.forget_changes().await?;
-        } else {
-            self.forget_records().await?;
         }
         if cutover.fenced_at.is_some() || self.was_told(Moment::BeforeFence) {
             self.tell_hooks(Moment::CalledOff).await?;

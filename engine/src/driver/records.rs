@@ -55,20 +55,16 @@ impl Runner {
         Ok(())
     }
 
-    /// Users are led to the source again. What is not led back is told, and keeps nothing else from it.
+    /// Users are led to the source again. What is not led back is told, keeps nothing else from it, and is not forgotten.
     pub(super) async fn records_back(&self) -> Result<()> {
         let Some(advice) = &self.plan.dns else { return Ok(()) };
         if !advice.automatic {
             return self.tell_records_back(advice).await;
         }
         let restore = || self.names().restore(&self.work.migration).boxed();
-        match self.each_until_done(restore).await {
-            Err(failure) if !failure.is_transient() => {
-                self.work.desk.checkpoint()?;
-                self.note(format!("its records are not all what they were: {failure}")).await
-            }
-            restored => restored,
-        }
+        let Err(failure) = self.each_until_done(restore).await else { return self.forget_records().await };
+        self.work.desk.checkpoint()?;
+        self.note(format!("its records are not all what they were: {failure}")).await
     }
 
     /// The operator's records: which of them are to be set back.

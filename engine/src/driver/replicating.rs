@@ -8,7 +8,7 @@ use futures::FutureExt;
 
 use super::task::Runner;
 use crate::failure::Failure;
-use crate::pass;
+use crate::pass::{self, Message};
 use crate::plan::StepKind;
 use crate::ports::Result;
 
@@ -46,6 +46,19 @@ impl Runner {
             return Ok(());
         }
         self.each_until_done(|| self.own().replicas.put_back(&self.work.migration).boxed()).await
+    }
+
+    /// The same, as far as they answer: nobody who works waits for them. They are asked again afterwards.
+    pub(super) async fn try_replicas_here_back(&self) -> Result<()> {
+        if !self.plans(&StepKind::Replicate) {
+            return Ok(());
+        }
+        if let Err(failure) = self.own().replicas.put_back(&self.work.migration).await {
+            self.work.desk.checkpoint()?;
+            let text = format!("the target's replica is put back at the end: {failure}");
+            self.work.desk.send(Message::Note { item: "replicas".to_owned(), text }).await?;
+        }
+        Ok(())
     }
 
     /// The source's replicas follow again.

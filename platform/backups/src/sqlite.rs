@@ -220,8 +220,25 @@ fn swap(new: &Path, path: &Path, suffix: &str, item: &str) -> Result<Option<Path
     Ok(before)
 }
 
+/// A process that has the file open, as far as this one may see: SQLite itself knows nothing of others that do nothing at the time.
+fn opened_by(path: &Path) -> Option<String> {
+    let place = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+    let file = place(path.metadata().ok()?);
+    let has_it = |process: &std::fs::DirEntry| {
+        let open = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        open.filter_map(|one| one.path().metadata().ok()).any(|meta| place(meta) == file)
+    };
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let name = |process: &std::fs::DirEntry| process.file_name().to_string_lossy().into_owned();
+    processes.filter(|one| name(one).bytes().all(|b| b.is_ascii_digit())).find(has_it).map(|one| name(&one))
+}
+
 /// Brings what stands there into its one file: nothing of its log may be left for another.
 fn make_way(path: &Path, item: &str) -> Result<()> {
+    if let Some(process) = opened_by(path) {
+        return Err(Failure::operator(item, format!("process {process} has {} open", path.display()))
+            .hint("stop its services, and restore again"));
+    }
     let settled = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|db| {
         db.busy_timeout(Duration::from_secs(5))?;
         db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;

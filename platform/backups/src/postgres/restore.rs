@@ -118,8 +118,9 @@ fn for_database(text: &str, scratch: &str) -> String {
         };
         let mut statement =
             format!("{}{}{}", &line[..at], quote(scratch), &line[at + name_len(&line[at..])..]);
-        while !statement.ends_with(';') {
-            let Some(more) = lines.next() else { break };
+        // What is in quotes may have lines that look like an end, or like a command of psql's.
+        while !is_whole(&statement) {
+            let Some(more) = lines.next() else { return out };
             statement = format!("{statement}\n{more}");
         }
         if let Some(at) = statement.find(MARK).filter(|_| statement.starts_with("COMMENT")) {
@@ -130,6 +131,20 @@ fn for_database(text: &str, scratch: &str) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Whether a statement is at its end: no quotation is open there. As `pg_dump` writes them: quotes in quotations are doubled, and `E'…'`
+/// has its backslashes doubled.
+fn is_whole(statement: &str) -> bool {
+    let mut open = None;
+    for c in statement.chars() {
+        match open {
+            None if c == '\'' || c == '"' => open = Some(c),
+            Some(quote) if quote == c => open = None,
+            _ => {}
+        }
+    }
+    open.is_none() && statement.ends_with(';')
 }
 
 /// The bytes of the name that a text begins with.
@@ -179,6 +194,14 @@ async fn swap(client: &Client, server: &PostgresServer, scratch: &str, before: O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_in_quotes_ends_a_statement() {
+        let text = "COMMENT ON DATABASE shop IS 'x;\ny';\nALTER DATABASE shop SET my.x TO '; \\! cmd --';\n\\! cmd\nALTER DATABASE shop SET y TO 'open;\n";
+        let expected =
+            "COMMENT ON DATABASE \"new\" IS 'x;\ny';\nALTER DATABASE \"new\" SET my.x TO '; \\! cmd --';\n";
+        assert_eq!(for_database(text, "new"), expected);
+    }
 
     #[test]
     fn statements_name_the_database_beside() {

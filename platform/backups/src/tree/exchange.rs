@@ -77,6 +77,11 @@ pub async fn carry_over(tree: &Tree, root: &Path, stage: &Path) -> Result<()> {
                 }
                 let is_ours = ours.contains(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
                 let new = stage.join(&path);
+                if !is_ours && !stays_within(&stage, &path) {
+                    let what =
+                        format!("{} is in a directory that is a link in the backup", entry.path().display());
+                    return Err(Failure::operator(&item, what).hint("move it away, and restore again"));
+                }
                 if meta.is_dir() {
                     directories.push(path);
                     if !is_ours && new.symlink_metadata().is_err() {
@@ -90,6 +95,15 @@ pub async fn carry_over(tree: &Tree, root: &Path, stage: &Path) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Whether the directories on a path's way are that in the new tree: one that is a link there would lead out of it.
+fn stays_within(stage: &Path, path: &Path) -> bool {
+    let mut at = stage.to_owned();
+    path.parent().into_iter().flat_map(Path::components).all(|part| {
+        at.push(part);
+        at.symlink_metadata().map_or(true, |meta| meta.is_dir())
+    })
 }
 
 fn make_like(new: &Path, meta: &std::fs::Metadata) -> std::io::Result<()> {
@@ -122,4 +136,26 @@ pub fn put_in_place(stage: &Path, root: &Path, id: &BackupId) -> Result<Option<P
         .map_err(|e| failed("cannot be put in place")(e.into()))?;
     sync(above(root)).map_err(failed("cannot be made durable"))?;
     Ok(Some(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_on_the_way_leads_out() {
+        let stage = tempfile::tempdir().unwrap();
+        std::fs::create_dir(stage.path().join("directory")).unwrap();
+        std::os::unix::fs::symlink("/etc", stage.path().join("link")).unwrap();
+        for (path, expected) in [
+            ("file", true),
+            ("directory/file", true),
+            ("new/new/file", true),
+            ("link", true),
+            ("link/file", false),
+            ("link/new/file", false),
+        ] {
+            assert_eq!(stays_within(stage.path(), Path::new(path)), expected, "{path}");
+        }
+    }
 }

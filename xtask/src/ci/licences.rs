@@ -8,11 +8,12 @@ use serde::Deserialize;
 use crate::shell::cargo;
 
 /// Licences that go with Apache-2.0; the same as in `deny.toml`.
-const ALLOWED: [&str; 14] = [
+const ALLOWED: [&str; 15] = [
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "MIT",
     "MIT-0",
+    "0BSD",
     "BSD-2-Clause",
     "BSD-3-Clause",
     "ISC",

@@ -7,7 +7,7 @@
 mod triggers;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -44,12 +44,15 @@ struct Shared {
     dataset: DatasetName,
     path: PathBuf,
     exclude: Vec<String>,
+    /// Open while writers are fenced off. The last of them to leave would bring the whole log into the database otherwise, and keep
+    /// everybody from reading for as long: the longer, the larger the database is (SQLite manual, "Write-Ahead Logging", 4).
+    held: Mutex<Option<Connection>>,
 }
 
 impl SqliteLive {
     /// The database at `path` without the excluded tables.
     pub fn new(dataset: DatasetName, path: PathBuf, exclude: Vec<String>) -> Self {
-        Self { shared: Arc::new(Shared { dataset, path, exclude }) }
+        Self { shared: Arc::new(Shared { dataset, path, exclude, held: Mutex::default() }) }
     }
 
     async fn run<T: Send + 'static>(
@@ -101,6 +104,35 @@ impl Shared {
         estimate::open(&self.path, "", estimate::BUSY).map_err(self.failed("cannot be opened"))
     }
 
+    /// Opens the database to be written to.
+    fn writer(&self, wait: Duration) -> rusqlite::Result<Connection> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags)?;
+        db.busy_timeout(wait)?;
+        Ok(db)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the database open until [`let_go`](Self::let_go).
+    fn hold(&self) -> Result<()> {
+        let open = || {
+            let db = self.writer(estimate::BUSY)?;
+            // It is not opened before it is read.
+            db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+            Ok(db)
+        };
+        let db = open().map_err(self.failed::<rusqlite::Error>("cannot be opened"))?;
+        *self.held() = Some(db);
+        Ok(())
+    }
+
+    fn let_go(&self) {
+        *self.held() = None;
+    }
+
     /// Changes the database in one transaction, which waits for writers as long as `wait`.
     fn change(
         &self,
@@ -108,10 +140,8 @@ impl Shared {
         wait: Duration,
         work: impl FnOnce(&Connection) -> error::Result<()>,
     ) -> Result<()> {
-        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let done = || {
-            let mut db = Connection::open_with_flags(&self.path, flags)?;
-            db.busy_timeout(wait)?;
+            let mut db = self.writer(wait)?;
             // What others have written is theirs to bring from the log into the database: behind a fence that would take the longer the
             // larger the database is.
             db.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -211,6 +241,7 @@ impl Shared {
     }
 
     fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()> {
+        self.let_go();
         let names = Names::of(capture);
         if !self.path.exists() {
             return Ok(());
@@ -247,7 +278,20 @@ impl Shared {
         Ok(Some(u64::try_from(count.map_err(self.failed(unreadable))?).unwrap_or(0) * CHANGE_BYTES))
     }
 
+    fn fence(&self, wait: Duration) -> Result<()> {
+        self.hold()?;
+        let fenced = self.change("its writers cannot be fenced off", wait, |db| {
+            let schema = catalog::read(db, &[])?;
+            triggers::fence(db, &schema)
+        });
+        if fenced.is_err() {
+            self.let_go();
+        }
+        fenced
+    }
+
     fn unfence(&self) -> Result<()> {
+        self.let_go();
         // Where none stands, nobody is waited for: a writer may be why it could not be put up.
         let stands = format!("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = '{OWN}fence')");
         let stands = self.reader()?.query_row(&stands, [], |row| row.get::<_, bool>(0));
@@ -356,13 +400,7 @@ impl LiveDatabase for SqliteLive {
     }
 
     async fn fence(&self, _capture: &CaptureId, wait: Duration) -> Result<()> {
-        self.run(move |shared| {
-            shared.change("its writers cannot be fenced off", wait, |db| {
-                let schema = catalog::read(db, &[])?;
-                triggers::fence(db, &schema)
-            })
-        })
-        .await
+        self.run(move |shared| shared.fence(wait)).await
     }
 
     async fn unfence(&self, _capture: &CaptureId) -> Result<()> {

@@ -166,3 +166,21 @@ async fn a_fence_that_nobody_waits_for_any_more_does_not_outlive_its_end() {
     unfence.await.unwrap().unwrap();
     bed.source_db().execute_batch("UPDATE t SET v = 'c'").unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_writer_to_leave_behind_a_fence_keeps_nobody_from_reading() {
+    let bed = Bed::with(&format!("PRAGMA journal_mode = WAL; {TABLE}"));
+    let (dataset, capture) = names();
+    let life = Life::begin(&bed, CaptureLimits::default());
+    let position = life.source.begin(&dataset, &capture).await.unwrap();
+    let writer = bed.source_db();
+    writer.execute_batch("INSERT INTO t (v) VALUES ('b')").unwrap();
+    life.source.fence(&dataset, &capture, Duration::from_secs(5)).await.unwrap();
+    drop(writer);
+    // It would have brought the log into the database, which nobody may read meanwhile, and removed it.
+    let log = format!("{}-wal", bed.source_path().display());
+    assert!(std::fs::metadata(&log).is_ok_and(|log| log.len() > 0));
+    assert_ne!(life.ask(&position).await.unwrap(), position);
+    life.source.end(&dataset, &capture, true).await.unwrap();
+    assert!(!std::fs::exists(&log).unwrap(), "the log goes once nobody reads any more");
+}

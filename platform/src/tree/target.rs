@@ -41,6 +41,9 @@ struct Shared {
     before: Mutex<Option<Arc<Before>>>,
     /// Large files in the making.
     assemblies: Mutex<HashMap<RelPath, Assembly>>,
+    /// Held while a name in the staging area is made or moved away. The kernel lets one do that at a time, and the others spin for as
+    /// long: they sleep here instead, and the processor is free for those who compress and digest.
+    naming: Mutex<()>,
     /// Held for reading by all that changes something, for writing by what needs the tree for itself: work that a caller no
     /// longer waits for goes on to its end, and must not meet an undo.
     gate: Arc<RwLock<()>>,
@@ -48,12 +51,18 @@ struct Shared {
 
 impl Target {
     pub(super) fn new(dataset: DatasetName, path: PathBuf, filter: Filter, migration: MigrationId) -> Self {
-        let (filter, before, assemblies) = (Arc::new(filter), Mutex::default(), Mutex::default());
-        let gate = Arc::default();
-        let is_log = false;
-        Self {
-            shared: Arc::new(Shared { dataset, path, filter, migration, is_log, before, assemblies, gate }),
-        }
+        let shared = Shared {
+            dataset,
+            path,
+            filter: Arc::new(filter),
+            migration,
+            is_log: false,
+            before: Mutex::default(),
+            assemblies: Mutex::default(),
+            naming: Mutex::default(),
+            gate: Arc::default(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The same tree, of logs; to be called before anything else.
@@ -95,6 +104,10 @@ impl Target {
 impl Shared {
     fn root(&self) -> Result<Root> {
         Root::open(&self.dataset, &self.path)
+    }
+
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn assemblies(&self) -> MutexGuard<'_, HashMap<RelPath, Assembly>> {

@@ -41,7 +41,9 @@ impl Shared {
             };
             self.refuse_excluded(&entry.path, false)?;
             let write = || -> Result<(), Errno> {
+                let naming = self.naming();
                 let file = staging.create(&entry.path)?;
+                drop(naming);
                 file.write_all_at(&bytes, 0).map_err(|e| errno(&e))?;
                 meta::settle(file.as_fd(), entry)
             };
@@ -188,7 +190,7 @@ fn read_again(opened: File, file: &IndexEntry, blocks: &[Block]) -> Result<bool,
         return consists_of(&opened, blocks);
     }
     let size = file.landed.size.max(file.source.stamp.size);
-    let mut contents = Vec::new();
+    let mut contents = Vec::with_capacity(usize::try_from(size + 1).unwrap_or(0));
     // A file that has grown is not the same, however large it is by now.
     std::io::Read::read_to_end(&mut std::io::Read::take(opened, size + 1), &mut contents)
         .map_err(|e| errno(&e))?;

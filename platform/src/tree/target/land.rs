@@ -28,6 +28,7 @@ impl Shared {
         let staging = Staging::open(&root)?;
         let before = self.before(&root)?;
         let mut landing = Landing {
+            shared: self,
             root: &root,
             staging: &staging,
             before: &before,
@@ -37,7 +38,9 @@ impl Shared {
         };
         for entry in files {
             self.refuse_excluded(&entry.path, false)?;
-            if let Some(mut assembly) = self.assemblies().remove(&entry.path) {
+            let assembly = self.assemblies().remove(&entry.path);
+            let is_large = assembly.is_some();
+            if let Some(mut assembly) = assembly {
                 let is_counted = assembly.counted().is_some();
                 let staged = if is_counted {
                     sync_one(&staging, &entry.path, &mut assembly)
@@ -48,7 +51,8 @@ impl Shared {
                     t.into_failure(root.failed(&entry.path, "cannot be written"), entry.path.to_string())
                 })?;
             }
-            landing.settle(entry).map_err(root.failed(&entry.path, "its properties cannot be set"))?;
+            let settled = landing.settle(entry, is_large);
+            settled.map_err(root.failed(&entry.path, "its properties cannot be set"))?;
         }
         landing.durable()?;
         let mut stamps = Vec::with_capacity(files.len());
@@ -91,6 +95,7 @@ impl Shared {
 }
 
 struct Landing<'a> {
+    shared: &'a Shared,
     root: &'a Root,
     staging: &'a Staging,
     before: &'a Before,
@@ -102,14 +107,19 @@ struct Landing<'a> {
 
 impl Landing<'_> {
     /// Gives a staged file its properties: small ones got theirs when they were staged.
-    fn settle(&mut self, entry: &Entry) -> Result<(), Errno> {
+    fn settle(&mut self, entry: &Entry, is_large: bool) -> Result<(), Errno> {
+        if !is_large && !self.one_by_one {
+            return Ok(());
+        }
         let staged = match self.staging.staged(&entry.path) {
             Ok(staged) => staged,
             // Not staged: its contents are in place already.
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(errno),
         };
-        meta::settle(staged.as_fd(), entry)?;
+        if is_large {
+            meta::settle(staged.as_fd(), entry)?;
+        }
         if self.one_by_one {
             match fsync(&staged) {
                 // It may not even be read.
@@ -142,14 +152,16 @@ impl Landing<'_> {
 
     fn put_one(&mut self, entry: &Entry) -> Result<Stamp, Errno> {
         let path = &entry.path;
-        if self.staging.staged(path).is_ok() {
+        if self.staging.is_staged(path) {
             if let Some(kept) = keep(self.root, self.before, &mut self.parents, path)?
                 && self.one_by_one
             {
                 fsync(kept)?;
             }
             let (parent, name) = self.parents.of(path)?;
+            let naming = self.shared.naming();
             self.staging.put(path, parent, &name)?;
+            drop(naming);
             self.touched(path)?;
         } else if let Some(counted) = self.staging.counted(path).filter(|counted| counted.patch.is_some()) {
             let (parent, name) = self.parents.of(path)?;

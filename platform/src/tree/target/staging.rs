@@ -9,7 +9,7 @@ use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::tree::RelPath;
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, mkdirat, openat, renameat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::super::assemble::Counted;
@@ -121,6 +121,11 @@ impl Staging {
         .map(File::from)
     }
 
+    /// Whether something is staged of a file.
+    pub fn is_staged(&self, path: &RelPath) -> bool {
+        statat(&self.0, staged_name(path), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
     /// Gives what is staged of a file its name.
     pub fn put(&self, path: &RelPath, parent: impl AsFd, name: &CStr) -> Result<(), Errno> {
         renameat(&self.0, staged_name(path), parent, name)?;
@@ -161,8 +166,12 @@ impl Staging {
         self.drop(&patch_name(path))
     }
 
+    /// Drops a name. Most are not there: to look takes no turn from those who make names here, as removing does even in vain.
     pub(super) fn drop(&self, name: &str) -> Result<(), Errno> {
-        ignore_missing(unlinkat(&self.0, name, AtFlags::empty()))
+        match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            _ => ignore_missing(unlinkat(&self.0, name, AtFlags::empty())),
+        }
     }
 
     /// All names in it.

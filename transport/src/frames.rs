@@ -9,7 +9,7 @@ use handover_engine::rows::RowsChunk;
 use handover_engine::tree::{PackChunk, Segment};
 use handover_proto::v1;
 
-pub use compress::Compressor;
+pub use compress::{Compressor, Took};
 pub use receive::{BadFrame, Receiver};
 
 use crate::FRAME_BYTES;

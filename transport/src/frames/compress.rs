@@ -17,7 +17,16 @@ const WORTHWHILE: f64 = 0.95;
 /// After a frame that did not shrink, this many are sent as they are before the next attempt.
 const SKIP: u32 = 7;
 
-/// Compresses the frames of one stream.
+/// The time that a chunk took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Took {
+    /// To be compressed.
+    pub compressing: Duration,
+    /// Waiting for the link then.
+    pub waiting: Duration,
+}
+
+/// Compresses the frames of one stream at a time.
 pub struct Compressor {
     level: i32,
     zstd: Option<zstd::bulk::Compressor<'static>>,
@@ -68,9 +77,8 @@ impl Compressor {
         Some(Bytes::copy_from_slice(payload))
     }
 
-    /// Tells how long the last chunk took to compress and how long it then waited for the link: a link that makes it
-    /// wait deserves smaller frames, a link that does not deserves them sooner.
-    pub fn adapt(&mut self, compressing: Duration, waiting: Duration) {
+    /// Tells what the last chunk took: a link that makes it wait deserves smaller frames, a link that does not deserves them sooner.
+    pub fn adapt(&mut self, Took { compressing, waiting }: Took) {
         let level = if waiting > compressing * 2 {
             (self.level + 1).min(STRONGEST)
         } else if waiting * 2 < compressing {

@@ -79,12 +79,13 @@ fn incompressible_bytes_travel_as_they_are() {
 fn the_level_follows_the_link() {
     use std::time::Duration;
     let (short, long) = (Duration::from_millis(1), Duration::from_millis(10));
+    let took = |compressing, waiting| Took { compressing, waiting };
     let mut compressor = Compressor::default();
-    (0..20).for_each(|_| compressor.adapt(short, long));
+    (0..20).for_each(|_| compressor.adapt(took(short, long)));
     assert_eq!(compressor.level(), 9);
-    (0..40).for_each(|_| compressor.adapt(long, short));
+    (0..40).for_each(|_| compressor.adapt(took(long, short)));
     assert_eq!(compressor.level(), -5);
-    compressor.adapt(short, short);
+    compressor.adapt(took(short, short));
     assert_eq!(compressor.level(), -5);
 }
 

@@ -1,6 +1,7 @@
 //! The source's streams: chunks are compressed on blocking threads, one ahead of the link.
 
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -17,7 +18,7 @@ use tonic::{Status, Streaming};
 use super::{MAX_KEYS, within_bounds};
 use crate::FRAME_BYTES;
 use crate::failure::to_status;
-use crate::frames::{Compressor, data_frames, header_frame, split};
+use crate::frames::{Compressor, Took, data_frames, header_frame, split};
 use crate::wire::{self, BadField, FromWire};
 
 /// Frames that wait for the link: a chunk of the usual size.
@@ -27,38 +28,61 @@ const PART: usize = 4 * FRAME_BYTES;
 /// Large chunks are sent one after another.
 static ROOM: Room = Room::new();
 
+/// Compressors between two streams. Each small chunk may be a stream of its own: it goes on with what the one before has learnt of
+/// the link.
+static IDLE: Mutex<Vec<Compressor>> = Mutex::new(Vec::new());
+
+fn idle() -> MutexGuard<'static, Vec<Compressor>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The frames of a stream of chunks. Ends after the first failure.
 pub fn frames(mut chunks: Answers<Chunk>) -> BoxStream<'static, Result<v1::Frame, Status>> {
     let (to, frames) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
-        let mut compressor = Compressor::default();
+        let mut compressor = idle().pop().unwrap_or_default();
+        let mut took = None;
         while let Some(chunk) = chunks.next().await {
+            if let Some(took) = took.take() {
+                compressor.adapt(took);
+            }
             let result = match chunk {
                 Ok(chunk) => send(chunk, compressor, &to).await,
                 Err(failure) => Err(to_status(failure)),
             };
             match result {
-                Ok(Some(back)) => compressor = back,
+                Ok(Some((back, time))) => (compressor, took) = (back, Some(time)),
                 // The receiver has gone: nobody wants the rest.
                 Ok(None) => return,
                 Err(status) => return drop(to.send(Err(status)).await),
             }
         }
+        if let Some(Took { compressing, waiting }) = took {
+            // Nobody has waited for the last frames yet.
+            let began = Instant::now();
+            let _ = to.reserve_many(AHEAD).await;
+            compressor.adapt(Took { compressing, waiting: waiting + began.elapsed() });
+        }
+        idle().push(compressor);
     });
     ReceiverStream::new(frames).boxed()
 }
 
 type Sender = mpsc::Sender<Result<v1::Frame, Status>>;
 
-/// Compresses and sends one chunk, and lets the compressor learn from how long each took. A large one is compressed part by
-/// part: all of its frames would be as much again.
-async fn send(chunk: Chunk, mut compressor: Compressor, to: &Sender) -> Result<Option<Compressor>, Status> {
+/// Compresses and sends one chunk, and tells how long each took. A large one is compressed part by part: all of its frames would be as
+/// much again.
+async fn send(
+    chunk: Chunk,
+    mut compressor: Compressor,
+    to: &Sender,
+) -> Result<Option<(Compressor, Took)>, Status> {
     let (header, mut data) = split(chunk);
     let _room = if data.len() > LARGE_BYTES { Some(ROOM.take().await) } else { None };
     if to.send(Ok(header_frame(header))).await.is_err() {
         return Ok(None);
     }
-    let (mut compressing, mut waiting) = (Duration::ZERO, Duration::ZERO);
+    let mut took = Took::default();
     while !data.is_empty() {
         let part = data.split_to(data.len().min(PART));
         let work = tokio::task::spawn_blocking(move || {
@@ -66,19 +90,18 @@ async fn send(chunk: Chunk, mut compressor: Compressor, to: &Sender) -> Result<O
             let frames = data_frames(part, &mut compressor);
             (compressor, frames, began.elapsed())
         });
-        let (back, frames, took) = work.await.map_err(|error| Status::internal(error.to_string()))?;
+        let (back, frames, time) = work.await.map_err(|error| Status::internal(error.to_string()))?;
         compressor = back;
-        compressing += took;
+        took.compressing += time;
         for frame in frames {
             let began = Instant::now();
             if to.send(Ok(frame)).await.is_err() {
                 return Ok(None);
             }
-            waiting += began.elapsed();
+            took.waiting += began.elapsed();
         }
     }
-    compressor.adapt(compressing, waiting);
-    Ok(Some(compressor))
+    Ok(Some((compressor, took)))
 }
 
 /// Puts a request for keys together from its messages.
@@ -123,5 +146,53 @@ pub async fn file_request(mut messages: Streaming<v1::FileRequest>) -> Result<Fi
             Some(message) => blocks = message.basis,
             None => return Ok(request),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use handover_engine::digest::Digest;
+    use handover_engine::rows::{KeyRange, RowsChunk, RowsHeader, TableName};
+
+    use super::*;
+
+    fn chunk() -> Chunk {
+        let block = vec![b'a'; FRAME_BYTES];
+        let header = RowsHeader {
+            table: TableName::plain("t"),
+            range: KeyRange::default(),
+            rows: 1,
+            bytes: block.len() as u64,
+            digest: Digest::of(&block),
+            unchanged: false,
+        };
+        Chunk::Rows(RowsChunk { header, block: block.into() })
+    }
+
+    /// The level that the next stream begins with, once the last one has ended.
+    async fn learnt() -> i32 {
+        loop {
+            if let Some(compressor) = idle().last() {
+                return compressor.level();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn short_streams_learn_from_each_other_how_slow_the_link_is() {
+        for _ in 0..6 {
+            let chunks = futures::stream::iter([Ok(chunk())]).boxed();
+            let mut frames = frames(chunks);
+            while let Some(frame) = frames.next().await {
+                frame.unwrap();
+                // Many times what compressing takes.
+                tokio::time::sleep(Duration::from_millis(60)).await;
+            }
+            learnt().await;
+        }
+        assert!(learnt().await > Compressor::default().level(), "{}", learnt().await);
     }
 }

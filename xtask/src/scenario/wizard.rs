@@ -107,8 +107,7 @@ pub fn dead_man(_: &Options) -> Result<Outcome> {
     let shop = appliance("dead-man", "")?;
     // What the source has confirmed it keeps until its maintenance has lasted too long.
     let lease = UNHEARD.saturating_add(GRACE);
-    let mut ways = Vec::new();
-    ways.push(way(&shop, "confirmation", lease, || shop.cut_off_unheard(UNHEARD))?);
+    let mut ways = vec![way(&shop, "confirmation", lease, || shop.cut_off_unheard(UNHEARD))?];
     let by_hand = by_hand(&shop)?;
     shop.forget_swapped_address()?;
     ways.push(way(&shop, "address", LIMIT, || shop.cut_off(false))?);

@@ -56,6 +56,9 @@ pub struct Arguments {
     /// Watches over a swap of settings, and does nothing else: takes back what is not confirmed in time, and reboots.
     #[arg(long)]
     pub dead_man: bool,
+    /// Takes a swap of settings back and reboots, and does nothing else: for who has this host's console, when the other one cannot be reached.
+    #[arg(long)]
+    pub own_settings: bool,
 }
 
 /// `target.toml`
@@ -158,6 +161,9 @@ pub async fn main(arguments: &Arguments) -> ExitCode {
     daemon::log_to_stderr();
     if arguments.dead_man {
         return daemon::watch_swap(&arguments.config).await;
+    }
+    if arguments.own_settings {
+        return daemon::take_swap_back(&arguments.config).await;
     }
     let stop = CancellationToken::new();
     let signals = tokio::spawn(daemon::stop_at_signals(stop.clone()));

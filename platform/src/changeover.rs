@@ -126,3 +126,8 @@ impl Reloader for Reload {
 pub async fn watch_swap(state: &Path) -> Result<()> {
     handover_settings::watch(state, Arc::new(HostBoot::new()), Arc::new(SystemctlReboot)).await
 }
+
+/// Takes back what is swapped of this host's settings, by hand, and reboots: needs neither the agent nor its manifest. Whether anything was.
+pub async fn take_swap_back(state: &Path) -> Result<bool> {
+    handover_settings::take_back(state, Arc::new(HostBoot::new()), Arc::new(SystemctlReboot)).await
+}

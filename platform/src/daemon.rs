@@ -53,14 +53,37 @@ struct Place {
     state: PathBuf,
 }
 
-/// Watches over a swap of this host's settings until nothing is to be watched any more.
-pub async fn watch_swap(config: &Path) -> ExitCode {
-    let place: Place = match crate::manifest::read_toml(config) {
-        Ok(place) => place,
-        Err(error) => {
+impl Place {
+    fn read(config: &Path) -> Result<Self, ExitCode> {
+        crate::manifest::read_toml(config).map_err(|error| {
             tracing::error!("{}", with_causes(&error));
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Takes a swap of this host's settings back, by hand, and reboots.
+pub async fn take_swap_back(config: &Path) -> ExitCode {
+    let place = match Place::read(config) {
+        Ok(place) => place,
+        Err(code) => return code,
+    };
+    match crate::changeover::take_swap_back(&place.state).await {
+        Ok(true) => tracing::info!("this host has its own settings again, and reboots"),
+        Ok(false) => tracing::info!("this host has its own settings: nothing was done"),
+        Err(failure) => {
+            tracing::error!(%failure, "the swap is not taken back");
             return ExitCode::FAILURE;
         }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Watches over a swap of this host's settings until nothing is to be watched any more.
+pub async fn watch_swap(config: &Path) -> ExitCode {
+    let place = match Place::read(config) {
+        Ok(place) => place,
+        Err(code) => return code,
     };
     match crate::changeover::watch_swap(&place.state).await {
         Ok(()) => ExitCode::SUCCESS,

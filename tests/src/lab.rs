@@ -23,7 +23,7 @@ use anyhow::{Context, Result};
 use self::stopped::Continuing;
 use crate::locate::target_dir;
 
-pub use host::Host;
+pub use host::{Host, Kernel};
 pub use link::{Shape, carry};
 pub use missing::{PROGRAMS, why_not};
 pub use pair::Pair;
@@ -63,7 +63,7 @@ impl Lab {
         }
         link::connect(&lab.name, &lab.dir, hosts)?;
         for host in &lab.hosts {
-            host.begin()?;
+            host.begin(Kernel::Whole)?;
         }
         for host in &lab.hosts {
             host.wait_until_running()?;

@@ -6,8 +6,6 @@ mod arrows;
 mod audit;
 #[path = "e2e/backups.rs"]
 mod backups;
-#[path = "e2e/changeover.rs"]
-mod changeover;
 #[path = "e2e/crashes.rs"]
 mod crashes;
 #[path = "e2e/dns.rs"]

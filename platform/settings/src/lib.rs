@@ -16,6 +16,7 @@ pub use self::key::{BadKey, KeyPath, Segment};
 pub use self::section::SettingsSection;
 pub use self::store::LocalSettings;
 pub use self::swap::LocalSwap;
+pub use self::swap::by_hand::take_back;
 pub use self::swap::clock::Boot;
 pub use self::swap::reboot::{Reboot, SystemctlReboot};
 pub use self::swap::watch::watch;

@@ -3,6 +3,7 @@
 //! How far it is lies in a file, beside what is needed to undo it. Agent and watcher are two processes: whoever changes something holds the
 //! lock meanwhile, and looks again first. Time is counted within one boot, by a clock that no one sets.
 
+pub mod by_hand;
 pub mod clock;
 pub mod reboot;
 pub(crate) mod record;

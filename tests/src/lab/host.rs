@@ -20,6 +20,15 @@ const BOOTS_WITHIN: Duration = Duration::from_secs(60);
 /// How long nspawn may take to notice that its host is gone.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
+/// What the kernel does for a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// All that this machine's does.
+    Whole,
+    /// It takes no BPF programs: nothing keeps a service from the network.
+    WithoutBpf,
+}
+
 /// A host of a lab.
 #[derive(Debug)]
 pub struct Host {
@@ -85,12 +94,17 @@ impl Host {
 
     /// Boots it, and waits until all its services are up. Its files and its place on the link are what they were.
     pub fn boot(&self) -> Result<()> {
+        self.boot_on(Kernel::Whole)
+    }
+
+    /// The same, as on another kind of kernel.
+    pub fn boot_on(&self, kernel: Kernel) -> Result<()> {
         self.wire("up")?;
-        self.begin()?;
+        self.begin(kernel)?;
         self.wait_until_running()
     }
 
-    pub(super) fn begin(&self) -> Result<()> {
+    pub(super) fn begin(&self, kernel: Kernel) -> Result<()> {
         leftovers::make_room_for_nspawn()?;
         let console = File::options().create(true).append(true).open(self.console())?;
         let root = format!("--directory={}", self.root().display());
@@ -114,6 +128,10 @@ impl Host {
             // For the host to configure its own network.
             "--capability=CAP_NET_ADMIN",
         ]);
+        if kernel == Kernel::Whole {
+            // For its systemd to keep services from the network (IPAddressDeny=): nspawn would refuse both.
+            nspawn.args(["--capability=CAP_BPF", "--system-call-filter=bpf"]);
+        }
         nspawn.args([root, machine, network]).stdin(Stdio::null());
         let mut child = nspawn.stdout(console.try_clone()?).stderr(console).spawn()?;
         fs::write(self.dir.join("pid"), child.id().to_string())?;

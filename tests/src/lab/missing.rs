@@ -33,3 +33,24 @@ pub fn why_not() -> Option<String> {
         Err(error) => Some(format!("{error:#}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::locate::workspace_root;
+
+    /// Where there is no lab, its tests are left out by their module's name.
+    #[test]
+    fn what_needs_hosts_is_among_the_tests_of_the_lab() {
+        let tests = workspace_root().join("tests/tests");
+        let own = [tests.join("e2e/lab.rs"), tests.join("e2e/lab")];
+        for entry in walkdir::WalkDir::new(&tests) {
+            let path = entry.unwrap().into_path();
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            if !is_source || own.iter().any(|place| path.starts_with(place)) {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(!text.contains("lab::"), "{} belongs below {}", path.display(), own[1].display());
+        }
+    }
+}

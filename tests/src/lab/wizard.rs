@@ -1,6 +1,8 @@
 //! The appliance of the wizard: a shop on two hosts with a database that is written to, files, traffic logs, a licence, a service that answers over
 //! TLS, and settings that make a host the one it is.
 
+mod unheard;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,5 +1,8 @@
-//! On whole hosts: services, packages, a link, a crash of a host.
+//! On whole hosts: services, packages, a link, a crash of a host. All tests that need such hosts are in here: where none can be booted they are
+//! left out by this module's name.
 
+#[path = "lab/changeover.rs"]
+mod changeover;
 #[path = "lab/trial.rs"]
 mod trial;
 

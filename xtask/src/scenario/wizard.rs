@@ -27,6 +27,10 @@ const OPERATIONS: [(&str, &[&str]); 11] = [
 ];
 /// Rolling back takes a reboot, and booting again, over the limit.
 const REBOOTS: Duration = Duration::from_secs(30);
+/// How long a cut-over may take whose confirmation is lost.
+const UNHEARD: Duration = Duration::from_secs(60);
+/// For so much longer the source stays in maintenance.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Two hosts with the appliance, and these sections more in their manifests; the packages are made of what is built now.
 pub(super) fn appliance(name: &str, more: &str) -> Result<Appliance> {
@@ -98,28 +102,66 @@ pub fn crash(options: &Options) -> Result<Outcome> {
     })
 }
 
-/// Swaps that cut the hosts off from each other undo themselves on both.
+/// Swaps that cut the hosts off from each other undo themselves on both: nobody has confirmed them, or one host has not heard of it.
 pub fn dead_man(_: &Options) -> Result<Outcome> {
     let shop = appliance("dead-man", "")?;
-    let within = LIMIT + REBOOTS;
-    let (mut flaws, mut took) = (Vec::new(), BTreeMap::new());
+    // What the source has confirmed it keeps until its maintenance has lasted too long.
+    let lease = UNHEARD.saturating_add(GRACE);
+    let mut ways = vec![way(&shop, "confirmation", lease, || shop.cut_off_unheard(UNHEARD))?];
+    let by_hand = by_hand(&shop)?;
     shop.forget_swapped_address()?;
-    for (way, link) in [("address", false), ("link", true)] {
-        shop.follow(&["--swap"])?;
-        let back = shop.cut_off(link)?;
-        say(format!("cut off ({way}): both hosts were as before after {:.1} s", back.as_secs_f64()));
-        took.insert(way, back);
-        shop.rests_in("following")?;
-        flaws.extend(shop.flaws_at_source()?.into_iter().map(|flaw| format!("{way}: {flaw}")));
-        shop.pair.cli(&["abort"])?.success()?;
-        shop.rests_in("aborted")?;
-    }
-    let in_time = took.values().all(|time| *time <= within);
-    let took: BTreeMap<_, _> = took.iter().map(|(way, time)| (way, time.as_millis() as u64)).collect();
+    ways.push(way(&shop, "address", LIMIT, || shop.cut_off(false))?);
+    ways.push(way(&shop, "link", LIMIT, || shop.cut_off(true))?);
+    let flaws: Vec<_> = ways.iter().flat_map(|way| way.flaws.clone()).chain(by_hand).collect();
+    let in_time = ways.iter().all(|way| way.took <= way.within);
+    let ms = |of: fn(&Way) -> Duration| -> BTreeMap<_, _> {
+        ways.iter().map(|way| (way.name, of(way).as_millis() as u64)).collect()
+    };
     Ok(Outcome {
         ok: flaws.is_empty() && in_time,
-        figures: json!({ "limit_ms": LIMIT.as_millis() as u64, "within_ms": within.as_millis() as u64, "back_after_ms": took, "flaws": flaws }),
+        figures: json!({
+            "limit_ms": LIMIT.as_millis() as u64,
+            "within_ms": ms(|way| way.within),
+            "back_after_ms": ms(|way| way.took),
+            "flaws": flaws,
+        }),
     })
+}
+
+/// An abort of which the target has not heard in time: its operator takes the swap back by hand. What is not as it was before.
+fn by_hand(shop: &Appliance) -> Result<Vec<String>> {
+    shop.follow(&["--swap"])?;
+    shop.abort_unheard()?;
+    shop.rests_in("aborted")?;
+    say("taken back by hand: the abort went on by itself");
+    Ok(shop.flaws_at_source()?.into_iter().map(|flaw| format!("by hand: {flaw}")).collect())
+}
+
+/// A way of being cut off from each other, and the end of it.
+struct Way {
+    name: &'static str,
+    /// Until both hosts were what they were before.
+    took: Duration,
+    /// How long that may take.
+    within: Duration,
+    flaws: Vec<String>,
+}
+
+/// Swaps, and is cut off; the timer that counts runs for so long.
+fn way(
+    shop: &Appliance,
+    name: &'static str,
+    timer: Duration,
+    cut_off: impl FnOnce() -> Result<Duration>,
+) -> Result<Way> {
+    shop.follow(&["--swap"])?;
+    let took = cut_off()?;
+    say(format!("cut off ({name}): both hosts were as before after {:.1} s", took.as_secs_f64()));
+    shop.rests_in("following")?;
+    let flaws = shop.flaws_at_source()?.into_iter().map(|flaw| format!("{name}: {flaw}")).collect();
+    shop.pair.cli(&["abort"])?.success()?;
+    shop.rests_in("aborted")?;
+    Ok(Way { name, took, within: timer + REBOOTS, flaws })
 }
 
 /// What a plan expects its steps to take, in milliseconds.

@@ -79,7 +79,9 @@ async fn booted(boot: &dyn Boot, id: Option<String>) {
     }
 }
 
-async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let done = tokio::task::spawn_blocking(act).await;
     done.map_err(|e| Failure::transient("swap", "it was not looked at").because(e))?
 }

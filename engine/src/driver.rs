@@ -304,8 +304,7 @@ impl Driver {
             let _ = answer.send(Err(refused));
             return Ok(busy);
         }
-        let alone = operation == Operation::Abort && terms.alone;
-        if alone && let Err(refused) = self.may_give_source_up() {
+        if let Err(refused) = self.refuse_loss(operation, &terms) {
             let _ = answer.send(Err(refused));
             return Ok(busy);
         }
@@ -313,13 +312,11 @@ impl Driver {
             self.wind_down(busy).await?;
         }
         // What was going on may have decided otherwise meanwhile: then it goes on.
-        if alone {
-            if let Err(refused) = self.may_give_source_up() {
-                let _ = answer.send(Err(refused));
-                return self.begin_task().await;
-            }
-            self.migration.outcome.alone = true;
+        if let Err(refused) = self.refuse_loss(operation, &terms) {
+            let _ = answer.send(Err(refused));
+            return self.begin_task().await;
         }
+        self.migration.outcome.alone |= operation == Operation::Abort && terms.alone;
         if operation == Operation::Cutover {
             self.set_terms(terms);
         }
@@ -390,7 +387,10 @@ impl Driver {
             // What is opened at the source is opened for a pass: behind the fence it must be opened anew.
             self.migration.pass += u32::from(matches!(state.task, Some(Task::Pass | Task::CutOver)));
             records.push(Record::TaskBegun { pass: self.migration.pass });
-            self.migration.steps_done.clear();
+            if !self.goes_on_as(&state) {
+                self.migration.steps_done.clear();
+            }
+            records.extend(self.migration.steps_done.iter().cloned().map(Record::StepDone));
             self.migration.shown = 0.0;
             self.following.clear();
             self.room = None;

@@ -139,10 +139,7 @@ impl Runner {
             Task::VerifyLive => return self.verify_live().await,
             Task::CutOver => return self.cut_over().await,
             Task::FollowBack => return self.follow_back().await,
-            Task::Part => {
-                self.take_leave().await?;
-                self.tell_hooks(Moment::AfterAccept).await?;
-            }
+            Task::Part => self.take_leave().await?,
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
             Task::Undo => {
                 self.undo().await?;

@@ -4,6 +4,7 @@
 //! `HANDOVER_SIM_SEED=7` runs one seed and shows what happened; `HANDOVER_SIM_SEEDS=5000` runs that many.
 
 mod checks;
+mod ends;
 mod hooks;
 mod journal;
 mod model;

@@ -220,10 +220,14 @@ impl Runner {
             self.each_until_done(|| self.take_swap_back().boxed()).await?;
         }
         if self.plans(&StepKind::Certify) {
-            self.each_until_done(|| self.own().certificates.restore(&self.work.migration).boxed()).await?;
+            self.each_until_done(|| self.own().certificates.restore(id).boxed()).await?;
         }
-        if self.plans(&StepKind::Configure) && !self.plans(&StepKind::Reboot) {
-            self.each_until_done(|| self.own().settings.restore(&self.work.migration).boxed()).await?;
+        // After a swap both hosts are themselves again by now, and what is left are rows of databases.
+        if self.plans(&StepKind::Reboot) {
+            self.each_until_done(|| self.there().settings.restore(id).boxed()).await?;
+        }
+        if self.plans(&StepKind::Configure) {
+            self.each_until_done(|| self.own().settings.restore(id).boxed()).await?;
         }
         Ok(())
     }
@@ -268,7 +272,8 @@ impl Runner {
                 own.swap.roll_back(id).await?;
             }
             self.reboot_this().await?;
-        } else if self.plans(&StepKind::Configure) {
+        }
+        if self.plans(&StepKind::Configure) {
             self.each_until_done(|| own.settings.restore(id).boxed()).await?;
         }
         Ok(())

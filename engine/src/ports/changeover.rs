@@ -92,7 +92,8 @@ pub trait HostSettings: Send + Sync {
         Ok(())
     }
 
-    /// Puts back what was there before `apply`.
+    /// Puts back what was there before `apply`: files first, then rows of databases, which may be down. Done already, in part or as a whole,
+    /// the rest is done.
     async fn restore(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
@@ -154,7 +155,8 @@ pub trait Swap: Send + Sync {
         Ok(())
     }
 
-    /// Restores this host's own settings, and then stands as rolled back; a reboot follows by [`Swap::reboot`].
+    /// Restores this host's own settings in files, and then stands as rolled back; a reboot follows by [`Swap::reboot`]. Rows of databases,
+    /// which may be down meanwhile, are put back by [`HostSettings::restore`].
     async fn roll_back(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())

@@ -40,6 +40,7 @@ use handover_transport::control::{Control, Rehearsing, Seen};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::readiness::AgentsOf;
 use crate::datasets::LocalDatasets;
 use crate::notary::Notary;
 
@@ -160,6 +161,7 @@ impl Supervisor {
             holdings: Arc::new(self.store.clone()),
             spools: self.spools.clone(),
             clock: Arc::new(SystemClock),
+            credentials: Arc::new(AgentsOf(self.me.clone())),
         };
         show_hidden(&ports.datasets).await;
         let last = self.store.last_event(&id).await?;

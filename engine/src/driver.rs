@@ -40,7 +40,7 @@ use crate::name::DatasetName;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, Phase, State, Task, Trigger};
 use crate::plan::StepKind;
-use crate::ports::{Result, Source, Spools};
+use crate::ports::{Credentials, Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
 use crate::report::{Back, When};
 use crate::reserve::{Reserve, Room};
@@ -65,6 +65,8 @@ pub struct Ports {
     pub spools: Arc<dyn Spools>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// The agents' certificates.
+    pub credentials: Arc<dyn Credentials>,
 }
 
 /// How a driver behaves.
@@ -116,6 +118,8 @@ pub struct Driver {
     task_began: Instant,
     /// Notices on their way.
     notices: JoinSet<Noticed>,
+    /// Looks at what a planned cut-over needs, whose time has come.
+    looks: JoinSet<Result<()>>,
 }
 
 /// The task being worked on.
@@ -172,6 +176,7 @@ impl Driver {
             stop,
             task_began: now,
             notices: JoinSet::new(),
+            looks: JoinSet::new(),
         };
         driver_status.progress = driver.meter.read();
         // No more than is journaled: else the next status could show less.
@@ -199,7 +204,8 @@ impl Driver {
                 Some(command) = self.commands.recv() => busy = self.command(command, busy).await?,
                 Some(ask) = self.throttles.recv() => self.set_throttle(ask).await?,
                 Some(noticed) = self.notices.join_next() => self.take_noticed(noticed.ok()).await?,
-                () = sleep(due.unwrap_or_default()), if due.is_some() => busy = self.begin_planned(busy).await?,
+                Some(looked) = self.looks.join_next() => busy = self.begin_planned(looked.ok(), busy).await?,
+                () = sleep(due.unwrap_or_default()), if due.is_some() => self.look_ahead(),
                 messages = next_messages(&mut busy) => match messages {
                     Some(messages) => self.take(messages).await?,
                     None => busy = self.end_task(busy.take()).await?,

@@ -9,6 +9,8 @@ mod hooks;
 mod journal;
 mod model;
 mod operator;
+mod planned;
+mod replicating;
 mod source;
 mod target;
 mod world;
@@ -22,7 +24,7 @@ use handover_engine::journal::{Journal, Migration};
 use handover_engine::pass::TargetDataset;
 use handover_engine::phase::{Condition, State};
 use handover_engine::plan::{Options, PLAN_FORMAT, Plan, PlannedStep, Side, StepKind};
-use handover_engine::ports::Source;
+use handover_engine::ports::{NoCredentials, Source};
 use handover_engine::report::Outcome;
 use handover_engine::time::Timestamp;
 use tokio::sync::Notify;
@@ -93,6 +95,7 @@ fn ports(port: &Port) -> Ports {
         holdings: shared.clone(),
         spools: shared.clone(),
         clock: shared,
+        credentials: Arc::new(NoCredentials),
     }
 }
 

@@ -5,6 +5,7 @@ mod looking;
 mod readiness;
 mod rehearsing;
 mod reporting;
+mod restoring;
 mod starting;
 mod watching;
 
@@ -108,7 +109,8 @@ impl Supervisor {
     }
 
     /// Takes up every migration that has not ended.
-    pub async fn carry_on(&self) -> Result<()> {
+    pub async fn carry_on(self: &Arc<Self>) -> Result<()> {
+        self.take_up_restores().await?;
         let mut migrations = self.store.migrations().await?;
         for ended in migrations.extract_if(.., |migration| migration.state.phase.is_final()) {
             // The agent ended before it had signed it.

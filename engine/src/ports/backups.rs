@@ -47,6 +47,16 @@ impl Order {
             Order::Make { id, .. } | Order::Verify { id } | Order::Restore { id, .. } => id,
         }
     }
+
+    /// In words, for the audit log.
+    pub fn words(&self) -> String {
+        match self {
+            Order::Make { id, .. } => format!("back up as {id}"),
+            Order::Verify { id } => format!("verify backup {id}"),
+            Order::Restore { id, dataset: None } => format!("restore backup {id}"),
+            Order::Restore { id, dataset: Some(dataset) } => format!("restore {dataset} from backup {id}"),
+        }
+    }
 }
 
 /// How work on backups stands.

@@ -317,6 +317,9 @@ impl Driver {
         if let Some(busy) = busy {
             self.wind_down(busy).await?;
         }
+        if matches!(operation, Operation::Pause | Operation::Abort) {
+            self.end_backups().await?;
+        }
         // What was going on may have decided otherwise meanwhile: then it goes on.
         if let Err(refused) = self.refuse_loss(operation, &terms) {
             let _ = answer.send(Err(refused));

@@ -107,6 +107,13 @@ pub trait Backups: Send + Sync {
         Ok(Standing::Unknown)
     }
 
+    /// Ends the making or reading of a backup, and returns when it has ended: nothing half made is left, one that is whole by then stays. Refuses
+    /// (operator) a restore, which goes on to its end. Idempotent: what was not begun, or has ended, is no error.
+    async fn cancel(&self, order: &Order) -> Result<()> {
+        let _ = order;
+        Ok(())
+    }
+
     /// What there is. A backup is whole, or not there.
     async fn list(&self) -> Result<Shelf> {
         Ok(Shelf::default())

@@ -3,6 +3,7 @@
 //!
 //! `HANDOVER_SIM_SEED=7` runs one seed and shows what happened; `HANDOVER_SIM_SEEDS=5000` runs that many.
 
+mod backing_up;
 mod checks;
 mod ends;
 mod hooks;

@@ -314,7 +314,7 @@ impl Runner {
             StepKind::Certify => self.certify().await,
             StepKind::Label => self.show_label().await,
             StepKind::Serve => self.serve().await,
-            StepKind::Replicate => self.replicate().await,
+            StepKind::Replicate => self.replicate(&kind.id()).await,
             StepKind::Withdraw => self.change_records(Stage::Before).await,
             StepKind::Repoint => self.change_records(Stage::Cutover).await,
             StepKind::Rejoin => self.change_records(Stage::End).await,

@@ -244,6 +244,11 @@ pub trait Replicas: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Rows that `set_up` has copied and `differences` has compared, since the agent was started. Only rises.
+    fn rows_done(&self) -> u64 {
+        0
+    }
+
     /// They are what they were before `deactivate` or `set_up`, and follow again whom they followed.
     async fn put_back(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;

@@ -81,6 +81,21 @@ impl LocalBackups {
         })))
     }
 
+    /// Refuses (operator) while something is restored, or waits to be.
+    pub fn refuse_while_restoring(&self) -> Result<()> {
+        let jobs = self.0.jobs();
+        let restores =
+            |(order, job): &(&Order, &Job)| matches!(order, Order::Restore { .. }) && job.ended.is_none();
+        match jobs.iter().find(restores) {
+            None => Ok(()),
+            Some((order, _)) => {
+                let what = "it is being restored at this host: nothing is copied from there meanwhile";
+                Err(Failure::operator(format!("backup {}", order.id()), what)
+                    .hint("wait for its end (`handover audit` tells it), and resume or begin again then"))
+            }
+        }
+    }
+
     /// Waits until nothing is worked on any more, after `stop`.
     pub async fn ended(&self) {
         self.0.tasks.close();

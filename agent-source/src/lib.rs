@@ -171,7 +171,12 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     state.publish_address(address)?;
     tracing::info!(%address, identity = %credentials.identity(), "the source agent serves");
     let hooks = Arc::new(HookDirectory::new(&manifest, Side::Source));
-    let hooks = Arc::new(Noting::new(state.path(), hooks));
+    let restoring: Guard = Arc::new({
+        let backups = backups.clone();
+        move || backups.refuse_while_restoring()
+    });
+    source.guarded_by(restoring.clone());
+    let hooks = Arc::new(Noting::new(state.path(), hooks).guarded_by(restoring));
     let served = Source::of(source.clone())
         .with_hooks(hooks)
         .with_licences(source.licence())

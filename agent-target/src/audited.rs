@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use handover_engine::audit::Act;
+use handover_engine::audit::{Act, Begun};
 use handover_engine::backup::{Host, Shelf};
 use handover_engine::check::Finding;
 use handover_engine::driver::Status;
@@ -46,18 +46,32 @@ impl Audited {
         call: impl Future<Output = Result<T>> + Send + 'static,
         told: impl FnOnce(&T) -> String + Send + 'static,
     ) -> Result<T> {
+        self.noted_begun((by, id, what), call, told, |_| None).await
+    }
+
+    /// The same, of what may only be begun then: its end is written down as well.
+    async fn noted_begun<T: Send + 'static>(
+        &self,
+        (by, id, what): (&str, Option<&MigrationId>, String),
+        call: impl Future<Output = Result<T>> + Send + 'static,
+        told: impl FnOnce(&T) -> String + Send + 'static,
+        begun: impl FnOnce(&T) -> Option<Begun> + Send + 'static,
+    ) -> Result<T> {
         let asked = self.store.note(SystemClock.now(), Some(by), id, Act::Asked { what }).await?;
         let (store, supervisor, id) = (self.store.clone(), self.supervisor.clone(), id.cloned());
         let answered = tokio::spawn(async move {
             let result = call.await;
-            let (done, refused) = match &result {
-                Ok(value) => (Some(told(value)), None),
-                Err(failure) => (None, Some(failure.to_string())),
+            let (done, begun, refused) = match &result {
+                Ok(value) => (Some(told(value)), begun(value), None),
+                Err(failure) => (None, None, Some(failure.to_string())),
             };
-            let act = Act::Answered { asked, done, refused };
+            let act = Act::Answered { asked, done, refused, begun: begun.clone() };
             // Done, and not written down: nothing more may be acknowledged.
             let written = store.note(SystemClock.now(), None, id.as_ref(), act).await;
             written.inspect_err(|failure| supervisor.give_up(failure.clone()))?;
+            if let Some(begun) = begun {
+                supervisor.note_end(asked, begun);
+            }
             result
         });
         answered.await.map_err(|_| Failure::transient("agent", "the agent is stopping"))?
@@ -192,7 +206,12 @@ impl Control for Audited {
         let (me, who) = (self.supervisor.clone(), by.to_owned());
         let what = format!("{} at the {host}", wanted.words());
         let call = async move { me.begin_backups(host, wanted, &who).await };
-        self.noted((by, None, what), call, |order| format!("it has begun: {}", order.id())).await
+        let by_whom = by.to_owned();
+        let begun = move |order: &Order| {
+            let is_noted = matches!(order, Order::Restore { .. });
+            is_noted.then(|| Begun { by: by_whom, host, order: order.clone() })
+        };
+        self.noted_begun((by, None, what), call, |order| format!("it has begun: {}", order.id()), begun).await
     }
 
     async fn backups_standing(&self, host: Host, order: &Order) -> Result<Standing> {

@@ -5,6 +5,7 @@ mod looking;
 mod readiness;
 mod rehearsing;
 mod reporting;
+mod restoring;
 mod starting;
 mod watching;
 
@@ -40,6 +41,7 @@ use handover_transport::control::{Control, Rehearsing, Seen};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::readiness::AgentsOf;
 use crate::datasets::LocalDatasets;
 use crate::notary::Notary;
 
@@ -107,7 +109,8 @@ impl Supervisor {
     }
 
     /// Takes up every migration that has not ended.
-    pub async fn carry_on(&self) -> Result<()> {
+    pub async fn carry_on(self: &Arc<Self>) -> Result<()> {
+        self.take_up_restores().await?;
         let mut migrations = self.store.migrations().await?;
         for ended in migrations.extract_if(.., |migration| migration.state.phase.is_final()) {
             // The agent ended before it had signed it.
@@ -160,6 +163,7 @@ impl Supervisor {
             holdings: Arc::new(self.store.clone()),
             spools: self.spools.clone(),
             clock: Arc::new(SystemClock),
+            credentials: Arc::new(AgentsOf(self.me.clone())),
         };
         show_hidden(&ports.datasets).await;
         let last = self.store.last_event(&id).await?;

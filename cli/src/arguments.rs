@@ -101,7 +101,7 @@ pub enum Verb {
         /// Which migration, and whether to watch it.
         #[command(flatten)]
         act: Act,
-        /// Give up what was written at the target since it took over, for instance because the source cannot take it.
+        /// Give up what was written at the target since it took over: because the source cannot take it, or does not follow (any more).
         #[arg(long)]
         discard: bool,
     },

@@ -9,9 +9,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::chain::{Broken, check, lines, of_head};
+use crate::backup::Host;
 use crate::digest::Digest;
 use crate::journal::Event;
 use crate::name::MigrationId;
+use crate::ports::backups::Order;
 use crate::time::Timestamp;
 
 /// The end of a log at some time: the number of its last entry, and the digest of that entry's line.
@@ -65,6 +67,18 @@ impl Entry {
     }
 }
 
+/// Work that goes on once it was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begun {
+    /// Who asked: the SPIFFE id.
+    pub by: String,
+    /// Where.
+    pub host: Host,
+    /// What.
+    pub order: Order,
+}
+
 /// What is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -91,6 +105,22 @@ pub enum Act {
         /// Or why not.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         refused: Option<String>,
+        /// What was only begun, where its end is written down too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        begun: Option<Begun>,
+    },
+    /// What was begun is at its end.
+    Ended {
+        /// The entry that asked.
+        asked: u64,
+        /// What it was, and who asked.
+        what: String,
+        /// What was done.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        done: Option<String>,
+        /// Or why it was not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
     },
     /// Something happened to the migration: written with it, in one transaction.
     Happened {

@@ -40,7 +40,7 @@ use crate::name::DatasetName;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, Phase, State, Task, Trigger};
 use crate::plan::StepKind;
-use crate::ports::{Result, Source, Spools};
+use crate::ports::{Credentials, Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
 use crate::report::{Back, When};
 use crate::reserve::{Reserve, Room};
@@ -65,6 +65,8 @@ pub struct Ports {
     pub spools: Arc<dyn Spools>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// The agents' certificates.
+    pub credentials: Arc<dyn Credentials>,
 }
 
 /// How a driver behaves.
@@ -116,6 +118,8 @@ pub struct Driver {
     task_began: Instant,
     /// Notices on their way.
     notices: JoinSet<Noticed>,
+    /// Looks at what a planned cut-over needs, whose time has come.
+    looks: JoinSet<Result<()>>,
 }
 
 /// The task being worked on.
@@ -172,6 +176,7 @@ impl Driver {
             stop,
             task_began: now,
             notices: JoinSet::new(),
+            looks: JoinSet::new(),
         };
         driver_status.progress = driver.meter.read();
         // No more than is journaled: else the next status could show less.
@@ -199,7 +204,8 @@ impl Driver {
                 Some(command) = self.commands.recv() => busy = self.command(command, busy).await?,
                 Some(ask) = self.throttles.recv() => self.set_throttle(ask).await?,
                 Some(noticed) = self.notices.join_next() => self.take_noticed(noticed.ok()).await?,
-                () = sleep(due.unwrap_or_default()), if due.is_some() => busy = self.begin_planned(busy).await?,
+                Some(looked) = self.looks.join_next() => busy = self.begin_planned(looked.ok(), busy).await?,
+                () = sleep(due.unwrap_or_default()), if due.is_some() => self.look_ahead(),
                 messages = next_messages(&mut busy) => match messages {
                     Some(messages) => self.take(messages).await?,
                     None => busy = self.end_task(busy.take()).await?,
@@ -304,22 +310,22 @@ impl Driver {
             let _ = answer.send(Err(refused));
             return Ok(busy);
         }
-        let alone = operation == Operation::Abort && terms.alone;
-        if alone && let Err(refused) = self.may_give_source_up() {
+        if let Err(refused) = self.refuse_loss(operation, &terms) {
             let _ = answer.send(Err(refused));
             return Ok(busy);
         }
         if let Some(busy) = busy {
             self.wind_down(busy).await?;
         }
-        // What was going on may have decided otherwise meanwhile: then it goes on.
-        if alone {
-            if let Err(refused) = self.may_give_source_up() {
-                let _ = answer.send(Err(refused));
-                return self.begin_task().await;
-            }
-            self.migration.outcome.alone = true;
+        if matches!(operation, Operation::Pause | Operation::Abort) {
+            self.end_backups().await?;
         }
+        // What was going on may have decided otherwise meanwhile: then it goes on.
+        if let Err(refused) = self.refuse_loss(operation, &terms) {
+            let _ = answer.send(Err(refused));
+            return self.begin_task().await;
+        }
+        self.migration.outcome.alone |= operation == Operation::Abort && terms.alone;
         if operation == Operation::Cutover {
             self.set_terms(terms);
         }
@@ -390,7 +396,10 @@ impl Driver {
             // What is opened at the source is opened for a pass: behind the fence it must be opened anew.
             self.migration.pass += u32::from(matches!(state.task, Some(Task::Pass | Task::CutOver)));
             records.push(Record::TaskBegun { pass: self.migration.pass });
-            self.migration.steps_done.clear();
+            if !self.goes_on_as(&state) {
+                self.migration.steps_done.clear();
+            }
+            records.extend(self.migration.steps_done.iter().cloned().map(Record::StepDone));
             self.migration.shown = 0.0;
             self.following.clear();
             self.room = None;

@@ -41,6 +41,13 @@ pub enum Message {
         /// By how much.
         amount: Amount,
     },
+    /// A step is so far at least. One that is begun anew goes back by nothing.
+    Reached {
+        /// Its id.
+        step: String,
+        /// How far.
+        amount: Amount,
+    },
     /// A step turned out larger than planned, or its real size became known.
     Total {
         /// Its id.

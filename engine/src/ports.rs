@@ -6,6 +6,7 @@
 pub mod backups;
 pub mod changeover;
 pub mod changes;
+pub mod credentials;
 pub mod dns;
 pub mod gauge;
 pub mod hooks;
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 
 pub use backups::{Backups, NoBackups};
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
+pub use credentials::{Credentials, NoCredentials};
 pub use dns::NameServer;
 pub use licences::{Held, Licences};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};

@@ -95,7 +95,8 @@ impl LocalChangeover {
         if swap.reboot(migration).await? {
             return Err(Failure::transient("settings", "this host reboots with its own"));
         }
-        Ok(())
+        // What is left are rows of databases.
+        self.ports.settings.restore(migration).await
     }
 }
 

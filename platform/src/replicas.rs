@@ -187,6 +187,10 @@ impl Replicas for LocalReplicas {
         Ok(out)
     }
 
+    fn rows_done(&self) -> u64 {
+        self.pairs.iter().map(Pair::rows_done).sum()
+    }
+
     async fn put_back(&self, migration: &MigrationId) -> Result<()> {
         for pair in &self.pairs {
             let Some(record) = self.records.read(migration, &name(pair)).await? else { continue };

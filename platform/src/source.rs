@@ -5,11 +5,12 @@ mod captures;
 mod fenced;
 mod follow;
 mod leases;
+mod restoring;
 mod signals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,6 +43,7 @@ use self::captures::Captures;
 use self::leases::Leases;
 use self::signals::Signals;
 use crate::access::{self, Side};
+use crate::backups::Guard;
 use crate::database::Place;
 use crate::hooks::HookDirectory;
 use crate::licence::LocalLicence;
@@ -93,6 +95,8 @@ pub struct LocalSource {
     excluded: HashMap<DatasetName, Vec<String>>,
     /// Only looked at.
     hooks: HookDirectory,
+    /// Asked before something is opened to be read.
+    guard: OnceLock<Guard>,
 }
 
 impl LocalSource {
@@ -160,6 +164,7 @@ impl LocalSource {
             changeover,
             excluded,
             hooks,
+            guard: OnceLock::new(),
         }))
     }
 
@@ -262,7 +267,11 @@ impl SourceHost for LocalSource {
 
     async fn open(&self, lease: &LeaseId, dataset: &DatasetName, wanted: Parts) -> Result<Opened> {
         let database = self.database(dataset)?;
-        let snapshot = self.leases.open(lease, dataset, || async move { database.snapshot().await }).await?;
+        let open = || async move {
+            self.may_be_read()?;
+            database.snapshot().await
+        };
+        let snapshot = self.leases.open(lease, dataset, open).await?;
         if let Some(schema) = self.leases.schema(lease, &snapshot.id()) {
             // The lease was only renewed: the tables are cut once.
             return Ok(Opened { snapshot: snapshot.id(), schema: Schema::clone(&schema) });
@@ -421,10 +430,12 @@ fn served(dataset: &DatasetName, chunk: &str, bytes: u64) {
 #[async_trait]
 impl TreeSource for LocalSource {
     async fn scan(&self, dataset: &DatasetName) -> Result<Answers<Vec<Entry>>> {
+        self.may_be_read()?;
         Ok(self.tree(dataset)?.scan())
     }
 
     async fn scan_at(&self, dataset: &DatasetName, spots: &Spots) -> Result<Answers<Vec<Entry>>> {
+        self.may_be_read()?;
         Ok(self.tree(dataset)?.scan_at(spots))
     }
 

@@ -1,6 +1,6 @@
 //! What is in the way of what comes next.
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, Weak};
 use std::time::Duration;
 
 use handover_engine::check::{Finding, Severity};
@@ -9,7 +9,7 @@ use handover_engine::expiry::{self, Expiry, Span};
 use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
 use handover_engine::plan::StepKind;
-use handover_engine::ports::Result;
+use handover_engine::ports::{Credentials, Result};
 use handover_engine::readiness::{Facts, readiness};
 use handover_engine::report::{Terms, When};
 use handover_engine::time::Clock;
@@ -19,6 +19,15 @@ use super::Supervisor;
 
 /// An agent's certificate that ends sooner is renewed before a migration is begun.
 const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 86_400);
+
+/// The certificates of both agents, for a driver.
+pub(super) struct AgentsOf(pub(super) Weak<Supervisor>);
+
+impl Credentials for AgentsOf {
+    fn expiries(&self) -> Vec<Expiry> {
+        self.0.upgrade().map_or_else(Vec::new, |supervisor| supervisor.agents())
+    }
+}
 
 impl Supervisor {
     fn facts(&self, id: &MigrationId) -> Facts {

@@ -119,11 +119,17 @@ pub fn entry(entry: &Entry) -> String {
     let _ = match &entry.act {
         Act::Began { release, source } => write!(out, " serves: release {release}, source {source}"),
         Act::Asked { what } => write!(out, " asks: {what}"),
-        Act::Answered { asked, done, refused: None } => {
+        Act::Answered { asked, done, refused: None, .. } => {
             write!(out, " has done what {asked} asked: {}", done.as_deref().unwrap_or_default())
         }
         Act::Answered { asked, refused: Some(why), .. } => {
             write!(out, " has refused what {asked} asked: {why}")
+        }
+        Act::Ended { asked, what, failed: Some(why), .. } => {
+            write!(out, " has not done what {asked} asked ({what}): {why}")
+        }
+        Act::Ended { asked, what, done, failed: None } => {
+            write!(out, " has ended what {asked} asked ({what}): {}", done.as_deref().unwrap_or_default())
         }
         Act::Happened { event: Event::State { state, .. } } => write!(out, " -> {state}"),
         Act::Happened { event: Event::StepDone { step } } => write!(out, " {step} is done"),

@@ -2,17 +2,34 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
+use super::Driver;
 use super::task::Runner;
 use crate::backup::{Host, Made, Occasion};
 use crate::failure::Failure;
+use crate::journal::{Event, Record};
+use crate::name::MigrationId;
 use crate::pass::{self, Message, Work};
-use crate::plan::StepKind;
+use crate::plan::{Plan, StepKind};
 use crate::ports::Result;
 use crate::ports::backups::{Order, Standing};
-use crate::progress::Amount;
+use crate::progress::{Amount, StepProgress, StepState};
 
 /// How often a host is asked how far it is.
 const LOOK: Duration = Duration::from_millis(500);
+/// A host that does not end its backup within this time is not waited for.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The backup that a host makes for a migration.
+fn order(migration: &MigrationId, plan: &Plan, occasion: Occasion) -> Order {
+    Order::Make {
+        id: occasion.id_of(migration),
+        occasion,
+        migration: Some(migration.clone()),
+        datasets: plan.datasets().cloned().collect(),
+    }
+}
 
 impl Runner {
     /// Before anything else is done, in the first pass.
@@ -48,12 +65,8 @@ impl Runner {
             Host::Source => &self.work.source.backups,
             Host::Target => &self.here.backups,
         };
-        let id = occasion.id_of(&self.work.migration);
-        let migration = Some(self.work.migration.clone());
-        let datasets = self.plan.datasets().cloned().collect();
-        let order = Order::Make { id, occasion, migration, datasets };
+        let order = order(&self.work.migration, &self.plan, occasion);
         backups.begin(&order).await?;
-        let mut seen = 0;
         loop {
             match backups.standing(&order).await? {
                 Standing::Made { backup } => {
@@ -61,9 +74,8 @@ impl Runner {
                     return Ok(());
                 }
                 Standing::Running { bytes } => {
-                    let amount = Amount { bytes: bytes.saturating_sub(seen), ..Amount::default() };
-                    seen = seen.max(bytes);
-                    work.desk.send(Message::Progress { step: step.to_owned(), amount }).await?;
+                    let amount = Amount { bytes, ..Amount::default() };
+                    work.desk.send(Message::Reached { step: step.to_owned(), amount }).await?;
                 }
                 Standing::Failed { failure } => return Err(failure),
                 Standing::Unknown | Standing::Verified { .. } | Standing::Restored { .. } => {
@@ -76,5 +88,35 @@ impl Runner {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+}
+
+impl Driver {
+    /// Ends the backups that the task at hand was making, which whoever pauses or aborts has no use for. A host that does not answer is noted.
+    pub(super) async fn end_backups(&mut self) -> Result<()> {
+        let mut noted = Vec::new();
+        for step in self.migration.plan.steps.clone() {
+            let (host, occasion) = match step.step {
+                StepKind::BackUp(host) => (host, Occasion::Start),
+                StepKind::BackUpAgain(host) => (host, Occasion::Accept),
+                _ => continue,
+            };
+            let is_running = |step: &mut StepProgress| step.state == StepState::Running;
+            if !self.meter.step(&step.step.id()).is_some_and(is_running) {
+                continue;
+            }
+            let backups = match host {
+                Host::Source => &self.ports.source.backups,
+                Host::Target => &self.ports.here.backups,
+            };
+            let order = order(&self.migration.id, &self.migration.plan, occasion);
+            let ended = timeout(ENDS_WITHIN, backups.cancel(&order)).await;
+            let late = |_| Err(Failure::transient(host.as_str(), "it has not ended it in time"));
+            if let Err(failure) = ended.unwrap_or_else(late) {
+                let text = format!("the {host} may still make its backup: {failure}");
+                noted.push(Record::Event(Event::Note { item: "backup".to_owned(), text }));
+            }
+        }
+        if noted.is_empty() { Ok(()) } else { self.commit(&noted).await }
     }
 }

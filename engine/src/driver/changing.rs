@@ -215,14 +215,19 @@ impl Runner {
     /// Before writers are let in at the source again: everything at both hosts is what it was. (The source's services start once its fence is
     /// gone: [`Self::services_back`].)
     pub(super) async fn change_back(&self) -> Result<()> {
+        let id = &self.work.migration;
         if self.plans(&StepKind::Reboot) {
             self.each_until_done(|| self.take_swap_back().boxed()).await?;
         }
         if self.plans(&StepKind::Certify) {
-            self.each_until_done(|| self.own().certificates.restore(&self.work.migration).boxed()).await?;
+            self.each_until_done(|| self.own().certificates.restore(id).boxed()).await?;
         }
-        if self.plans(&StepKind::Configure) && !self.plans(&StepKind::Reboot) {
-            self.each_until_done(|| self.own().settings.restore(&self.work.migration).boxed()).await?;
+        // After a swap both hosts are themselves again by now, and what is left are rows of databases.
+        if self.plans(&StepKind::Reboot) {
+            self.each_until_done(|| self.there().settings.restore(id).boxed()).await?;
+        }
+        if self.plans(&StepKind::Configure) {
+            self.each_until_done(|| self.own().settings.restore(id).boxed()).await?;
         }
         Ok(())
     }
@@ -267,7 +272,8 @@ impl Runner {
                 own.swap.roll_back(id).await?;
             }
             self.reboot_this().await?;
-        } else if self.plans(&StepKind::Configure) {
+        }
+        if self.plans(&StepKind::Configure) {
             self.each_until_done(|| own.settings.restore(id).boxed()).await?;
         }
         Ok(())
@@ -298,13 +304,12 @@ impl Runner {
     pub(super) async fn forget_changes(&self) -> Result<()> {
         let id = &self.work.migration;
         if self.plans(&StepKind::Maintain) {
-            self.each_until_done(|| both(self.there().services.forget(id), self.own().services.forget(id)))
-                .await?;
+            self.each_until_done(|| self.there().services.forget(id).boxed()).await?;
         }
         if self.plans(&StepKind::Stage) {
-            self.each_until_done(|| both(self.there().settings.forget(id), self.own().settings.forget(id)))
-                .await?;
+            self.each_until_done(|| self.there().settings.forget(id).boxed()).await?;
         }
+        self.forget_own_changes().await?;
         if self.plans(&StepKind::Certify) {
             self.each_until_done(|| self.own().certificates.forget(id).boxed()).await?;
         }
@@ -317,13 +322,6 @@ impl Runner {
     ) -> Result<()> {
         self.persist("changeover", || self.work.desk.recorded(), act).await
     }
-}
-
-fn both<'a>(
-    one: impl Future<Output = Result<()>> + Send + 'a,
-    other: impl Future<Output = Result<()>> + Send + 'a,
-) -> BoxFuture<'a, Result<()>> {
-    async move { futures::try_join!(one, other).map(drop) }.boxed()
 }
 
 fn rolled_back() -> Failure {

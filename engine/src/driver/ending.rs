@@ -8,8 +8,11 @@ use crate::backup::Host;
 use crate::failure::Failure;
 use crate::journal::Record;
 use crate::pass::{Message, TargetDataset};
+use crate::phase::{Operation, Phase, State, Task};
 use crate::plan::StepKind;
 use crate::ports::Result;
+use crate::ports::hooks::Moment;
+use crate::report::{Back, Terms};
 
 impl Runner {
     /// Nothing can be undone any more, and nothing is left for that.
@@ -34,12 +37,17 @@ impl Runner {
         self.end_following(self.cutover.live_at.is_some()).await
     }
 
-    /// What is done once the target is accepted, which is backed up first: an abort would still bring everything back.
+    /// What is done once the target is accepted, which is backed up first: an abort would still bring everything back. Of a copy of one moment,
+    /// which nobody accepts, nothing.
     pub(super) async fn take_leave(&self) -> Result<()> {
+        if !self.plan.options.follow {
+            return Ok(());
+        }
         self.back_up_again(Host::Target).await?;
         self.part().await?;
         self.end_trial().await?;
-        self.back_up_again(Host::Source).await
+        self.back_up_again(Host::Source).await?;
+        self.tell_hooks(Moment::AfterAccept).await
     }
 
     /// Nothing is built any more: only the note of what it was goes.
@@ -133,16 +141,47 @@ impl Runner {
 }
 
 impl Driver {
-    /// The source is gone for good; refuses where the target has what nobody else has.
-    pub(super) fn may_give_source_up(&self) -> Result<()> {
-        if self.migration.outcome.cutover.is_some_and(|cutover| cutover.committed) {
-            let item = format!("migration {}", self.migration.id);
+    /// Whether a task goes on with what the one at hand has done: whoever finalizes at once after accepting has interrupted that, and what was
+    /// told then is not told again.
+    pub(super) fn goes_on_as(&self, next: &State) -> bool {
+        (self.migration.state.phase, next.task) == (Phase::Accepted, Some(Task::Finalize))
+    }
+
+    /// Refuses an abort where the target has what nobody else has: that goes with the target unless somebody says that it may.
+    pub(super) fn refuse_loss(&self, operation: Operation, terms: &Terms) -> Result<()> {
+        let cutover = self.migration.outcome.cutover.filter(|cutover| cutover.committed);
+        let Some(cutover) = cutover.filter(|_| operation == Operation::Abort) else { return Ok(()) };
+        let item = format!("migration {}", self.migration.id);
+        if terms.alone {
+            // The source is gone for good.
             return Err(Failure::operator(
                 item,
                 "the target has taken over: what was written there would be lost",
             )
             .hint("`handover accept` keeps it; `handover abort` brings it back to the source"));
         }
-        Ok(())
+        let phase = self.migration.state.phase;
+        if terms.discard || phase == Phase::Aborting {
+            return Ok(());
+        }
+        let keeps = self.migration.plan.steps.iter().any(|step| matches!(step.step, StepKind::Keep(_)));
+        let what = match cutover.back {
+            Back::Following | Back::Returned => return Ok(()),
+            // Not yet: what has taken over in part alone is brought home, too.
+            Back::Not if keeps => return Ok(()),
+            Back::Not => {
+                let since = cutover.live_at.map_or_else(String::new, |at| format!(" {at}"));
+                format!(
+                    "the target has taken over, and the source does not follow it: what was written there since{since} would be lost"
+                )
+            }
+            Back::Ended => {
+                "the target was accepted, and the source follows it no more: what was written there since would be lost"
+                    .to_owned()
+            }
+        };
+        let keep = if phase == Phase::Accepted { Operation::Finalize } else { Operation::Accept };
+        Err(Failure::operator(item, what)
+            .hint(format!("`handover {keep}` keeps it; `handover abort --discard` gives it up")))
     }
 }

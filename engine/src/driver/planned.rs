@@ -3,17 +3,24 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
 
-use super::{Busy, Driver};
+use super::{Busy, Driver, Ports};
+use crate::changeover::Facts;
+use crate::expiry::{self, Span};
 use crate::failure::Failure;
+use crate::inventory::Inventory;
 use crate::journal::{Event, Record};
 use crate::phase::{Operation, State, Task, Trigger};
+use crate::plan::{Plan, StepKind};
 use crate::ports::Result;
 use crate::report::{Cutover, Planned, Terms, When};
 use crate::time::Timestamp;
 
 /// A cut-over that could not begin so long after its time is not begun any more: users may be at work again.
 const GRACE: Duration = Duration::from_secs(300);
+/// A host that cannot be asked when the time has come is asked again after so long.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Plans a cut-over for a time, or plans it no more.
@@ -34,6 +41,7 @@ impl Driver {
             }
         };
         self.migration.outcome.planned = planned;
+        self.looks.abort_all();
         self.note(text).await?;
         self.give_notice(planned.map(|planned| planned.at));
         let _ = answer.send(Ok(self.migration.state.clone()));
@@ -73,28 +81,63 @@ impl Driver {
         self.show().await
     }
 
-    /// How long it is until the planned cut-over can begin; none while there is none, or something else goes on.
+    /// How long it is until the planned cut-over can begin; none while there is none, or something else goes on, or it is being looked at what it
+    /// needs.
     pub(super) fn until_due(&self) -> Option<Duration> {
         let is_following = matches!(self.migration.state.task, Some(Task::Follow | Task::VerifyLive))
             && self.migration.state.is_busy();
-        let planned = self.migration.outcome.planned.filter(|_| is_following)?;
+        let planned = self.migration.outcome.planned.filter(|_| is_following && self.looks.is_empty())?;
         let left = planned.at.millis() - self.ports.clock.now().millis();
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
-    /// Begins the planned cut-over, unless its time has long passed.
-    pub(super) async fn begin_planned(&mut self, busy: Option<Busy>) -> Result<Option<Busy>> {
-        let Some(planned) = self.migration.outcome.planned.take() else { return Ok(busy) };
+    /// How long its time has passed.
+    fn late(&self, planned: &Planned) -> Duration {
         let late = self.ports.clock.now().millis() - planned.at.millis();
-        if late > GRACE.as_millis() as i64 {
+        Duration::from_millis(u64::try_from(late).unwrap_or(0))
+    }
+
+    /// Its time has come: looks whether what it needs lasts until it is done, as things are now. Following goes on meanwhile.
+    pub(super) fn look_ahead(&mut self) {
+        let Some(planned) = self.migration.outcome.planned else { return };
+        let (ports, plan) = (self.ports.clone(), self.migration.plan.clone());
+        let takes = Duration::from_millis(planned.terms.max_downtime_ms);
+        let late = self.late(&planned);
+        self.looks.spawn(async move {
+            let began = Instant::now();
+            loop {
+                if late > GRACE {
+                    return Ok(());
+                }
+                match look(&ports, &plan, takes).await {
+                    Err(failure) if failure.is_transient() && late + began.elapsed() < GRACE => {
+                        sleep(AGAIN_AFTER).await;
+                    }
+                    looked => return looked,
+                }
+            }
+        });
+    }
+
+    /// Begins the planned cut-over, unless its time has long passed or something is in its way. `looked` is what the look at what it needs has
+    /// brought; none where that was given up.
+    pub(super) async fn begin_planned(
+        &mut self,
+        looked: Option<Result<()>>,
+        busy: Option<Busy>,
+    ) -> Result<Option<Busy>> {
+        // Planned anew meanwhile, paused, or begun by somebody.
+        let (Some(looked), Some(Duration::ZERO)) = (looked, self.until_due()) else { return Ok(busy) };
+        let Some(planned) = self.migration.outcome.planned.take() else { return Ok(busy) };
+        if self.late(&planned) > GRACE {
             let text = format!("it was planned for {}, and could not begin then: plan it again", planned.at);
             self.note(text).await?;
             return Ok(busy);
         }
-        if let Err(refused) =
-            self.look_at_calendar(Operation::Cutover, &Terms { when: When::Now, ..planned.terms })
-        {
+        let now = Terms { when: When::Now, ..planned.terms };
+        if let Err(refused) = self.look_at_calendar(Operation::Cutover, &now).and(looked) {
             self.note(format!("it was planned for {}, and does not begin: {refused}", planned.at)).await?;
+            self.give_notice(None);
             return Ok(busy);
         }
         if let Some(busy) = busy {
@@ -115,4 +158,21 @@ impl Driver {
             self.migration.outcome.planned = None;
         }
     }
+}
+
+/// Refuses a cut-over that takes so long, where something that it needs has ended or will have by then: certificates of the agents and of services, the
+/// licence's contract.
+async fn look(ports: &Ports, plan: &Plan, takes: Duration) -> Result<()> {
+    let span = Span { now: ports.clock.now(), takes, safety: Duration::ZERO };
+    expiry::refuse(&ports.credentials.expiries(), span)?;
+    let own = &ports.here.changeover.certificates;
+    if plan.steps.iter().any(|step| step.step == StepKind::Certify) {
+        own.check(&ports.source.changeover.certificates.hand_out().await?).await?;
+    }
+    let (mut source, mut target) = (Inventory::default(), Inventory::default());
+    target.changeover = Facts { certificates: own.facts().await?, ..Facts::default() };
+    if plan.options.licence {
+        source.licence = ports.source.licences.standing().await?;
+    }
+    expiry::refuse(&expiry::of_plan(&source, &target, &plan.options), span)
 }

@@ -4,6 +4,8 @@
 //! The source's stand still while the target is tried: what is brought home by an abort reaches them through their primary. The
 //! target's are given a copy of it while users work there, so that nobody waits for them.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 
 use super::task::Runner;
@@ -11,7 +13,10 @@ use crate::failure::Failure;
 use crate::pass::{self, Message};
 use crate::plan::StepKind;
 use crate::ports::Result;
+use crate::progress::Amount;
 
+/// How often it is looked how far they are.
+const LOOK: Duration = Duration::from_millis(500);
 /// So many differences are named.
 const NAMED: usize = 5;
 
@@ -22,7 +27,7 @@ impl Runner {
     }
 
     /// The target's replicas hold what it holds, follow it, and were compared with it.
-    pub(super) async fn replicate(&self) -> Result<()> {
+    pub(super) async fn replicate(&self, step: &str) -> Result<()> {
         let (id, replicas) = (&self.work.migration, &self.own().replicas);
         let work = async {
             replicas.set_up(id).await?;
@@ -32,11 +37,21 @@ impl Runner {
             replicas.activate(id).await?;
             refuse(&differences)
         };
+        let before = replicas.rows_done();
+        let tell = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let rows = replicas.rows_done().saturating_sub(before);
+                let amount = Amount { rows, ..Amount::default() };
+                self.work.desk.send(Message::Reached { step: step.to_owned(), amount }).await?;
+            }
+        };
         // It takes as long as the data is large, and is begun anew as after a crash.
         tokio::select! {
             biased;
             () = self.work.desk.stopping() => Err(pass::stopped()),
             done = work => done,
+            told = tell => told,
         }
     }
 

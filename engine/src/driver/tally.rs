@@ -19,6 +19,11 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
                 step.add(amount);
             }
         }
+        Message::Reached { step, amount } => {
+            if let Some(step) = meter.step(&step) {
+                step.reach(amount);
+            }
+        }
         Message::Total { step, amount } => {
             if let Some(step) = meter.step(&step) {
                 step.rows_total = amount.rows.max(step.rows);

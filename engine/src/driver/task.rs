@@ -139,10 +139,7 @@ impl Runner {
             Task::VerifyLive => return self.verify_live().await,
             Task::CutOver => return self.cut_over().await,
             Task::FollowBack => return self.follow_back().await,
-            Task::Part => {
-                self.take_leave().await?;
-                self.tell_hooks(Moment::AfterAccept).await?;
-            }
+            Task::Part => self.take_leave().await?,
             Task::Verify => self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?,
             Task::Undo => {
                 self.undo().await?;
@@ -317,7 +314,7 @@ impl Runner {
             StepKind::Certify => self.certify().await,
             StepKind::Label => self.show_label().await,
             StepKind::Serve => self.serve().await,
-            StepKind::Replicate => self.replicate().await,
+            StepKind::Replicate => self.replicate(&kind.id()).await,
             StepKind::Withdraw => self.change_records(Stage::Before).await,
             StepKind::Repoint => self.change_records(Stage::Cutover).await,
             StepKind::Rejoin => self.change_records(Stage::End).await,

@@ -291,13 +291,15 @@ pub(super) fn live(
     steps
 }
 
-/// Databases are copied once more, and compared.
+/// Databases are copied once more, and compared: each row counts for both.
 fn replicate_step(chosen: &[&Dataset], rates: &Rates) -> PlannedStep {
     let databases = chosen.iter().filter(|dataset| is_database(dataset));
     let expected = |dataset: &&Dataset| {
         copy_step(dataset, rates).expected_ms + 2 * verify_step(dataset, rates).expected_ms
     };
-    lasting(StepKind::Replicate, STARTS_MS + databases.map(expected).sum::<u64>())
+    let rows: u64 = databases.clone().map(|dataset| 2 * sizes(dataset).0).sum();
+    let step = lasting(StepKind::Replicate, STARTS_MS + databases.map(expected).sum::<u64>());
+    PlannedStep { rows, ..step }
 }
 
 fn is_database(dataset: &Dataset) -> bool {
@@ -349,7 +351,9 @@ fn verify_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
 mod tests {
     use super::*;
     use crate::dns::{RecordChange, RecordKind};
+    use crate::inventory::{DatabaseFacts, TableFacts};
     use crate::plan::Lasted;
+    use crate::rows::TableName;
 
     #[test]
     fn a_replica_is_deactivated_before_and_set_up_behind_what_users_wait_for() {
@@ -375,6 +379,27 @@ mod tests {
             ids.join(" "),
             "prepare stage maintain deactivate fence configure reboot publish serve licence replicate"
         );
+    }
+
+    #[test]
+    fn a_replica_takes_the_longer_the_more_rows_there_are() {
+        let step = |rows| {
+            let table = TableFacts { name: TableName::plain("t"), rows, bytes: 0 };
+            let facts = DatabaseFacts { tables: vec![table], ..DatabaseFacts::default() };
+            let dataset = Dataset {
+                name: "shop".parse().unwrap(),
+                facts: DatasetFacts::Database(facts),
+                findings: Vec::new(),
+                following: Vec::new(),
+                returning: Vec::new(),
+                offers: None,
+                excluded: Vec::new(),
+            };
+            replicate_step(&[&dataset], &Rates { copy: 1e8, reread: 1e9, lasted: Lasted::default() })
+        };
+        let (few, many) = (step(10), step(1_000_000));
+        assert_eq!((few.rows, many.rows), (20, 2_000_000));
+        assert!(many.expected_ms > few.expected_ms + 1000, "{} and {}", few.expected_ms, many.expected_ms);
     }
 
     #[test]

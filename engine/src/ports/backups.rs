@@ -47,6 +47,16 @@ impl Order {
             Order::Make { id, .. } | Order::Verify { id } | Order::Restore { id, .. } => id,
         }
     }
+
+    /// In words, for the audit log.
+    pub fn words(&self) -> String {
+        match self {
+            Order::Make { id, .. } => format!("back up as {id}"),
+            Order::Verify { id } => format!("verify backup {id}"),
+            Order::Restore { id, dataset: None } => format!("restore backup {id}"),
+            Order::Restore { id, dataset: Some(dataset) } => format!("restore {dataset} from backup {id}"),
+        }
+    }
 }
 
 /// How work on backups stands.
@@ -95,6 +105,13 @@ pub trait Backups: Send + Sync {
     async fn standing(&self, order: &Order) -> Result<Standing> {
         let _ = order;
         Ok(Standing::Unknown)
+    }
+
+    /// Ends the making or reading of a backup, and returns when it has ended: nothing half made is left, one that is whole by then stays. Refuses
+    /// (operator) a restore, which goes on to its end. Idempotent: what was not begun, or has ended, is no error.
+    async fn cancel(&self, order: &Order) -> Result<()> {
+        let _ = order;
+        Ok(())
     }
 
     /// What there is. A backup is whole, or not there.

@@ -92,7 +92,8 @@ pub trait HostSettings: Send + Sync {
         Ok(())
     }
 
-    /// Puts back what was there before `apply`.
+    /// Puts back what was there before `apply`: files first, then rows of databases, which may be down. Done already, in part or as a whole,
+    /// the rest is done.
     async fn restore(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
@@ -154,7 +155,8 @@ pub trait Swap: Send + Sync {
         Ok(())
     }
 
-    /// Restores this host's own settings, and then stands as rolled back; a reboot follows by [`Swap::reboot`].
+    /// Restores this host's own settings in files, and then stands as rolled back; a reboot follows by [`Swap::reboot`]. Rows of databases,
+    /// which may be down meanwhile, are put back by [`HostSettings::restore`].
     async fn roll_back(&self, migration: &MigrationId) -> Result<()> {
         let _ = migration;
         Ok(())
@@ -240,6 +242,11 @@ pub trait Replicas: Send + Sync {
     /// what. They stand still meanwhile, and then follow again.
     async fn differences(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    /// Rows that `set_up` has copied and `differences` has compared, since the agent was started. Only rises.
+    fn rows_done(&self) -> u64 {
+        0
     }
 
     /// They are what they were before `deactivate` or `set_up`, and follow again whom they followed.

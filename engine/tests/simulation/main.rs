@@ -3,11 +3,15 @@
 //!
 //! `HANDOVER_SIM_SEED=7` runs one seed and shows what happened; `HANDOVER_SIM_SEEDS=5000` runs that many.
 
+mod backing_up;
 mod checks;
+mod ends;
 mod hooks;
 mod journal;
 mod model;
 mod operator;
+mod planned;
+mod replicating;
 mod source;
 mod target;
 mod world;
@@ -21,7 +25,7 @@ use handover_engine::journal::{Journal, Migration};
 use handover_engine::pass::TargetDataset;
 use handover_engine::phase::{Condition, State};
 use handover_engine::plan::{Options, PLAN_FORMAT, Plan, PlannedStep, Side, StepKind};
-use handover_engine::ports::Source;
+use handover_engine::ports::{NoCredentials, Source};
 use handover_engine::report::Outcome;
 use handover_engine::time::Timestamp;
 use tokio::sync::Notify;
@@ -92,6 +96,7 @@ fn ports(port: &Port) -> Ports {
         holdings: shared.clone(),
         spools: shared.clone(),
         clock: shared,
+        credentials: Arc::new(NoCredentials),
     }
 }
 

@@ -60,6 +60,10 @@ struct Job {
     bytes: Arc<AtomicU64>,
     /// None while it goes on.
     ended: Option<Standing>,
+    /// Ends it.
+    stop: CancellationToken,
+    /// It has ended, and nothing of it goes on.
+    over: CancellationToken,
 }
 
 impl LocalBackups {
@@ -75,6 +79,21 @@ impl LocalBackups {
             stop,
             tasks: TaskTracker::new(),
         })))
+    }
+
+    /// Refuses (operator) while something is restored, or waits to be.
+    pub fn refuse_while_restoring(&self) -> Result<()> {
+        let jobs = self.0.jobs();
+        let restores =
+            |(order, job): &(&Order, &Job)| matches!(order, Order::Restore { .. }) && job.ended.is_none();
+        match jobs.iter().find(restores) {
+            None => Ok(()),
+            Some((order, _)) => {
+                let what = "it is being restored at this host: nothing is copied from there meanwhile";
+                Err(Failure::operator(format!("backup {}", order.id()), what)
+                    .hint("wait for its end (`handover audit` tells it), and resume or begin again then"))
+            }
+        }
     }
 
     /// Waits until nothing is worked on any more, after `stop`.
@@ -117,10 +136,14 @@ impl Inner {
         names.iter().map(find).collect()
     }
 
-    async fn carry_out(&self, order: &Order, bytes: Arc<AtomicU64>) -> Result<Standing> {
+    async fn carry_out(
+        &self,
+        order: &Order,
+        bytes: Arc<AtomicU64>,
+        stop: CancellationToken,
+    ) -> Result<Standing> {
         let scratch = self.directory.scratch()?;
         let tools = self.setting.tools.clone();
-        let stop = self.stop.child_token();
         // However this ends, what it has begun ends too.
         let _stop = stop.clone().drop_guard();
         let work = Work { tools, scratch, bytes, stop };
@@ -164,6 +187,10 @@ impl Inner {
     }
 }
 
+fn stopped(order: &Order) -> Failure {
+    Failure::transient(format!("backup {}", order.id()), "it was stopped")
+}
+
 /// The host's own name.
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
@@ -174,18 +201,36 @@ impl Backups for LocalBackups {
     async fn begin(&self, order: &Order) -> Result<()> {
         self.0.look(order)?;
         let bytes = Arc::new(AtomicU64::new(0));
+        let (stop, over) = (self.0.stop.child_token(), CancellationToken::new());
         {
             let mut jobs = self.0.jobs();
             if jobs.get(order).is_some_and(|job| job.ended.is_none()) {
                 return Ok(());
             }
-            jobs.insert(order.clone(), Job { bytes: bytes.clone(), ended: None });
+            let (stop, over) = (stop.clone(), over.clone());
+            jobs.insert(order.clone(), Job { bytes: bytes.clone(), ended: None, stop, over });
         }
         let (inner, order) = (self.0.clone(), order.clone());
         self.0.tasks.spawn(async move {
+            let _over = over.drop_guard();
             let work = async {
-                let _turn = inner.turn.lock().await;
-                inner.carry_out(&order, bytes).await
+                let _turn = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Err(stopped(&order)),
+                    turn = inner.turn.lock() => turn,
+                };
+                let done = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => None,
+                    done = inner.carry_out(&order, bytes, stop.child_token()) => Some(done),
+                };
+                // Given up in the middle: nothing is left of it before somebody else has his turn.
+                if done.is_none()
+                    && let Order::Make { id, .. } = &order
+                {
+                    inner.directory.give_up(id);
+                }
+                done.unwrap_or_else(|| Err(stopped(&order)))
             };
             let done = tokio::select! {
                 biased;
@@ -208,6 +253,23 @@ impl Backups for LocalBackups {
         let Some(job) = jobs.get(order) else { return Ok(Standing::Unknown) };
         let running = || Standing::Running { bytes: job.bytes.load(Ordering::Relaxed) };
         Ok(job.ended.clone().unwrap_or_else(running))
+    }
+
+    async fn cancel(&self, order: &Order) -> Result<()> {
+        if let Order::Restore { id, .. } = order {
+            let what =
+                "a restore goes on to its end: the data that it puts in place would be neither old nor new";
+            return Err(Failure::operator(format!("backup {id}"), what).hint("wait for it"));
+        }
+        let over = match self.0.jobs().get(order) {
+            Some(job) if job.ended.is_none() => {
+                job.stop.cancel();
+                job.over.clone()
+            }
+            _ => return Ok(()),
+        };
+        over.cancelled().await;
+        Ok(())
     }
 
     async fn list(&self) -> Result<Shelf> {

@@ -10,6 +10,9 @@ mod seed;
 mod status;
 mod survey;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use handover_engine::failure::Failure;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::Result;
@@ -67,6 +70,8 @@ impl Before {
 pub struct Pair {
     shared: Vec<Shared>,
     login: Option<Settings>,
+    /// Rows that were copied and compared.
+    rows: Arc<AtomicU64>,
 }
 
 /// The part that the settings' server plays.
@@ -83,7 +88,12 @@ impl Pair {
             one.replica.binlog = false;
             one.replica.accounts.clone_from(&one.primary.accounts);
         }
-        Self { shared, login }
+        Self { shared, login, rows: Arc::default() }
+    }
+
+    /// Rows that were copied and compared so far.
+    pub fn rows_done(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
     }
 
     /// Its databases.
@@ -195,7 +205,7 @@ impl Pair {
 
     /// Copies what is on the primary to the replica; the position that it goes on from. What an earlier try has left is taken back first.
     pub async fn seed(&self, migration: &MigrationId) -> Result<String> {
-        seed::seed(&self.shared, migration, &self.item()).await
+        seed::seed(&self.shared, migration, &self.item(), &self.rows).await
     }
 
     /// The replica follows its primary from a position on, once it is started.
@@ -255,7 +265,7 @@ impl Pair {
         // Its threads end by themselves some time after they have got there: whoever started it meanwhile would find it at work.
         link::stop(&mut replica).await?;
         let there = compare::views(&self.shared, |one| &one.replica).await?;
-        compare::differences(&self.shared, &here, &there).await
+        compare::differences(&self.shared, &here, &there, &self.rows).await
     }
 
     /// It is what it was before it was set up.

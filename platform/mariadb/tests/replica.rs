@@ -164,7 +164,10 @@ async fn a_replica_is_set_up_and_taken_back() {
     let (primary, replica) = roles(&replicas).await;
     assert!(primary.starts_with("primary of the replica "), "{primary}");
     assert!(replica.starts_with(&format!("replica of 127.0.0.1:{}, running", servers.port())), "{replica}");
+    // Copied once, and compared.
+    let copied = replicas.rows_done();
     assert_eq!(replicas.differences().await.unwrap(), [""; 0]);
+    assert!(copied > 0 && replicas.rows_done() == 2 * copied, "{copied} and {} rows", replicas.rows_done());
     replicas.activate(&m).await.unwrap();
     // It follows, and so do objects that act on rows: only what the primary did arrives.
     servers.primary.sql(

@@ -404,14 +404,15 @@ impl HostSettings for LocalSettings {
     }
 
     async fn restore(&self, migration: &MigrationId) -> Result<()> {
-        self.restore_rows(migration).await?;
-        let migration = migration.clone();
+        let id = migration.clone();
         self.with(move |here| {
             let _lock = here.lock()?;
-            restore_locked(&here.kept, &migration)?;
-            record::restored(&here.kept, &migration, &handover_services::HostBoot::new(), Reboots::Later)
+            restore_locked(&here.kept, &id)?;
+            record::restored(&here.kept, &id, &handover_services::HostBoot::new(), Reboots::Later)
         })
-        .await
+        .await?;
+        // Last: a database that is down keeps no host under the name of another.
+        self.restore_rows(migration).await
     }
 
     async fn retain(&self, migration: &MigrationId, datasets: &[DatasetName]) -> Result<()> {

@@ -10,6 +10,8 @@ use handover_engine::name::MigrationId;
 use handover_engine::ports::Result;
 use handover_engine::ports::hooks::{Hooks, Moment, Occasion};
 
+use crate::backups::Guard;
+
 /// The file, in the agent's state directory.
 const FILE: &str = "migration";
 
@@ -17,12 +19,37 @@ const FILE: &str = "migration";
 pub struct Noting {
     file: PathBuf,
     hooks: Arc<dyn Hooks>,
+    guard: Option<Guard>,
 }
 
 impl Noting {
     /// Hooks with a note in `state`.
     pub fn new(state: &Path, hooks: Arc<dyn Hooks>) -> Self {
-        Self { file: state.join(FILE), hooks }
+        Self { file: state.join(FILE), hooks, guard: None }
+    }
+
+    /// The same, where `guard` may refuse that a migration begins.
+    #[must_use]
+    pub fn guarded_by(self, guard: Guard) -> Self {
+        Self { guard: Some(guard), ..self }
+    }
+
+    /// Notes that a migration begins. First it is noted, and then the guard is asked: whoever looks for the note from then on finds it.
+    fn begin(&self, migration: &MigrationId) -> Result<()> {
+        let is_noted = self.file.exists();
+        write(&self.file, migration).map_err(|error| self.failed(error))?;
+        let refused = self.guard.as_ref().map_or(Ok(()), |guard| guard());
+        if refused.is_err() && !is_noted {
+            self.forget()?;
+        }
+        refused
+    }
+
+    fn forget(&self) -> Result<()> {
+        match std::fs::remove_file(&self.file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
 
     fn failed(&self, error: io::Error) -> Failure {
@@ -58,14 +85,11 @@ fn write(file: &Path, migration: &MigrationId) -> io::Result<()> {
 impl Hooks for Noting {
     async fn run(&self, occasion: &Occasion) -> Result<Vec<String>> {
         if occasion.moment == Moment::BeforeStart {
-            write(&self.file, &occasion.migration).map_err(|error| self.failed(error))?;
+            self.begin(&occasion.migration)?;
         }
         let done = self.hooks.run(occasion).await;
         if matches!(occasion.moment, Moment::AfterAbort | Moment::AfterFinalize) {
-            match std::fs::remove_file(&self.file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.failed(error)),
-                _ => {}
-            }
+            self.forget()?;
         }
         done
     }
@@ -73,6 +97,8 @@ impl Hooks for Noting {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use handover_engine::ports::hooks::NoHooks;
 
@@ -94,5 +120,29 @@ mod tests {
             hooks.run(&occasion).await.unwrap();
             assert_eq!(noted(dir.path()).unwrap().as_deref(), expected, "{moment}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_that_may_not_begin_leaves_no_note() {
+        let dir = tempfile::tempdir().unwrap();
+        let restoring = Arc::new(AtomicBool::new(true));
+        let (seen, state) = (restoring.clone(), dir.path().to_owned());
+        let guard: Guard = Arc::new(move || {
+            assert!(file(&state).exists(), "whoever restores must find it");
+            match seen.load(Ordering::SeqCst) {
+                true => Err(Failure::operator("backup b-1", "it is being restored here")),
+                false => Ok(()),
+            }
+        });
+        let hooks = Noting::new(dir.path(), Arc::new(NoHooks)).guarded_by(guard);
+        let begins = Occasion { migration: "m-7".parse().unwrap(), moment: Moment::BeforeStart, at: None };
+        let refused = hooks.run(&begins).await.unwrap_err();
+        assert_eq!((refused.item.as_str(), noted(dir.path()).unwrap()), ("backup b-1", None));
+        restoring.store(false, Ordering::SeqCst);
+        hooks.run(&begins).await.unwrap();
+        // One that goes on stays noted.
+        restoring.store(true, Ordering::SeqCst);
+        hooks.run(&begins).await.unwrap_err();
+        assert_eq!(noted(dir.path()).unwrap().as_deref(), Some("m-7"));
     }
 }

@@ -68,6 +68,7 @@ impl LocalSource {
 impl ChangeSource for LocalSource {
     async fn begin(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<LogPosition> {
         let live = self.live(dataset)?;
+        self.may_be_read()?;
         self.captures.begin(dataset, capture)?;
         let position = live.begin(capture).await?;
         tracing::info!(%dataset, %capture, position = position.0, "changes are kept");

@@ -109,6 +109,20 @@ fn a_migration_backs_both_hosts_up_and_each_can_be_restored() {
     bed.cli(&["restore", &accept, "--host", "target"]).unwrap().success().unwrap();
     same(&copied, &bed.copy());
     refused(&bed, &["restore", "nothing"], "there is none of this name");
+    // Who asked for them, and how they ended, is in the log.
+    let ended = format!(
+        "(restore backup {accept} at the target, asked for by spiffe://demo.example/handover/operator/"
+    );
+    let text = poll::until("the end of the restore", SETTLES_WITHIN, || {
+        let text = bed.cli(&["audit"])?.success()?.text();
+        Ok(text.contains(&ended).then_some(text))
+    })
+    .unwrap();
+    assert!(
+        text.contains("put back app, before now ") && text.contains(&format!("app.db.before-{accept}")),
+        "{text}"
+    );
+    bed.cli(&["audit", "--verify"]).unwrap().success().unwrap();
 }
 
 #[test]
@@ -135,6 +149,13 @@ fn operators_back_up_and_watchers_look() {
     fs::write(&file, "something else").unwrap();
     refused(&bed, &["backups", "--verify", "b-1"], "is not what was written");
     refused(&bed, &["restore", "b-1"], "is not what was written");
+    poll::until("the end of the restore", SETTLES_WITHIN, || {
+        let text = bed.cli(&["audit"])?.success()?.text();
+        let not_done =
+            |line: &str| line.contains("has not done what") && line.contains("is not what was written");
+        Ok(text.lines().any(not_done).then_some(()))
+    })
+    .unwrap();
     let before = Appliance::make(&bed.root().join("before"), &Spec::small(211)).unwrap();
     same(&before, &bed.original());
 }

@@ -74,6 +74,8 @@ fn a_source_in_use_is_followed_and_replaced() {
     );
     bed.cli(&["accept", "--watch"]).unwrap().success().unwrap();
     assert_eq!(traces_of(&bed.copy().database), "", "the target still keeps changes for the source");
+    write(&bed.copy().database).unwrap();
+    refuses_to_lose(&bed, "the source follows it no more");
     bed.cli(&["finalize", "--watch"]).unwrap().success().unwrap();
     // The fence is all that is left, and stands.
     write(&bed.original().database).unwrap_err();
@@ -242,6 +244,19 @@ fn a_plan_for_one_way_keeps_nothing_at_the_target() {
     let status = bed.json(&["status"]).unwrap();
     assert_eq!((&status["phase"], &status["activity"]), (&"trial".into(), &"idle".into()), "{status}");
     assert_eq!(traces_of(&bed.copy().database), "");
-    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
+    refuses_to_lose(&bed, "the source does not follow it");
+    write(&bed.copy().database).unwrap();
+    bed.cli(&["abort", "--discard", "--watch"]).unwrap().success().unwrap();
     write(&bed.original().database).unwrap();
+}
+
+/// An abort that would lose what was written at the target is refused, and nothing is begun.
+fn refuses_to_lose(bed: &Bed, part: &str) {
+    let before = bed.json(&["status"]).unwrap();
+    let refused = bed.cli(&["abort"]).unwrap();
+    assert_eq!(refused.code, Some(5), "{}", refused.text());
+    for part in [part, "would be lost", "handover abort --discard"] {
+        assert!(refused.text().contains(part), "{part}: {}", refused.text());
+    }
+    assert_eq!(bed.json(&["status"]).unwrap()["phase"], before["phase"]);
 }

@@ -34,6 +34,10 @@ impl Backups for RemoteSource {
         read_document("answer_json", &self.backups(Act::StandingJson(document(order)?)).await?)
     }
 
+    async fn cancel(&self, order: &Order) -> Result<()> {
+        self.backups(Act::CancelJson(document(order)?)).await.map(drop)
+    }
+
     async fn list(&self) -> Result<Shelf> {
         read_document("answer_json", &self.backups(Act::List(true)).await?)
     }

@@ -24,6 +24,11 @@ pub async fn act(backups: &dyn Backups, request: v1::BackupsRequest) -> Result<v
             let order: Order = read_document("standing_json", &json).map_err(to_status)?;
             document(&backups.standing(&order).await.map_err(to_status)?)?
         }
+        Act::CancelJson(json) => {
+            let order: Order = read_document("cancel_json", &json).map_err(to_status)?;
+            backups.cancel(&order).await.map_err(to_status)?;
+            bytes::Bytes::new()
+        }
         Act::List(_) => document(&backups.list().await.map_err(to_status)?)?,
     };
     Ok(v1::BackupsReply { answer_json })
@@ -41,6 +46,7 @@ mod tests {
             (None, "act"),
             (Some(Act::BeginJson("{\"do\":\"burn\"}".into())), "begin_json"),
             (Some(Act::StandingJson("{\"do\":\"verify\",\"id\":\"../x\"}".into())), "standing_json"),
+            (Some(Act::CancelJson("{}".into())), "cancel_json"),
         ] {
             let refused = super::act(&NoBackups, v1::BackupsRequest { act }).await.unwrap_err();
             assert!(refused.message().contains(field), "{field}: {refused}");

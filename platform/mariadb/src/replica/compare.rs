@@ -1,5 +1,7 @@
 //! Views of a primary and of its replica that are of one position, compared row by row.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use handover_engine::ports::{DatabaseSnapshot, Result};
 use handover_engine::rows::{KeyRange, Schema, TableName};
 
@@ -17,15 +19,20 @@ pub async fn views(shared: &[Shared], of: impl Fn(&Shared) -> &Settings) -> Resu
     take_together(&all).await
 }
 
-/// Where they differ: objects by their names, rows by their tables and how many parts of these differ.
-pub async fn differences(shared: &[Shared], here: &[Snapshot], there: &[Snapshot]) -> Result<Vec<String>> {
+/// Where they differ: objects by their names, rows by their tables and how many parts of these differ. Counts the rows that were compared.
+pub async fn differences(
+    shared: &[Shared],
+    here: &[Snapshot],
+    there: &[Snapshot],
+    compared: &AtomicU64,
+) -> Result<Vec<String>> {
     let mut out = Vec::new();
     for ((one, here), there) in shared.iter().zip(here).zip(there) {
         let unlike = of_primary(here.schema()).differences(&of_primary(there.schema()));
         let known = |table: &TableName| there.schema().table(table).is_some();
         out.extend(unlike.into_iter().map(|(object, how)| format!("{}: {object}: {how}", one.dataset)));
         for table in here.schema().tables.iter().filter(|table| known(&table.name)) {
-            let (parts, rows) = unlike_parts(here, there, &table.name).await?;
+            let (parts, rows) = unlike_parts(here, there, &table.name, compared).await?;
             if parts > 0 {
                 out.push(format!(
                     "{}: table {}: {parts} parts, {} rows instead of {}",
@@ -47,13 +54,19 @@ fn of_primary(schema: &Schema) -> Schema {
 }
 
 /// How many parts of a table differ, and how many rows these have here and there.
-async fn unlike_parts(here: &Snapshot, there: &Snapshot, table: &TableName) -> Result<(u64, (u64, u64))> {
+async fn unlike_parts(
+    here: &Snapshot,
+    there: &Snapshot,
+    table: &TableName,
+    compared: &AtomicU64,
+) -> Result<(u64, (u64, u64))> {
     let (mut parts, mut rows) = (0, (0, 0));
     let mut range = KeyRange::default();
     loop {
         let part = here.read(table, &range, BUDGET).await?;
         // More than that is not the same in any case.
         let other = there.read(table, &part.header.range, 2 * BUDGET).await?;
+        compared.fetch_add(part.header.rows, Ordering::Relaxed);
         if part.header.digest != other.header.digest {
             parts += 1;
             rows = (rows.0 + part.header.rows, rows.1 + other.header.rows);

@@ -1,6 +1,8 @@
 //! The copy that a replica begins with: read from one snapshot of its primary, built beside the final place and put there, as by any
 //! migration. What stood there is kept in the replica itself until it is forgotten.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
 use handover_engine::ports::{DatabaseSnapshot, DatabaseTarget, Result};
@@ -22,8 +24,13 @@ fn target(one: &Shared, migration: &MigrationId) -> Result<MariaTarget> {
     Ok(MariaTarget::new(one.dataset.clone(), one.replica.clone(), &own))
 }
 
-/// Copies everything; the position that was copied.
-pub async fn seed(shared: &[Shared], migration: &MigrationId, item: &str) -> Result<String> {
+/// Copies everything, and counts its rows; the position that was copied.
+pub async fn seed(
+    shared: &[Shared],
+    migration: &MigrationId,
+    item: &str,
+    rows: &AtomicU64,
+) -> Result<String> {
     undo(shared, migration).await?;
     let views = compare::views(shared, |one| &one.primary).await?;
     let one = shared.first().ok_or_else(|| Failure::permanent(item, "no database is named for it"))?;
@@ -32,7 +39,7 @@ pub async fn seed(shared: &[Shared], migration: &MigrationId, item: &str) -> Res
     let mut targets = Vec::new();
     for (one, view) in shared.iter().zip(&views) {
         let target = target(one, migration)?;
-        copy(view, &target).await?;
+        copy(view, &target, rows).await?;
         targets.push(target);
     }
     drop(views);
@@ -42,27 +49,38 @@ pub async fn seed(shared: &[Shared], migration: &MigrationId, item: &str) -> Res
     Ok(position)
 }
 
-async fn copy(view: &Snapshot, target: &MariaTarget) -> Result<()> {
+async fn copy(view: &Snapshot, target: &MariaTarget, rows: &AtomicU64) -> Result<()> {
     let mut schema = view.schema().clone();
     for event in schema.after_load.iter_mut().filter(|ddl| ddl.kind == "event") {
         event.sql = late::of_replica(&event.sql);
     }
     target.prepare(&schema).await?;
     for table in &schema.tables {
-        copy_table(view, target, &table.name).await?;
+        copy_table(view, target, &table.name, rows).await?;
     }
     target.index(&schema).await?;
     target.finish(&schema).await
 }
 
 /// The next chunk is read while one is applied.
-async fn copy_table(view: &Snapshot, target: &MariaTarget, table: &TableName) -> Result<()> {
+async fn copy_table(
+    view: &Snapshot,
+    target: &MariaTarget,
+    table: &TableName,
+    rows: &AtomicU64,
+) -> Result<()> {
     let mut chunk = view.read(table, &KeyRange::default(), BUDGET).await?;
     loop {
-        let Some(after) = chunk.header.range.until.clone() else { return target.apply(&[chunk]).await };
+        let count = chunk.header.rows;
+        let Some(after) = chunk.header.range.until.clone() else {
+            target.apply(&[chunk]).await?;
+            rows.fetch_add(count, Ordering::Relaxed);
+            return Ok(());
+        };
         let rest = KeyRange { after: Some(after), until: None };
         let applied = [chunk];
         let (next, ()) = tokio::try_join!(view.read(table, &rest, BUDGET), target.apply(&applied))?;
+        rows.fetch_add(count, Ordering::Relaxed);
         chunk = next;
     }
 }

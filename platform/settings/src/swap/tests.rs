@@ -1,4 +1,5 @@
 mod by_hand;
+mod rows;
 
 use std::path::PathBuf;
 use std::sync::Mutex;

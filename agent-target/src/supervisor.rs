@@ -7,6 +7,7 @@ mod rehearsing;
 mod reporting;
 mod restoring;
 mod starting;
+mod terminating;
 mod watching;
 
 use std::collections::HashMap;
@@ -58,6 +59,8 @@ pub struct Supervisor {
     backups: LocalBackups,
     /// Restores that were begun, so that nothing starts meanwhile.
     restores: tokio::sync::Mutex<Vec<(Host, Order)>>,
+    /// What an abort has kept is removed by one call at a time.
+    terminating: tokio::sync::Mutex<()>,
     store: Store,
     spools: Arc<SpoolDirectory>,
     settings: Settings,
@@ -91,6 +94,7 @@ impl Supervisor {
             datasets,
             backups,
             restores: tokio::sync::Mutex::default(),
+            terminating: tokio::sync::Mutex::default(),
             store,
             spools,
             settings,
@@ -219,7 +223,9 @@ impl Supervisor {
     }
 
     async fn status(&self, migration: Migration) -> Result<Status> {
-        if let Some(handle) = self.handle(&migration.id) {
+        // What is kept of one that has ended is not its driver's any more.
+        let is_over = migration.state.phase.is_final();
+        if let Some(handle) = self.handle(&migration.id).filter(|_| !is_over) {
             return Ok(self.shown(handle.status().borrow().clone()));
         }
         let last_event = self.store.last_event(&migration.id).await?;
@@ -276,6 +282,9 @@ impl Control for Supervisor {
     }
 
     async fn act(&self, id: &MigrationId, operation: Operation, terms: Terms, by: &str) -> Result<Status> {
+        if operation == Operation::Terminate {
+            return self.remove_kept(id, by).await;
+        }
         let handle = self.driven(id, operation).await?;
         self.refuse_expired(id, operation, &terms).await?;
         handle.ask(operation, terms, by).await?;

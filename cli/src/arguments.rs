@@ -107,12 +107,13 @@ pub enum Verb {
     },
     /// Keep everything; undo is no longer possible.
     Finalize(Act),
-    /// Take what a migration has built at the target away, without the source: it is gone for good. `abort` is for all other cases.
+    /// Remove what an abort has kept of what was migrated; or take what a migration has built at the target away without the source, where that is
+    /// gone for good. `abort` is for all other cases.
     Terminate {
         /// Which migration, and whether to watch it.
         #[command(flatten)]
         act: Act,
-        /// Yes, do it. Nothing is undone at the source.
+        /// Yes, do it: what it removes is gone for good. Nothing is undone at the source.
         #[arg(long)]
         yes: bool,
     },

@@ -32,7 +32,8 @@ pub fn status(status: &Status) -> Value {
         "migration": status.migration,
         "phase": status.state.phase,
         "mode": Mode::of(&status.state),
-        "instance": Instance::of(&status.state),
+        "instance": Instance::of(&status.state).or_kept(!status.kept.is_empty()),
+        "kept": status.kept,
         "condition": condition,
         "failure": failure,
         "activity": activity(status),
@@ -80,6 +81,7 @@ mod tests {
             throttle: None,
             room: None,
             differences: 0,
+            kept: Default::default(),
             readiness: None,
         });
         assert_eq!(document["phase"], "copying");

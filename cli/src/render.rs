@@ -13,6 +13,7 @@ use handover_engine::failure::Failure;
 use handover_engine::follow::{Figures, TreeFigures};
 use handover_engine::inventory::{DatasetFacts, Inventory};
 use handover_engine::journal::{Event, Logged};
+use handover_engine::kept::Kept;
 use handover_engine::licence::{Licence, Standing};
 use handover_engine::mode::{Instance, Mode};
 use handover_engine::phase::{Condition, Task};
@@ -192,6 +193,20 @@ pub fn plan(plan: &Plan) -> String {
     out
 }
 
+/// What an abort has kept, and how much room that takes.
+pub fn kept(kept: &Kept) -> String {
+    format!("{} ({})", kept.place, bytes(kept.bytes))
+}
+
+/// A migration in a list of them, with what is kept of it.
+pub fn line(status: &Status) -> String {
+    let mut out = format!("{}  {}", status.migration, status.state);
+    for (dataset, kept) in &status.kept {
+        let _ = write!(out, "\n  {dataset} is kept: {}", self::kept(kept));
+    }
+    out
+}
+
 /// Where a migration stands.
 pub fn status(status: &Status) -> String {
     let mut out = format!("{}: {}", status.migration, status.state);
@@ -208,7 +223,8 @@ pub fn status(status: &Status) -> String {
             let _ = write!(out, "\n  {dataset}: {}", following_tree(figures));
         }
     }
-    let (mode, instance) = (Mode::of(&status.state), Instance::of(&status.state));
+    let instance = Instance::of(&status.state).or_kept(!status.kept.is_empty());
+    let mode = Mode::of(&status.state);
     let _ = write!(out, "\n  mode {mode}, instance {instance}");
     if let Some(reason) = throttled(status) {
         let _ = write!(out, "\n  {reason}");
@@ -221,6 +237,9 @@ pub fn status(status: &Status) -> String {
     }
     if let Some(downtime) = status.cutover.and_then(|cutover| cutover.downtime_ms()) {
         let _ = write!(out, "\n  writers waited {}", time(downtime));
+    }
+    for (dataset, kept) in &status.kept {
+        let _ = write!(out, "\n  {dataset}: what was migrated is kept: {}", self::kept(kept));
     }
     if let Condition::Failed(failure) = &status.state.condition {
         let _ = write!(out, "\n  {}: {}", failure.item, with_causes(failure));

@@ -198,7 +198,7 @@ impl Session {
 
     async fn list(&self) -> Result<Code> {
         let all = self.control.list().await?;
-        let text: Vec<String> = all.iter().map(|s| format!("{}  {}", s.migration, s.state)).collect();
+        let text: Vec<String> = all.iter().map(render::line).collect();
         let text = if text.is_empty() { "no migrations".to_owned() } else { text.join("\n") };
         let documents: Vec<Value> = all.iter().map(documents::status).collect();
         self.print(&text, &json!({ "migrations": documents }));
@@ -220,13 +220,22 @@ impl Session {
         Ok((id, code))
     }
 
-    /// Takes the instance that a migration has built away, if there is one still.
+    /// Takes the instance that a migration has built away, if there is one still: what an abort has kept of it, too.
     async fn terminate(&self, act: Act, yes: bool) -> Result<Code> {
         let Act { which, watch } = act;
         let status = self.pick(which).await?;
         let id = status.migration.clone();
         let item = format!("migration {id}");
         match status.state.phase {
+            Phase::Aborted if status.allowed.contains(&Operation::Terminate) => {
+                if !yes {
+                    let places: Vec<&str> = status.kept.values().map(|kept| kept.place.as_str()).collect();
+                    let what = format!("what is kept of it goes for good: {}", places.join(", "));
+                    return Err(Failure::operator(item, what).hint("add --yes once nobody needs it any more"));
+                }
+                let act = Act { which: Which { id: Some(id) }, watch };
+                return self.ask(Operation::Terminate, Terms::default(), act).await.map(|(_, code)| code);
+            }
             Phase::Aborted => {
                 self.print(&format!("{item} is aborted: nothing of it is left"), &documents::status(&status));
                 return Ok(Code::Done);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dns;
-use crate::inventory::{Dataset, DatasetFacts, Inventory};
+use crate::inventory::{Dataset, DatasetFacts, DiskFacts, Inventory};
 use crate::licence;
 use crate::name::DatasetName;
 use crate::plan::{self, Options};
@@ -261,8 +261,7 @@ fn space(source: &Inventory, target: &Inventory, options: &Options, findings: &m
             DatasetFacts::Files(tree) => &tree.root,
             DatasetFacts::Unreadable { .. } => continue,
         };
-        let disks = target.host.disks.iter().filter(|disk| lies_on(place, &disk.mount_point));
-        if let Some(disk) = disks.max_by_key(|disk| disk.mount_point.len()) {
+        if let Some(disk) = nearest(place, target) {
             let entry = needed.entry(&disk.mount_point).or_insert((0, disk.available_bytes));
             entry.0 += bytes(&dataset.facts);
         }
@@ -275,6 +274,17 @@ fn space(source: &Inventory, target: &Inventory, options: &Options, findings: &m
             findings.push(Finding::new(Severity::Error, format!("disk {mount_point}"), what, hint));
         }
     }
+}
+
+/// The file system that a place lies on; none of what is no path.
+fn nearest<'a>(place: &str, host: &'a Inventory) -> Option<&'a DiskFacts> {
+    let disks = host.host.disks.iter().filter(|disk| lies_on(place, &disk.mount_point));
+    disks.max_by_key(|disk| disk.mount_point.len())
+}
+
+/// The mount point of the file system that a place lies on, by which findings name it.
+pub fn disk_of<'a>(place: &str, host: &'a Inventory) -> Option<&'a str> {
+    nearest(place, host).map(|disk| disk.mount_point.as_str())
 }
 
 fn lies_on(place: &str, mount_point: &str) -> bool {

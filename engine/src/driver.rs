@@ -7,6 +7,7 @@ mod changing;
 mod ending;
 mod handle;
 mod hooks;
+mod keeping;
 mod licensing;
 mod live;
 mod notice;
@@ -146,7 +147,7 @@ impl Driver {
         let mut driver_status = Status {
             migration: migration.id.clone(),
             state: migration.state.clone(),
-            allowed: migration.state.allowed(),
+            allowed: handle::allowed(&migration),
             progress: Progress::default(),
             last_event,
             following: BTreeMap::new(),
@@ -156,6 +157,7 @@ impl Driver {
             throttle: None,
             room: None,
             differences: migration.outcome.differences_found,
+            kept: migration.outcome.kept.clone(),
             readiness: None,
         };
         let now = Instant::now();
@@ -439,7 +441,7 @@ impl Driver {
         self.status.send_replace(Status {
             migration: self.migration.id.clone(),
             state: self.migration.state.clone(),
-            allowed: self.migration.state.allowed(),
+            allowed: handle::allowed(&self.migration),
             progress,
             last_event: self.last_event,
             following: self.following.clone(),
@@ -449,6 +451,7 @@ impl Driver {
             throttle: Some(self.throttled()),
             room: self.room.clone(),
             differences: self.migration.outcome.differences_found,
+            kept: self.migration.outcome.kept.clone(),
             readiness: None,
         });
         Ok(())
@@ -471,6 +474,7 @@ impl Driver {
                     | Message::RepairBegins(_)
                     | Message::VerifyingEnds(_)
                     | Message::BackedUp(_)
+                    | Message::Kept { .. }
             );
             match message {
                 Message::Records(more) => records.extend(more),

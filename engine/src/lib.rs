@@ -19,6 +19,7 @@ pub mod failure;
 pub mod follow;
 pub mod inventory;
 pub mod journal;
+pub mod kept;
 pub mod licence;
 pub mod mode;
 pub mod name;

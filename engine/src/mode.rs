@@ -29,7 +29,7 @@ pub enum Instance {
     Terminating,
     /// There is none: it was taken apart, or has become the appliance itself.
     Terminated,
-    /// It stands still half made, and somebody must look.
+    /// It stands still, half made or set aside by an abort, and somebody must look.
     Miscellaneous,
     /// Nothing is known of it: there is a plan at most.
     Unknown,
@@ -72,6 +72,13 @@ impl Instance {
                 Instance::Inservice
             }
         }
+    }
+}
+
+impl Instance {
+    /// The same once it is known whether an abort has kept something of it.
+    pub fn or_kept(self, is_kept: bool) -> Self {
+        if is_kept && self == Instance::Terminated { Instance::Miscellaneous } else { self }
     }
 }
 
@@ -120,6 +127,10 @@ mod tests {
             assert_eq!((Mode::of(&good), Instance::of(&good)), (mode, instance), "{good}");
             let paused = State { condition: Condition::Paused, ..good.clone() };
             assert_eq!((Mode::of(&paused), Instance::of(&paused)), (mode, instance), "{paused}");
+            let is_over = Instance::of(&good) == Terminated;
+            let kept = if is_over { Miscellaneous } else { instance };
+            assert_eq!(Instance::of(&good).or_kept(true), kept, "{good}");
+            assert_eq!(Instance::of(&good).or_kept(false), instance, "{good}");
             let condition = Condition::Failed(Failure::operator("x", "y"));
             let bad = State { condition, ..good };
             assert_eq!((Mode::of(&bad), Instance::of(&bad)), (mode, failed), "{bad}");

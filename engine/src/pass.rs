@@ -15,8 +15,9 @@ use crate::backup::Made;
 use crate::failure::Failure;
 use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Holdings, Record};
+use crate::kept::Kept;
 use crate::name::{DatasetName, MigrationId};
-use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
+use crate::ports::{DatabaseTarget, Keeper, Result, Source, TreeTarget};
 use crate::progress::Amount;
 use crate::report::{Checked, Cutover, Difference, Verified};
 use crate::reserve::Room;
@@ -82,6 +83,15 @@ pub enum Message {
     FollowingTree(DatasetName, TreeFigures),
     /// A host has made a backup.
     BackedUp(Made),
+    /// What an abort has kept of a dataset's migrated data.
+    Kept {
+        /// The dataset.
+        dataset: DatasetName,
+        /// What, and where.
+        kept: Kept,
+        /// What the operator is told.
+        text: String,
+    },
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.
@@ -164,6 +174,16 @@ pub enum TargetDataset {
     Database(Arc<dyn DatabaseTarget>),
     /// A file tree.
     Tree(Arc<dyn TreeTarget>),
+}
+
+impl TargetDataset {
+    /// What keeps its migrated data when the migration is aborted.
+    pub fn keeper(&self) -> &dyn Keeper {
+        match self {
+            TargetDataset::Database(database) => &**database,
+            TargetDataset::Tree(tree) => &**tree,
+        }
+    }
 }
 
 /// What every worker needs.

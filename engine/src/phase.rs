@@ -43,7 +43,7 @@ pub enum Phase {
     Finalized,
     /// Undo records are being carried out, newest first.
     Aborting,
-    /// The other end: the target is as it was before.
+    /// The other end: the target is as it was before. What users had worked on is kept aside until somebody removes it.
     Aborted,
 }
 
@@ -121,11 +121,13 @@ pub enum Operation {
     Abort,
     /// Keep everything; undo is no longer possible.
     Finalize,
+    /// Remove what an abort has kept. Of a migration that has ended, it changes no state.
+    Terminate,
 }
 
 impl Operation {
     /// Every operation, in the order they are shown.
-    pub const ALL: [Operation; 8] = [
+    pub const ALL: [Operation; 9] = [
         Operation::Pause,
         Operation::Resume,
         Operation::Sync,
@@ -134,6 +136,7 @@ impl Operation {
         Operation::Accept,
         Operation::Abort,
         Operation::Finalize,
+        Operation::Terminate,
     ];
 
     /// The word a user types.
@@ -147,6 +150,7 @@ impl Operation {
             Operation::Accept => "accept",
             Operation::Abort => "abort",
             Operation::Finalize => "finalize",
+            Operation::Terminate => "terminate",
         }
     }
 }

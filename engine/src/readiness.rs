@@ -194,6 +194,7 @@ mod tests {
             throttle: None,
             room: None,
             differences: 0,
+            kept: Default::default(),
             readiness: None,
         }
     }

@@ -11,6 +11,7 @@ use crate::backup;
 use crate::digest::Digest;
 use crate::dns::Advice;
 use crate::journal::{Logged, Migration, Sums};
+use crate::kept::Kept;
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
 use crate::plan::LeftBehind;
@@ -101,6 +102,9 @@ pub struct Outcome {
     /// Backups that were made for it; they stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<backup::Made>,
+    /// What an abort has kept of what was migrated, until somebody removes it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<DatasetName, Kept>,
 }
 
 /// When a cut-over is to begin.

@@ -4,6 +4,7 @@
 //! final place. They panic where a promise is broken, naming it, and hand back failures that the ports report.
 
 mod back;
+mod kept;
 pub mod live;
 mod load;
 mod place;
@@ -34,6 +35,9 @@ pub trait Subject: Send + Sync {
     /// Puts something else at the target's final place.
     async fn occupy(&self);
 
+    /// The database that an abort has kept, at the place that [`Keeper::kept`](handover_engine::ports::Keeper::kept) tells.
+    fn kept(&self, place: &str) -> Arc<dyn Database>;
+
     /// All that stands at the target's final place, as text that is equal when the contents are; `None` for nothing.
     async fn standing(&self) -> Option<String>;
 }
@@ -53,7 +57,12 @@ pub async fn database_contract<S: Subject>(make: impl Fn() -> S) -> Result<()> {
     place::undoing_what_was_never_published(&make()).await?;
     place::a_later_pass_starts_from_what_was_published(&make()).await?;
     place::discarding_a_later_pass_starts_anew(&make()).await?;
-    place::forgetting_keeps_what_was_published(&make()).await
+    place::forgetting_keeps_what_was_published(&make()).await?;
+    for occupied in [false, true] {
+        kept::an_abort_keeps_what_was_published(&make(), occupied).await?;
+        kept::an_abort_that_is_cut_short_is_carried_on(&make(), occupied).await?;
+    }
+    kept::an_abort_keeps_nothing_that_was_not_published(&make()).await
 }
 
 /// Text bytes of a chunk, small so that tables have many.

@@ -3,6 +3,8 @@
 
 #[path = "tree/arrive.rs"]
 mod arrive;
+#[path = "tree/kept.rs"]
+mod kept;
 #[path = "tree/large.rs"]
 mod large;
 #[path = "tree/logs.rs"]

@@ -4,6 +4,7 @@ use handover_engine::check::{Finding, compare};
 use handover_engine::expiry;
 use handover_engine::inventory::Inventory;
 use handover_engine::journal::Journal;
+use handover_engine::kept;
 use handover_engine::plan::{Lasted, Options, Rates};
 use handover_engine::ports::{Result, SourceHost};
 use handover_engine::time::Clock;
@@ -41,6 +42,7 @@ impl Supervisor {
             !findings.iter().any(|other| (other.severity, &other.item) == (one.severity, &one.item))
         });
         findings.extend(ending);
+        kept::tell(&mut findings, &target, &self.all_kept().await?);
         Ok(findings)
     }
 

@@ -19,7 +19,8 @@ impl Supervisor {
         let migration = self.migration(id).await?;
         let (to, seen) = mpsc::channel(16);
         let store = self.store.clone();
-        let Some(handle) = self.handle(id) else {
+        let is_over = migration.state.phase.is_final();
+        let Some(handle) = self.handle(id).filter(|_| !is_over) else {
             let status = self.status(migration).await?;
             let id = id.clone();
             tokio::spawn(async move {

@@ -54,6 +54,9 @@ pub fn report(report: &Report) -> String {
         let (id, host, size) = (&made.id, made.host, bytes(made.bytes));
         let _ = writeln!(out, "  backup of the {host}: {id} ({}, {size})", names.join(", "));
     }
+    for (dataset, kept) in &outcome.kept {
+        let _ = writeln!(out, "  {dataset} is kept: {}", super::kept(kept));
+    }
     if let Some(why) = &outcome.verifying_ended {
         let _ = writeln!(out, "  {why}");
     }

@@ -113,19 +113,6 @@ impl Runner {
         self.forget_changes().await
     }
 
-    async fn undo_datasets(&self) -> Result<()> {
-        self.each(|target| {
-            async move {
-                match target {
-                    TargetDataset::Database(database) => database.undo().await,
-                    TargetDataset::Tree(tree) => tree.undo().await,
-                }
-            }
-            .boxed()
-        })
-        .await
-    }
-
     /// The same at this host alone. The target never served for this migration: there is nothing to bring home.
     async fn undo_alone(&self) -> Result<()> {
         self.own_changes_back().await?;

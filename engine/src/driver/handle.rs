@@ -9,8 +9,9 @@ use super::task;
 use crate::failure::Failure;
 use crate::follow::{Figures, TreeFigures};
 use crate::journal::Migration;
+use crate::kept::Kept;
 use crate::name::{DatasetName, MigrationId};
-use crate::phase::{Operation, State};
+use crate::phase::{Operation, Phase, State};
 use crate::ports::Result;
 use crate::progress::{Meter, Progress};
 use crate::readiness::Readiness;
@@ -52,6 +53,9 @@ pub struct Status {
     /// Differences that the last verification found.
     #[serde(default)]
     pub differences: u64,
+    /// What an abort has kept of what was migrated, until somebody removes it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<DatasetName, Kept>,
     /// Whether it is ready for what comes next; none when it is over, or being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<Readiness>,
@@ -106,11 +110,20 @@ impl Handle {
     }
 }
 
+/// What may be asked of a migration now. What an abort has kept can be removed once that is through.
+pub(super) fn allowed(migration: &Migration) -> Vec<Operation> {
+    let mut allowed = migration.state.allowed();
+    if migration.state.phase == Phase::Aborted && !migration.outcome.kept.is_empty() {
+        allowed.push(Operation::Terminate);
+    }
+    allowed
+}
+
 /// The status of a migration that nobody drives: one that has ended.
 pub fn at_rest(migration: Migration, last_event: u64) -> Status {
     Status {
         migration: migration.id.clone(),
-        allowed: migration.state.allowed(),
+        allowed: allowed(&migration),
         following: BTreeMap::new(),
         following_trees: BTreeMap::new(),
         cutover: migration.outcome.cutover,
@@ -118,6 +131,7 @@ pub fn at_rest(migration: Migration, last_event: u64) -> Status {
         throttle: None,
         room: None,
         differences: migration.outcome.differences_found,
+        kept: migration.outcome.kept.clone(),
         readiness: None,
         progress: Meter::new(task::steps(&migration), migration.shown).read(),
         state: migration.state,

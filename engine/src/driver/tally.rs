@@ -45,6 +45,15 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
         Message::RepairBegins(dataset) => outcome.begin_repair(&dataset),
         Message::VerifyingEnds(why) => outcome.verifying_ended = Some(why),
         Message::BackedUp(made) => outcome.back_up(made),
+        Message::Kept { dataset, kept, text } => {
+            let item = format!("dataset {dataset}");
+            let place = kept.place.clone();
+            let known = outcome.kept.insert(dataset, kept);
+            // Found again by an abort that was interrupted, it was told before.
+            if known.is_none_or(|known| known.place != place) {
+                return Some(Record::Event(Event::Note { item, text }));
+            }
+        }
         Message::Cutover(cutover) => outcome.cutover = Some(cutover),
         Message::Following(..)
         | Message::FollowingTree(..)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::Result;
+use super::{Keeper, Result};
 use crate::change::LogPosition;
 use crate::inventory::DatabaseFacts;
 use crate::name::CaptureId;
@@ -84,7 +84,7 @@ pub trait FencedDatabase: KeyedTarget {
 
 /// A database on this host, to be filled. It is built beside the final place and not visible there until `publish`.
 #[async_trait]
-pub trait DatabaseTarget: KeyedTarget {
+pub trait DatabaseTarget: KeyedTarget + Keeper {
     /// What stands at the final place now, if anything (an inventory of it, for plan and preflight).
     async fn occupied(&self) -> Result<Option<DatabaseFacts>>;
 

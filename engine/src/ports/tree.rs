@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Answers, Result};
+use super::{Answers, Keeper, Result};
 use crate::failure::{Class, Failure};
 use crate::inventory::TreeFacts;
 use crate::tree::{
@@ -73,7 +73,7 @@ pub enum TreeOp {
 /// Contents are staged out of sight (in `.handover` under the root, which scans leave out) and land under their names
 /// only when whole. What stood there before the migration is kept for `undo` when it is replaced or removed.
 #[async_trait]
-pub trait TreeTarget: Send + Sync {
+pub trait TreeTarget: Keeper {
     /// Whether this host's manifest lets something stand at the path. What it does not is left out of the copy, and refused
     /// by the methods that write.
     fn admits(&self, path: &RelPath, is_directory: bool) -> bool;

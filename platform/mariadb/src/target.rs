@@ -1,9 +1,10 @@
 //! The target's side: a database built beside its final place, put there in one step, taken back from there.
 //!
 //! For a final place `db`: `db__handover_<id>` is being built and holds the migration's state; `db__handover_<id>_undo` keeps
-//! what stood there before; `db__handover_<id>_gone` is about to be dropped.
+//! what stood there before; `db__handover_<id>_gone` is about to be dropped; `db__handover_<id>_kept` was published by a migration that was aborted.
 
 pub mod build;
+mod kept;
 mod keyed;
 pub mod late;
 pub mod place;
@@ -110,6 +111,15 @@ impl MariaTarget {
             helpers.push(self.rows.session().await?);
         }
         Ok(helpers)
+    }
+
+    /// Takes everything back since `prepare`.
+    async fn take_back(&self, fate: publish::Fate) -> Result<()> {
+        self.forget_current().await;
+        let (mut session, state) = self.open().await?;
+        publish::undo(&mut session, &self.names, state, fate).await?;
+        self.rows.keep(session).await;
+        Ok(())
     }
 
     /// The state, and a connection.
@@ -312,11 +322,7 @@ impl DatabaseTarget for MariaTarget {
     }
 
     async fn undo(&self) -> Result<()> {
-        self.forget_current().await;
-        let (mut session, state) = self.open().await?;
-        publish::undo(&mut session, &self.names, state).await?;
-        self.rows.keep(session).await;
-        Ok(())
+        self.take_back(publish::Fate::Dropped).await
     }
 
     async fn forget(&self) -> Result<()> {

@@ -12,7 +12,7 @@ use handover_platform::contract::Subject;
 use handover_platform::contract::live::{LiveSubject, live_contract};
 use support::Server;
 use support::pair::{Pair, live_at};
-use support::subject::{AWKWARD_CHANGE, Maria, PLAIN, PLAIN_CHANGE, awkward};
+use support::subject::{AWKWARD_CHANGE, Maria, PLAIN, PLAIN_CHANGE, awkward, database_at};
 
 struct Followed {
     inner: Maria,
@@ -35,6 +35,10 @@ impl Subject for Followed {
 
     async fn occupy(&self) {
         self.inner.occupy().await;
+    }
+
+    fn kept(&self, place: &str) -> Arc<dyn Database> {
+        self.inner.kept(place)
     }
 
     async fn standing(&self) -> Option<String> {
@@ -68,9 +72,13 @@ impl LiveSubject for Followed {
     }
 
     async fn traces(&self) -> String {
+        self.traces_at(&self.inner.from).await
+    }
+
+    async fn traces_at(&self, place: &str) -> String {
         let query = format!(
             "SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = '{}' AND trigger_name LIKE '\\_\\_handover%'",
-            self.inner.from
+            database_at(place)
         );
         self.inner.server.sql("", &query)
     }

@@ -244,6 +244,19 @@ impl Accounts<'_> {
         Ok(())
     }
 
+    /// Has the roles that a migration has made own nothing in the connection's database, which is kept without them: the connecting role does
+    /// from then on. Where that may not be done, they stay.
+    pub async fn dispossess(&self, migration: &MigrationId) -> Result<()> {
+        for (name, _) in self.made(migration).await? {
+            let role = quote(&name);
+            let sql = format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}");
+            if let Err(error) = self.conn.batch_execute(&sql).await {
+                tracing::warn!(role = name, %error, "the role goes on owning what it owns in what is kept");
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the marks off: the roles stay.
     pub async fn keep_all(&self, migration: &MigrationId) -> Result<()> {
         for (name, own) in self.made(migration).await? {

@@ -46,6 +46,10 @@ impl Subject for Shape {
         self.server.sql(&self.target, "CREATE TABLE other (a integer); INSERT INTO other VALUES (7)");
     }
 
+    fn kept(&self, place: &str) -> Arc<dyn Database> {
+        Arc::new(support::source(&self.server, support::database_at(place)))
+    }
+
     async fn standing(&self) -> Option<String> {
         self.server
             .exists(&self.target)

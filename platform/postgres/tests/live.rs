@@ -57,6 +57,10 @@ impl Subject for Shape {
         self.server.sql("postgres", &format!("CREATE DATABASE {}", self.target));
     }
 
+    fn kept(&self, place: &str) -> Arc<dyn Database> {
+        Arc::new(support::source(&self.server, support::database_at(place)))
+    }
+
     async fn standing(&self) -> Option<String> {
         None
     }
@@ -74,6 +78,10 @@ impl LiveSubject for Shape {
 
     async fn traces(&self) -> String {
         traces(&self.server, &self.source)
+    }
+
+    async fn traces_at(&self, place: &str) -> String {
+        traces(&self.server, support::database_at(place))
     }
 
     fn fenced(&self) -> Arc<dyn FencedDatabase> {

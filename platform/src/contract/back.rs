@@ -8,7 +8,7 @@ use handover_engine::rows::{KeyRange, Schema, TableKey};
 
 use super::live::{LiveSubject, capture, copied, follow, follow_as};
 
-fn back() -> CaptureId {
+pub(super) fn back() -> CaptureId {
     match "contract-back".parse() {
         Ok(name) => name,
         Err(error) => panic!("{error}"),
@@ -23,7 +23,7 @@ fn positions(schema: &Schema) -> Vec<(&String, &String)> {
 }
 
 /// The tables of both views hold the same rows, wherever a table without a key keeps them.
-async fn assert_home(
+pub(super) async fn assert_home(
     there: &dyn DatabaseSnapshot,
     here: &dyn DatabaseSnapshot,
     only_followed: bool,
@@ -114,7 +114,13 @@ pub(super) async fn what_is_written_there_comes_home(subject: &impl LiveSubject)
     assert_eq!(before.differences(here.schema()), [], "the schema is not as it was");
     drop((there, here));
     replaced.end(&back(), true).await?;
-    target.undo().await?;
+    target.undo_and_keep().await?;
+    let Some(kept) = target.kept().await? else { panic!("nothing is kept") };
+    let (aside, here) = (subject.kept(&kept.place).snapshot().await?, subject.source().snapshot().await?);
+    assert_home(&*here, &*aside, false).await?;
+    drop((aside, here));
+    assert_eq!(subject.traces_at(&kept.place).await, "", "something is left in what is kept");
+    target.remove_kept().await?;
     live.end(&capture(), false).await?;
     assert_eq!(subject.traces().await, "", "something is left");
     assert!(subject.write().await, "the source takes no writes");

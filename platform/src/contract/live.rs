@@ -29,6 +29,9 @@ pub trait LiveSubject: Subject {
     /// What captures and fences have put into the source, as text; empty when there is nothing.
     async fn traces(&self) -> String;
 
+    /// The same of what an abort has kept at a place.
+    async fn traces_at(&self, place: &str) -> String;
+
     /// The source, to be written to behind its fence. Asking again is a restart of the agent.
     fn fenced(&self) -> Arc<dyn FencedDatabase>;
 
@@ -48,6 +51,7 @@ pub async fn live_contract<S: LiveSubject>(make: impl Fn() -> S) -> Result<()> {
     rows_come_within_the_budget(&make()).await?;
     a_fence_holds_until_it_is_taken_away(&make()).await?;
     super::back::what_is_written_there_comes_home(&make()).await?;
+    super::kept::what_is_kept_is_free(&make()).await?;
     the_end_leaves_nothing(&make()).await
 }
 

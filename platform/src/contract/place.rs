@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 
+use handover_engine::name::MigrationId;
 use handover_engine::ports::{DatabaseSnapshot, DatabaseTarget, Result};
 use handover_engine::rows::KeyRange;
 
 use super::load::apply;
 use super::{Subject, all_chunks, assert_equal, assert_finished, migration};
 
+type Published = (Arc<dyn DatabaseSnapshot>, Arc<dyn DatabaseTarget>);
+
 /// Loads everything and publishes it.
-async fn publish(subject: &impl Subject) -> Result<(Arc<dyn DatabaseSnapshot>, Arc<dyn DatabaseTarget>)> {
+pub(super) async fn publish(subject: &impl Subject) -> Result<Published> {
+    publish_as(subject, &migration()).await
+}
+
+/// The same as some migration.
+pub(super) async fn publish_as(subject: &impl Subject, migration: &MigrationId) -> Result<Published> {
     let view = subject.source().snapshot().await?;
-    let target = subject.target(&migration());
+    let target = subject.target(migration);
     target.prepare(view.schema()).await?;
     apply(&*target, &all_chunks(&*view).await?).await?;
     target.finish(view.schema()).await?;

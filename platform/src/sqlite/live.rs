@@ -20,6 +20,7 @@ use handover_engine::time::{Clock, Timestamp};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::time::Instant;
 
+pub(super) use self::triggers::strip;
 use super::catalog::{self, OWN, quote};
 use super::error::{self, Error, failed, item};
 use super::shape::value;

@@ -1,9 +1,10 @@
 //! The target's side of an SQLite database: built beside its final place, put there in one step, taken back from there.
 //!
 //! Files beside `main.db`: `main.db.handover-<migration>` is being built; `main.db.handover-state` says what undo needs to
-//! know; `main.db.handover-undo` is what stood there before.
+//! know; `main.db.handover-undo` is what stood there before; `main.db.handover-kept-<migration>` was published by one that was aborted.
 
 mod connection;
+mod kept;
 mod place;
 mod record;
 
@@ -318,7 +319,7 @@ impl DatabaseTarget for SqliteTarget {
     async fn undo(&self) -> Result<()> {
         self.run(|shared| {
             shared.close();
-            shared.place.undo()
+            shared.place.undo(|| Ok(()))
         })
         .await
     }

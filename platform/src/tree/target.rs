@@ -2,6 +2,7 @@
 
 mod aside;
 mod contents;
+mod kept;
 mod land;
 mod patch;
 mod staging;

@@ -128,6 +128,11 @@ impl Subject for Sqlite {
         self.bed.target_db().execute_batch(sql).unwrap();
     }
 
+    fn kept(&self, place: &str) -> Arc<dyn Database> {
+        let (name, scratch) = ("db".parse().unwrap(), self.bed.scratch());
+        Arc::new(SqliteDatabase::new(name, place.into(), Vec::new(), scratch))
+    }
+
     async fn standing(&self) -> Option<String> {
         let path = self.bed.target_path();
         path.exists().then(|| dump(&path).join("\n"))
@@ -162,7 +167,11 @@ impl LiveSubject for Sqlite {
     }
 
     async fn traces(&self) -> String {
-        let db = self.bed.source_db();
+        self.traces_at(&self.bed.source_path().display().to_string()).await
+    }
+
+    async fn traces_at(&self, place: &str) -> String {
+        let db = Connection::open(place).unwrap();
         let sql = "SELECT coalesce(group_concat(name), '') FROM sqlite_schema WHERE name LIKE '%handover%'";
         db.query_row(sql, [], |row| row.get(0)).unwrap()
     }

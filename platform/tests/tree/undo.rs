@@ -9,7 +9,7 @@ use handover_engine::ports::{TreeOp, TreeReader, TreeTarget};
 use super::support::*;
 
 /// A target that holds something at nearly every path that the source uses, of other kinds too.
-fn furnish(pair: &Pair) {
+pub fn furnish(pair: &Pair) {
     let at = |name: &str| pair.target.join(name);
     fs::create_dir_all(&pair.target).unwrap();
     plant(&pair.target);

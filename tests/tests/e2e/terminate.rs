@@ -1,10 +1,13 @@
-//! A source that is gone for good: what was built at the target is taken away without it.
+//! What a migration has built at the target is taken away: without its source, where that is gone for good, and what an abort has kept.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use handover_tests::appliance::Spec;
 use handover_tests::bed::Bed;
-use handover_tests::poll;
+use handover_tests::{compare, poll};
+use serde_json::json;
 
 use super::SETTLES_WITHIN;
 
@@ -69,4 +72,71 @@ fn what_serves_is_not_terminated() {
     bed.cli(&["finalize", "--watch"]).unwrap().success().unwrap();
     let refused = bed.cli(&["terminate", "--yes"]).unwrap();
     assert!(refused.text().contains("has become the appliance itself"), "{}", refused.text());
+}
+
+/// A tree as it is now.
+fn copied(root: &Path, to: &Path) -> PathBuf {
+    assert!(Command::new("cp").arg("-a").arg(root).arg(to).status().unwrap().success());
+    to.to_owned()
+}
+
+fn place(bed: &Bed, dataset: &str) -> PathBuf {
+    let status = bed.json(&["status"]).unwrap();
+    status["kept"][dataset]["place"].as_str().unwrap_or_else(|| panic!("nothing is kept: {status}")).into()
+}
+
+#[test]
+fn what_an_abort_has_kept_is_there_until_it_is_terminated() {
+    let mut bed = followed(83);
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    reach(&bed, "trial");
+    bed.copy().change(1).unwrap();
+    fs::write(bed.copy().files.join("on trial"), "written by a user").unwrap();
+    let served = copied(&bed.copy().files, &bed.root().join("served"));
+    bed.json(&["abort"]).unwrap();
+    // It goes on wherever that cuts it short.
+    bed.target.kill().unwrap();
+    bed.target.restart().unwrap();
+    reach(&bed, "aborted");
+
+    let (database, files) = (place(&bed, "app"), place(&bed, "files"));
+    assert!(!bed.copy().database.exists() && !bed.copy().files.join("on trial").exists());
+    let found = compare::databases(&bed.original().database, &database).unwrap();
+    assert_eq!(found.found, 0, "{}", found.describe());
+    let found = compare::trees(&served, &files).unwrap();
+    assert_eq!(found.found, 0, "{}", found.describe());
+    let status = bed.json(&["status"]).unwrap();
+    assert_eq!(
+        (status["instance"].as_str(), &status["allowed"]),
+        (Some("Miscellaneous"), &json!(["terminate"]))
+    );
+    // Nobody is kept from writing there.
+    let db = rusqlite::Connection::open(&database).unwrap();
+    db.execute_batch("UPDATE customer SET name = name").unwrap();
+    drop(db);
+    let shown = files.display().to_string();
+    for verb in ["status", "list", "report", "check"] {
+        let output = bed.cli(&[verb]).unwrap();
+        assert!(output.text().contains(&shown), "{verb}: {}", output.text());
+    }
+
+    // The next one has nothing to do with it.
+    let migration = status["migration"].as_str().unwrap().to_owned();
+    bed.start().unwrap();
+    reach(&bed, "following");
+    bed.cli(&["finalize", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(bed.compare().unwrap().found, 0);
+    assert!(database.exists() && files.join("on trial").exists());
+    let asks = bed.cli(&["terminate", &migration]).unwrap();
+    assert!(asks.code == Some(5) && asks.text().contains(&shown), "{}", asks.text());
+    bed.cli(&["terminate", &migration, "--yes"]).unwrap().success().unwrap();
+    assert!(!database.exists() && !files.exists() && !bed.copy().files.join(".handover").exists());
+    let again = bed.cli(&["terminate", &migration, "--yes"]).unwrap().success().unwrap();
+    assert!(again.text().contains("nothing of it is left"), "{}", again.text());
+    assert!(!bed.cli(&["list"]).unwrap().text().contains(&shown));
+    assert_eq!(bed.json(&["status", &migration]).unwrap()["instance"], "Terminated");
+    assert_eq!(bed.compare().unwrap().found, 0);
+    let log = bed.cli(&["audit"]).unwrap();
+    assert!(log.text().contains("asks: terminate"), "{}", log.text());
+    bed.cli(&["audit", "--verify"]).unwrap().success().unwrap();
 }

@@ -216,9 +216,37 @@ impl Life<'_> {
         self.flaws.extend(flaws.into_iter().map(|flaw| format!("given up: {flaw}")));
         let now = self.shop.pair.b().sh(OWN)?;
         self.expect("the target's own database after the abort", own, &now);
+        self.terminated(there.lines().count())?;
+        self.expect("the target's own database after the terminate", own, &self.shop.pair.b().sh(OWN)?);
         self.expect_mode("Operational", "Terminated")?;
         say(format!("given up on trial: {lost} of {} sales lost", there.lines().count()));
         Ok(lost as u64)
+    }
+
+    /// What the abort has kept has at least so many sales and the files, and goes when it is asked to.
+    fn terminated(&mut self, sales: usize) -> Result<()> {
+        self.expect_mode("Operational", "Miscellaneous")?;
+        let kept = self.shop.pair.json(&["status"])?["kept"].take();
+        let shop = self.shop;
+        let b = shop.pair.b();
+        let place = |dataset: &str| -> Result<String> {
+            let place = kept[dataset]["place"].as_str();
+            Ok(place.with_context(|| format!("nothing of {dataset} is kept: {kept}"))?.to_owned())
+        };
+        let (database, pages) = (place("shop")?, place("www")?);
+        let database = database.split(' ').next().unwrap_or_default();
+        let sold = b.sh(&format!("mariadb -N -e 'SELECT count(*) FROM `{database}`.sale'"))?;
+        if sold.trim().parse::<usize>().unwrap_or(0) < sales {
+            self.flaws.push(format!("{sold} sales are kept, of {sales}"));
+        }
+        let count = b.sh(&format!("ls {pages} | wc -l"))?;
+        self.expect("the pages that are kept", "200", count.trim());
+        self.cli(&["terminate", "--yes"])?.success()?;
+        let left = b.sh(&format!(
+            "mariadb -N -e 'SHOW DATABASES' | grep -c _kept || true; ls -d {pages} 2>/dev/null || true"
+        ))?;
+        self.expect("what is left of it", "0", left.trim());
+        Ok(())
     }
 
     /// Once more, and for good.

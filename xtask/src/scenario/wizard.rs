@@ -95,6 +95,8 @@ pub fn crash(options: &Options) -> Result<Outcome> {
         if shop.sales(shop.pair.a())? < sold {
             flaws.push(format!("{blow:?} after {step}: sales are lost"));
         }
+        // What the abort has kept would fill the disk, strike by strike.
+        shop.pair.cli(&["terminate", "--yes"])?.success()?;
     }
     Ok(Outcome {
         ok: flaws.is_empty(),

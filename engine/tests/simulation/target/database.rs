@@ -5,8 +5,9 @@ use handover_engine::change::LogPosition;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
+use handover_engine::kept::Kept;
 use handover_engine::name::CaptureId;
-use handover_engine::ports::{DatabaseTarget, KeyedTarget, Result};
+use handover_engine::ports::{DatabaseTarget, Keeper, KeyedTarget, Result};
 use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 
 use super::{Base, BasePort, Place};
@@ -42,6 +43,22 @@ impl KeyedTarget for BasePort {
 
     async fn children(&self, _: &TableName, _: &[u32], _: &[Key]) -> Result<Vec<Key>> {
         Err(nothing_to_work_on())
+    }
+}
+
+/// No migration takes over here: there is nothing to keep.
+#[async_trait]
+impl Keeper for BasePort {
+    async fn undo_and_keep(&self) -> Result<()> {
+        self.undo().await
+    }
+
+    async fn kept(&self) -> Result<Option<Kept>> {
+        Ok(None)
+    }
+
+    async fn remove_kept(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -5,8 +5,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
+use handover_engine::kept::Kept;
 use handover_engine::ports::tree::no_help;
-use handover_engine::ports::{Answers, Result, TreeOp, TreeTarget};
+use handover_engine::ports::{Answers, Keeper, Result, TreeOp, TreeTarget};
 use handover_engine::tree::{
     Block, Entry, EntryKind, IndexEntry, PackChunk, PackedFile, Piece, RelPath, Segment, Spots, Stamp,
 };
@@ -31,6 +32,22 @@ impl GroundPort {
         self.port.step(Site::Write, what).await?;
         self.at(act);
         self.port.step(Site::Written, what).await
+    }
+}
+
+/// No migration takes over here: there is nothing to keep.
+#[async_trait]
+impl Keeper for GroundPort {
+    async fn undo_and_keep(&self) -> Result<()> {
+        self.undo().await
+    }
+
+    async fn kept(&self) -> Result<Option<Kept>> {
+        Ok(None)
+    }
+
+    async fn remove_kept(&self) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -18,6 +18,8 @@ const STATES: &str = "__handover_state";
 const PIECE: usize = 256 << 10;
 /// The rows of the state in their order. Older releases kept it in a single one, without a number.
 const ITS_ROWS: &str = "(k = 'state' OR k LIKE 'state/%')";
+/// How the name of what an abort has kept ends.
+const ABORTED: &str = "_kept";
 /// Longest name of a database.
 const LONGEST: usize = 64;
 
@@ -32,6 +34,8 @@ pub struct Names {
     pub kept: String,
     /// What is about to be dropped.
     pub gone: String,
+    /// What was published, once an abort has kept it.
+    pub aborted: String,
     /// What the names of all of them begin with.
     pub prefix: String,
 }
@@ -53,6 +57,7 @@ impl Names {
             last: database.to_owned(),
             kept: format!("{build}_undo"),
             gone: format!("{build}_gone"),
+            aborted: format!("{build}{ABORTED}"),
             build,
             prefix,
         }
@@ -63,6 +68,12 @@ impl Names {
     /// The scratch database of rehearsals, which belongs to no migration.
     pub fn rehearsal(&self) -> String {
         format!("{}rehearsal", self.prefix)
+    }
+
+    /// The name is that of what some aborted migration has kept.
+    fn is_aborted(&self, name: &str) -> bool {
+        let id = name.strip_prefix(&self.prefix).and_then(|rest| rest.strip_suffix(ABORTED));
+        id.is_some_and(|id| id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
     }
 }
 
@@ -196,7 +207,9 @@ pub async fn begin(
         sql::text(&pattern)
     );
     let others = session.records(WHAT, &query).await?;
-    let is_other = |name: &String| !name.starts_with(&names.build) && *name != names.rehearsal();
+    let is_other = |name: &String| {
+        !name.starts_with(&names.build) && *name != names.rehearsal() && !names.is_aborted(name)
+    };
     if let Some(other) = others.iter().map(|row| row.text(0)).find(is_other) {
         return Err(Failure::operator(
             session.item().to_owned(),
@@ -269,5 +282,12 @@ mod tests {
             Names::new(&format!("{}b", "ä".repeat(63)), &migration),
         );
         assert!(one.kept.chars().count() <= 64 && one.build != other.build);
+        assert!(one.aborted.chars().count() <= 64);
+        let later = Names::new("rt5", &"m2".parse().unwrap());
+        assert!(later.is_aborted(&names.aborted), "{}", names.aborted);
+        let strange = ["rt5__handover_rehearsal", "rt6__handover_00000000_kept", "rt5__handover_mine_kept"];
+        for other in [&*names.build, &*names.kept, &*names.gone].into_iter().chain(strange) {
+            assert!(!later.is_aborted(other), "{other}");
+        }
     }
 }

@@ -53,7 +53,7 @@ pub async fn publish(session: &mut Session, names: &Names, state: &mut State) ->
     moves.extend(built.iter().map(|table| (qualified(&names.build, table), qualified(&names.last, table))));
     rename(session, &moves).await?;
     place::set_charset(session, &names.last, &schema).await?;
-    defaults(session, names, &names.build, &names.last).await?;
+    defaults(session, &names.build, &names.last).await?;
     late::make_all(session, &names.last, &schema, Stage::Final).await?;
     make_accounts(session, names, state, &schema).await?;
     place::unmark(session, names).await?;
@@ -137,7 +137,7 @@ async fn rename(session: &mut Session, moves: &[(String, String)]) -> Result<()>
 }
 
 /// Defaults that name a sequence name its database too: they follow it.
-async fn defaults(session: &mut Session, names: &Names, from: &str, to: &str) -> Result<()> {
+async fn defaults(session: &mut Session, from: &str, to: &str) -> Result<()> {
     let (old, new) = (format!("nextval({}.", quote(from)), format!("nextval({}.", quote(to)));
     let query = format!(
         "SELECT table_name, column_name, column_default FROM information_schema.columns \
@@ -151,7 +151,7 @@ async fn defaults(session: &mut Session, names: &Names, from: &str, to: &str) ->
         }
         let statement = format!(
             "ALTER TABLE {} ALTER COLUMN {} SET DEFAULT ({}){OURS}",
-            qualified(&names.last, &row.text(0)),
+            qualified(to, &row.text(0)),
             quote(&row.text(1)),
             default.replace(&old, &new)
         );
@@ -160,14 +160,23 @@ async fn defaults(session: &mut Session, names: &Names, from: &str, to: &str) ->
     Ok(())
 }
 
+/// What becomes of what was published when it is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is dropped.
+    Dropped,
+    /// Its tables and sequences are kept, in a database of their own.
+    Kept,
+}
+
 /// Takes everything back.
-pub async fn undo(session: &mut Session, names: &Names, state: Option<State>) -> Result<()> {
+pub async fn undo(session: &mut Session, names: &Names, state: Option<State>, fate: Fate) -> Result<()> {
     let published = state.as_ref().filter(|state| state.publishing || state.published);
     if let Some((state, before)) = published.and_then(|state| Some((state, state.before.as_ref()?))) {
         for account in state.accounts.iter().filter_map(|name| name.parse().ok()) {
             accounts::remove(session, &account).await?;
         }
-        restore(session, names, state, before).await?;
+        restore(session, names, state, before, fate).await?;
     }
     // The state goes last: without it there is nothing to undo.
     for database in [&names.gone, &names.kept, &names.build] {
@@ -176,12 +185,19 @@ pub async fn undo(session: &mut Session, names: &Names, state: Option<State>) ->
     Ok(())
 }
 
-async fn restore(session: &mut Session, names: &Names, state: &State, before: &Before) -> Result<()> {
-    if !before.existed {
+async fn restore(
+    session: &mut Session,
+    names: &Names,
+    state: &State,
+    before: &Before,
+    fate: Fate,
+) -> Result<()> {
+    if !before.existed && fate == Fate::Dropped {
         return place::drop_database(session, &names.last).await;
     }
     late::drop_all(session, &names.last, None).await?;
-    session.run(WHAT, &format!("CREATE DATABASE IF NOT EXISTS {}", quote(&names.gone))).await?;
+    let aside = if fate == Fate::Kept { &names.aborted } else { &names.gone };
+    session.run(WHAT, &format!("CREATE DATABASE IF NOT EXISTS {}", quote(aside))).await?;
     let kept: BTreeSet<String> = place::tables(session, &names.kept).await?.into_iter().collect();
     let mut moves = Vec::new();
     let mut dropped = Vec::new();
@@ -190,7 +206,7 @@ async fn restore(session: &mut Session, names: &Names, state: &State, before: &B
         // While the first publication has not got to its renames, what stands here is not ours.
         let is_ours = !is_from_before && (state.published || !kept.is_empty() || before.tables.is_empty());
         if is_ours {
-            moves.push((qualified(&names.last, &table), qualified(&names.gone, &table)));
+            moves.push((qualified(&names.last, &table), qualified(aside, &table)));
             dropped.push(table);
         }
     }
@@ -202,10 +218,27 @@ async fn restore(session: &mut Session, names: &Names, state: &State, before: &B
     }
     moves.extend(kept.iter().map(|table| (qualified(&names.kept, table), qualified(&names.last, table))));
     rename(session, &moves).await?;
+    if fate == Fate::Kept {
+        settle_aside(session, names, state).await?;
+    }
+    if !before.existed {
+        return place::drop_database(session, &names.last).await;
+    }
     if let Some(schema) = &before.schema {
         place::set_charset(session, &names.last, schema).await?;
-        defaults(session, names, &names.kept, &names.last).await?;
+        defaults(session, &names.kept, &names.last).await?;
         late::make_all(session, &names.last, schema, Stage::Final).await?;
     }
     Ok(())
+}
+
+/// Makes what is kept whole by itself, or drops its database where nothing was there to keep.
+async fn settle_aside(session: &mut Session, names: &Names, state: &State) -> Result<()> {
+    if place::tables(session, &names.aborted).await?.is_empty() {
+        return place::drop_database(session, &names.aborted).await;
+    }
+    if let Some(schema) = &state.schema {
+        place::set_charset(session, &names.aborted, schema).await?;
+    }
+    defaults(session, &names.last, &names.aborted).await
 }

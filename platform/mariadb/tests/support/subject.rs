@@ -55,6 +55,11 @@ impl Subject for Maria {
         );
     }
 
+    fn kept(&self, place: &str) -> Arc<dyn Database> {
+        let settings = self.server.settings(database_at(place));
+        Arc::new(MariaDatabase::new("db".parse().unwrap(), settings, Vec::new()))
+    }
+
     async fn standing(&self) -> Option<String> {
         let query = format!("SELECT 1 FROM information_schema.schemata WHERE schema_name = '{}'", self.to);
         if self.server.sql("", &query).is_empty() {
@@ -77,6 +82,11 @@ impl Subject for Maria {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         Some(String::from_utf8_lossy(&out.stdout).into_owned())
     }
+}
+
+/// The name of a database in its location.
+pub fn database_at(place: &str) -> &str {
+    place.split(" at ").next().unwrap_or_default()
 }
 
 pub const PLAIN: &str = "

@@ -1,8 +1,10 @@
 //! The databases around the final place, and their one-step changes.
 //!
 //! Beside the final `shop` there may be `shop__handover_<id>`, which is being built, `…_undo`, which stood there before, and
-//! `…_old`, which is about to be dropped. Names change in transactions, so that every moment is one of these states; marks
+//! `…_old`, which is about to be dropped, and `…_kept`, which was published by a migration that was aborted. Names change in transactions, so that every moment is one of these states; marks
 //! (the last line of a database's comment) go with it when its name changes.
+
+mod kept;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +38,7 @@ pub struct Place {
     pub partial: String,
     undo: String,
     old: String,
+    kept: String,
 }
 
 /// Marks of a database that exists.
@@ -51,8 +54,8 @@ impl Place {
             room -= 1;
         }
         let partial = format!("{}{suffix}", &settings.database[..room]);
-        let (undo, old) = (format!("{partial}_undo"), format!("{partial}_old"));
-        Self { dataset, settings, migration, partial, undo, old }
+        let [undo, old, kept] = ["undo", "old", "kept"].map(|name| format!("{partial}_{name}"));
+        Self { dataset, settings, migration, partial, undo, old, kept }
     }
 
     /// The place of a scratch database, as that of a migration that there never is: names of migrations begin otherwise.
@@ -357,18 +360,24 @@ impl Place {
     pub async fn undo(&self) -> Result<()> {
         let admin = self.writer().await?;
         self.drop(&admin, &self.partial).await?;
-        let place = &self.settings.database;
-        if self.is_ours(&admin, place).await? {
-            let mut sql = format!("BEGIN;{}", Self::rename(place, &self.old));
-            if self.marks(&admin, &self.undo).await?.is_some() {
-                sql += &Self::rename(&self.undo, place);
-            }
-            sql += "COMMIT";
-            self.drop(&admin, &self.old).await?;
-            self.alone(&admin, &[place, &self.undo], &sql, "what stood there cannot be put back").await?;
-        }
+        self.drop(&admin, &self.old).await?;
+        self.put_back(&admin, &self.old).await?;
         self.drop(&admin, &self.old).await?;
         self.accounts(&admin).drop_all(&self.migration).await
+    }
+
+    /// What stood here before gets its name back, and what was published another one, in one step.
+    async fn put_back(&self, admin: &Conn, other: &str) -> Result<()> {
+        let place = &self.settings.database;
+        if !self.is_ours(admin, place).await? {
+            return Ok(());
+        }
+        let mut sql = format!("BEGIN;{}", Self::rename(place, other));
+        if self.marks(admin, &self.undo).await?.is_some() {
+            sql += &Self::rename(&self.undo, place);
+        }
+        sql += "COMMIT";
+        self.alone(admin, &[place, &self.undo], &sql, "what stood there cannot be put back").await
     }
 
     /// Drops what undo would need; `true` when the published database is this migration's.
@@ -400,7 +409,7 @@ mod tests {
         };
         let long = "é".repeat(31);
         let (a, b) = (place(&long, "one"), place(&long, "two"));
-        assert!(a.undo.len() <= LONGEST && a.old.len() <= LONGEST, "{}", a.undo);
+        assert!([&a.undo, &a.old, &a.kept].iter().all(|name| name.len() <= LONGEST), "{}", a.undo);
         assert_ne!(a.partial, b.partial);
         assert!(place("shop", "one").partial.starts_with("shop__handover_"));
     }

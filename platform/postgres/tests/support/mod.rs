@@ -175,6 +175,11 @@ impl Drop for Server {
     }
 }
 
+/// The name of a database in its location.
+pub fn database_at(place: &str) -> &str {
+    place.split(" at ").next().unwrap_or_default()
+}
+
 pub fn migration() -> MigrationId {
     "test".parse().unwrap()
 }

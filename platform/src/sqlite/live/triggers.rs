@@ -152,3 +152,17 @@ pub fn unfence(db: &Connection) -> Result<()> {
     drop_all(db, &format!("{fence}_"))?;
     Ok(db.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote(&fence)))?)
 }
+
+/// Takes all of ours away: captures, and the fence.
+pub fn strip(db: &Connection) -> Result<()> {
+    let transaction = db.unchecked_transaction()?;
+    drop_all(db, OWN)?;
+    let sql = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, length(?1)) = ?1";
+    let mut statement = db.prepare(sql)?;
+    let names = statement.query_map([OWN], |row| row.get::<_, String>(0))?;
+    for name in names.collect::<rusqlite::Result<Vec<_>>>()? {
+        db.execute_batch(&format!("DROP TABLE {}", quote(&name)))?;
+    }
+    drop(statement);
+    Ok(transaction.commit()?)
+}

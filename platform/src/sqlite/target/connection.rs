@@ -77,7 +77,8 @@ impl Place {
         sync().map_err(self.io(&new, "cannot be made durable"))
     }
 
-    fn open(&self, path: &Path) -> Result<Connection> {
+    /// Opens a database that is there, to be written.
+    pub fn open(&self, path: &Path) -> Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(self.failed(path, "cannot be opened"))?;
         db.set_prepared_statement_cache_capacity(64);

@@ -41,6 +41,12 @@ pub fn sync_directory(path: &Path) -> std::io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
+/// Two names of one file.
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+}
+
 impl Place {
     /// The place at `path` or, where that is a symbolic link, where it leads: the link stays.
     pub fn new(dataset: DatasetName, path: PathBuf, migration: MigrationId) -> Self {
@@ -194,7 +200,8 @@ impl Place {
         self.remove_database(&self.partial)
     }
 
-    fn remove_database(&self, path: &Path) -> Result<()> {
+    /// Removes a database, whatever of it is there.
+    pub fn remove_database(&self, path: &Path) -> Result<()> {
         for suffix in ["", "-wal", "-shm", "-journal", ".new", ".new-journal"] {
             remove_file(self, &with_suffix(path, suffix))?;
         }
@@ -283,14 +290,18 @@ impl Place {
             .map_err(self.io(&kept, "cannot be kept for undo"))
     }
 
-    /// Brings back what stood here before.
-    pub fn undo(&self) -> Result<()> {
+    /// Brings back what stood here before. `leave` is called before what was published goes, once all of it is in its one file.
+    pub fn undo(&self, leave: impl FnOnce() -> Result<()>) -> Result<()> {
         self.remove_database(&self.partial)?;
         let Some(record) = record::read(self)? else { return Ok(()) };
         let kept = self.kept();
         let is_ours = record.published && (kept.exists() || !record.had_before);
         if is_ours && self.path.exists() {
             self.make_way()?;
+            // A publication that was cut short has left what stood here before under both names.
+            if !is_one_file(&self.path, &kept) {
+                leave()?;
+            }
         }
         if kept.exists() {
             std::fs::rename(&kept, &self.path)

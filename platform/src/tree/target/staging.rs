@@ -271,7 +271,11 @@ impl Shared {
             undo::remove(root, &all, None, &inside(below, &RelPath::root())).map_err(&failed)?;
         }
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        ignore_missing(unlinkat(root.fd(), STAGING, AtFlags::REMOVEDIR)).map_err(&failed)?;
+        match unlinkat(root.fd(), STAGING, AtFlags::REMOVEDIR) {
+            // What aborts have kept stays in it.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            other => ignore_missing(other).map_err(&failed)?,
+        }
         meta::set_time(root.fd(), mtime).map_err(&failed)
     }
 }

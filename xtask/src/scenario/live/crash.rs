@@ -122,6 +122,7 @@ impl Run {
                     let found = self.data.compare()?;
                     ensure!(found.found == 0, "after a cut-over: {}", found.describe());
                     self.bed.cli(&["abort", "--watch"])?.success()?;
+                    self.bed.cli(&["terminate", "--yes"])?.success()?;
                     self.begin()?;
                 }
                 Ok(self.cut_over()?.then_some(()))

@@ -134,7 +134,7 @@ impl Driver {
         (self.migration.state.phase, next.task) == (Phase::Accepted, Some(Task::Finalize))
     }
 
-    /// Refuses an abort where the target has what nobody else has: that goes with the target unless somebody says that it may.
+    /// Refuses an abort where the target has what the source has not, unless somebody says that it need not.
     pub(super) fn refuse_loss(&self, operation: Operation, terms: &Terms) -> Result<()> {
         let cutover = self.migration.outcome.cutover.filter(|cutover| cutover.committed);
         let Some(cutover) = cutover.filter(|_| operation == Operation::Abort) else { return Ok(()) };
@@ -159,16 +159,16 @@ impl Driver {
             Back::Not => {
                 let since = cutover.live_at.map_or_else(String::new, |at| format!(" {at}"));
                 format!(
-                    "the target has taken over, and the source does not follow it: what was written there since{since} would be lost"
+                    "the target has taken over, and the source does not follow it: what was written there since{since} would not be at the source"
                 )
             }
             Back::Ended => {
-                "the target was accepted, and the source follows it no more: what was written there since would be lost"
+                "the target was accepted, and the source follows it no more: what was written there since would not be at the source"
                     .to_owned()
             }
         };
         let keep = if phase == Phase::Accepted { Operation::Finalize } else { Operation::Accept };
         Err(Failure::operator(item, what)
-            .hint(format!("`handover {keep}` keeps it; `handover abort --discard` gives it up")))
+            .hint(format!("`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside")))
     }
 }

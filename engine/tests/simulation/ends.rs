@@ -74,10 +74,10 @@ fn told(port: &Port, wanted: Moment) -> (usize, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_target_alone_has_is_given_up_when_asked() {
+async fn what_the_target_alone_has_is_left_there_when_asked() {
     const NOT_FOLLOWED: &str = "the target has taken over, and the source does not follow it: what was written there since \
-                                2027-01-15T08:00:00Z would be lost";
-    const NO_MORE: &str = "the target was accepted, and the source follows it no more: what was written there since would be lost";
+                                2027-01-15T08:00:00Z would not be at the source";
+    const NO_MORE: &str = "the target was accepted, and the source follows it no more: what was written there since would not be at the source";
     for (phase, task, back, what, keep) in [
         (Phase::Trial, None, Back::Not, NOT_FOLLOWED, "accept"),
         (Phase::Accepted, None, Back::Not, NOT_FOLLOWED, "finalize"),
@@ -87,7 +87,7 @@ async fn what_the_target_alone_has_is_given_up_when_asked() {
         let (driver, handle) = drive(&port, &taken_over(phase, task, back), None).await;
         let refused = ask(&handle, Operation::Abort).await.unwrap_err();
         assert_eq!((refused.item.as_str(), refused.what.as_str()), ("migration m1", what));
-        let hint = format!("`handover {keep}` keeps it; `handover abort --discard` gives it up");
+        let hint = format!("`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside");
         assert_eq!(refused.hint, hint);
         assert_eq!(handle.status().borrow().state.phase, phase, "something was begun");
 

@@ -255,7 +255,7 @@ fn refuses_to_lose(bed: &Bed, part: &str) {
     let before = bed.json(&["status"]).unwrap();
     let refused = bed.cli(&["abort"]).unwrap();
     assert_eq!(refused.code, Some(5), "{}", refused.text());
-    for part in [part, "would be lost", "handover abort --discard"] {
+    for part in [part, "would not be at the source", "handover abort --discard"] {
         assert!(refused.text().contains(part), "{part}: {}", refused.text());
     }
     assert_eq!(bed.json(&["status"]).unwrap()["phase"], before["phase"]);

@@ -166,6 +166,29 @@ impl Stage {
         self.counted.is_reached()
     }
 
+    /// The agent is killed at this run, and the next one at that run of what it does about it; whether there were such ones.
+    async fn cut_twice(&mut self, at: usize, again: usize, how: Cut) -> (bool, bool) {
+        self.counted.arm(at, how);
+        let order = restore("b-1", None);
+        self.host.backups.begin(&order).await.unwrap();
+        let is_running =
+            async || matches!(self.host.backups.standing(&order).await.unwrap(), Standing::Running { .. });
+        while is_running().await && !self.counted.is_reached() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let is_cut = self.counted.is_reached();
+        self.counted.arm(again, how);
+        self.host.restart(self.counted.tools.clone()).await;
+        while self.host.backups.unsettled().unwrap().is_some() && !self.counted.is_reached() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let is_cut_again = self.counted.is_reached();
+        self.counted.disarm();
+        self.host.restart(self.counted.tools.clone()).await;
+        self.host.settled().await;
+        (is_cut, is_cut_again)
+    }
+
     /// Cuts these runs short, each in a restore of its own.
     async fn cut_everywhere(mut self, how: Cut, server_dies: bool, at_least: (usize, usize), runs: Runs) {
         let (mut taken_back, mut ended) = (0, 0);
@@ -212,6 +235,26 @@ async fn an_agent_that_is_killed_when_mariadb_has_done_half() {
 #[tokio::test]
 async fn an_agent_that_is_killed_when_mariadb_has_done_it() {
     Stage::new(Engine::Mariadb, false).await.cut_everywhere(Cut::After, false, MARIADB, every(1, 1)).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_while_it_sees_to_what_another_has_left() {
+    let mut stage = Stage::new(Engine::Mariadb, false).await;
+    let (mut taken_back, mut ended) = (0, 0);
+    // Before the tables change places, and after that.
+    for (at, how) in [(13, Cut::Half), (14, Cut::After), (17, Cut::Half)] {
+        for again in every(1 + at % 3, 3) {
+            stage.lay("old");
+            let (is_cut, is_cut_again) = stage.cut_twice(at, again, how).await;
+            assert!(is_cut, "{at}");
+            let is_new = stage.is_new(&format!("run {at} is cut ({how:?}), then {again}"));
+            *if is_new { &mut ended } else { &mut taken_back } += 1;
+            if !is_cut_again {
+                break;
+            }
+        }
+    }
+    assert!(taken_back > 3 && ended > 3, "{taken_back} taken back, {ended} ended");
 }
 
 #[tokio::test]

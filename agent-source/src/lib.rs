@@ -162,8 +162,8 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     let limits = CaptureLimits { idle, bytes: config.capture_bytes };
     let changeover = LocalChangeover::new(&manifest, state.path(), access::Side::Source, clock.clone());
     let source = LocalSource::new(&manifest, state.path(), lease, limits, clock.clone(), changeover.ports())?;
-    let guard = restore_guard(state.path());
-    let backups = backups::of(&manifest, state.path(), guard, clock.clone(), stop.clone())?;
+    let (guard, running) = (restore_guard(state.path()), backups::noted(state.path()));
+    let backups = backups::of(&manifest, state.path(), guard, running, clock.clone(), stop.clone())?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|source| AgentError::Listen { address: config.listen, source })?;

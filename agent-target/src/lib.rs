@@ -14,15 +14,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use handover_certs::identity::Role;
 use handover_certs::material::MaterialPaths;
 use handover_certs::reload::Credentials;
 use handover_engine::audit::Act;
 use handover_engine::driver::Settings;
+use handover_engine::journal::Journal;
 use handover_engine::reserve::Reserve;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
-use handover_platform::backups::{self, Guard};
+use handover_platform::backups::{self, Guard, Running};
 use handover_platform::daemon::{self, StateDir, StateError};
 use handover_platform::manifest::{Manifest, ManifestError, read_toml};
 use handover_platform::spool::SpoolDirectory;
@@ -198,7 +200,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     };
     // Whether a restore is safe is known by the supervisor, who is asked for it.
     let (guard, clock): (Guard, _) = (Arc::new(|| Ok(())), Arc::new(SystemClock));
-    let backups = backups::of(&manifest, state.path(), guard, clock, stop.clone())?;
+    let backups = backups::of(&manifest, state.path(), guard, running(&store), clock, stop.clone())?;
     let datasets = LocalDatasets::new(manifest, state.path(), config.limits.capture_bytes)?;
     let spools =
         SpoolDirectory::new(state.path().join("spool"), config.limits.spool_bytes).beside(datasets.places()?);
@@ -231,4 +233,20 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     supervisor.ended().await?;
     backups.ended().await;
     Ok(())
+}
+
+/// The migrations that have not come to their end.
+fn running(store: &Store) -> Running {
+    let store = store.clone();
+    Arc::new(move || {
+        let store = store.clone();
+        let running = async move {
+            let all = store.migrations().await?.into_iter();
+            Ok(all
+                .filter(|migration| !migration.state.phase.is_final())
+                .map(|migration| migration.id)
+                .collect())
+        };
+        running.boxed()
+    })
 }

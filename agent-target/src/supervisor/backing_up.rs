@@ -66,6 +66,12 @@ impl Supervisor {
             }
             begun.pop();
         }
+        // One that an earlier agent has begun, too.
+        if let Some(id) = self.backups.unsettled()? {
+            let what = format!("the restore of backup {id} that was cut short at the target is not settled");
+            return Err(Failure::operator("migration", what)
+                .hint("the agent does that by itself as soon as it can: its log tells what is in the way"));
+        }
         Ok(begun)
     }
 }

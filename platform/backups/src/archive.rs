@@ -1,11 +1,13 @@
 //! A dataset's file: written once, hashed on the way, synced before anybody is told; read again piece by piece.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use handover_engine::backup::Kept;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
@@ -13,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::contents::Dataset;
 use crate::pack::Packing;
 use crate::work::{Work, blocking, io_failed};
 
@@ -32,6 +35,24 @@ pub struct Written {
     pub contents_bytes: u64,
     /// The file's digest.
     pub digest: Digest,
+}
+
+impl Written {
+    /// As it stands in `backup.json`, where nothing else is to be told.
+    pub fn kept(self, dataset: &Dataset, tool: String, file: String) -> Kept {
+        Kept {
+            dataset: dataset.name.clone(),
+            engine: dataset.contents.engine().to_owned(),
+            tool,
+            file,
+            bytes: self.bytes,
+            contents_bytes: self.contents_bytes,
+            digest: self.digest,
+            entries: None,
+            settings: BTreeMap::new(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// A file being written.

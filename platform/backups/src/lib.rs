@@ -5,10 +5,12 @@
 //! another name.
 
 mod archive;
+mod beside;
 mod contents;
 mod local;
 mod make;
 mod mariadb;
+mod note;
 mod pack;
 mod postgres;
 mod restore;
@@ -20,5 +22,5 @@ mod tree;
 mod work;
 
 pub use contents::{Contents, Dataset, MariadbServer, Password, PostgresServer, Tree};
-pub use local::{Guard, LocalBackups, Setting};
+pub use local::{Guard, LocalBackups, Running, Setting};
 pub use tool::Tools;

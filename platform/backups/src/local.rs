@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use handover_engine::backup::Shelf;
+use futures::future::BoxFuture;
+use handover_engine::backup::{Backup, Shelf};
 use handover_engine::failure::Failure;
-use handover_engine::name::DatasetName;
+use handover_engine::name::{BackupId, DatasetName, MigrationId};
 use handover_engine::ports::Result;
 use handover_engine::ports::backups::{Backups, Order, Standing};
 use handover_engine::time::Clock;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,10 +23,17 @@ use crate::make::{self, Wanted};
 use crate::restore;
 use crate::shelf::Directory;
 use crate::tool::Tools;
-use crate::work::{Work, blocking};
+use crate::work::{Steps, Work, blocking};
+
+/// How soon what a restore has left is looked at again, at first and at last.
+const AGAIN: Duration = Duration::from_secs(2);
+const AT_LAST: Duration = Duration::from_secs(60);
 
 /// Refuses a restore while that would not be safe.
 pub type Guard = Arc<dyn Fn() -> Result<()> + Send + Sync>;
+
+/// Tells which migrations of this host have not ended: what was backed up for them stays, however many backups there are.
+pub type Running = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<MigrationId>>> + Send + Sync>;
 
 /// What a host's backups are made of, and where they lie.
 pub struct Setting {
@@ -37,6 +47,8 @@ pub struct Setting {
     pub tools: Tools,
     /// Asked before anything is restored.
     pub guard: Guard,
+    /// Asked before an old backup is removed.
+    pub running: Running,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
 }
@@ -51,6 +63,8 @@ struct Inner {
     jobs: Mutex<HashMap<Order, Job>>,
     /// Held by whoever works.
     turn: tokio::sync::Mutex<()>,
+    /// A restore may have left something.
+    left: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -67,18 +81,27 @@ struct Job {
 }
 
 impl LocalBackups {
-    /// What an earlier agent has left half made is removed. Work ends with `stop`.
+    /// What an earlier agent has left half made is removed, and a restore that was cut short is ended or taken back, as soon as that can be.
+    /// Work ends with `stop`. In a runtime.
     pub fn new(setting: Setting, stop: CancellationToken) -> Result<Self> {
         let directory = Directory::new(setting.directory.clone());
         directory.clear()?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             setting,
             directory,
             jobs: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
+            left: Notify::new(),
             stop,
             tasks: TaskTracker::new(),
-        })))
+        });
+        inner.tasks.spawn(inner.clone().keep_settled());
+        Ok(Self(inner))
+    }
+
+    /// The backup of a restore that goes on or was cut short, and is not settled.
+    pub fn unsettled(&self) -> Result<Option<BackupId>> {
+        Ok(self.0.directory.notes().all()?.into_iter().next().map(|note| note.backup))
     }
 
     /// Refuses (operator) while something is restored, or waits to be.
@@ -136,19 +159,68 @@ impl Inner {
         names.iter().map(find).collect()
     }
 
+    /// What a piece of work needs.
+    fn work(&self, bytes: Arc<AtomicU64>, stop: CancellationToken) -> Result<Work> {
+        let tools = self.setting.tools.clone();
+        Ok(Work { tools, scratch: self.directory.scratch()?, bytes, stop, steps: Steps::default() })
+    }
+
+    /// Ends or takes back what restores have left, by itself, again and again until that is done: a server may be away for long.
+    async fn keep_settled(self: Arc<Self>) {
+        let mut pause = AGAIN;
+        let settle = async {
+            loop {
+                let settled = {
+                    let _turn = self.turn.lock().await;
+                    self.settle(&self.setting.datasets.iter().collect::<Vec<_>>()).await
+                };
+                match settled {
+                    Ok(()) => {
+                        pause = AGAIN;
+                        self.left.notified().await;
+                    }
+                    Err(failure) => {
+                        tracing::warn!(%failure, "it is tried again");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(AT_LAST);
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = settle => {}
+        }
+    }
+
+    async fn settle(&self, datasets: &[&Dataset]) -> Result<()> {
+        let notes = self.directory.notes();
+        if notes.all()?.is_empty() {
+            return Ok(());
+        }
+        let work = self.work(Arc::default(), self.stop.child_token())?;
+        let _stop = work.stop.clone().drop_guard();
+        restore::settle_all(datasets, &notes, &work).await
+    }
+
+    /// Removes the oldest backups until no more are left than are to be kept.
+    async fn thin_out(&self, newest: &Backup) -> Result<()> {
+        let Some(keep) = self.setting.keep else { return Ok(()) };
+        self.directory.thin_out(keep, newest, &(self.setting.running)().await?)
+    }
+
     async fn carry_out(
         &self,
         order: &Order,
         bytes: Arc<AtomicU64>,
         stop: CancellationToken,
     ) -> Result<Standing> {
-        let scratch = self.directory.scratch()?;
-        let tools = self.setting.tools.clone();
+        let work = self.work(bytes, stop)?;
         // However this ends, what it has begun ends too.
-        let _stop = stop.clone().drop_guard();
-        let work = Work { tools, scratch, bytes, stop };
+        let _stop = work.stop.clone().drop_guard();
         match order {
             Order::Make { id, occasion, migration, datasets } => {
+                self.settle(&self.chosen(datasets)?).await?;
                 let backup = match self.directory.read(id)? {
                     Some(whole) => whole,
                     None => {
@@ -158,9 +230,7 @@ impl Inner {
                         let backup =
                             make::make(&self.directory, &self.chosen(datasets)?, wanted, &work).await?;
                         tracing::info!(backup = %id, bytes = backup.bytes(), "a backup is made, and verified");
-                        if let Some(keep) = self.setting.keep
-                            && let Err(failure) = self.directory.thin_out(keep, &backup)
-                        {
+                        if let Err(failure) = self.thin_out(&backup).await {
                             tracing::warn!(%failure, "there are more backups than are to be kept");
                         }
                         backup
@@ -178,10 +248,13 @@ impl Inner {
             Order::Restore { id, dataset } => {
                 (self.setting.guard)()?;
                 let backup = self.directory.get(id)?;
+                self.settle(&self.chosen(dataset.as_slice())?).await?;
                 let datasets = &self.setting.datasets;
-                let datasets =
-                    restore::restore(&self.directory, datasets, &backup, dataset.as_ref(), &work).await?;
-                Ok(Standing::Restored { datasets })
+                let restored =
+                    restore::restore(&self.directory, datasets, &backup, dataset.as_ref(), &work).await;
+                // Where that is so is looked at again soon.
+                self.left.notify_one();
+                Ok(Standing::Restored { datasets: restored? })
             }
         }
     }

@@ -1,12 +1,13 @@
 //! MariaDB databases: by `mariadb-dump`, in one transaction. The file is a script that `mariadb` can run as a whole; tables come first, and
 //! what acts by itself after a line of ours, so that a restore can put the tables in place in between.
 
+mod acts;
 mod client;
 pub mod restore;
+mod script;
 
 use std::path::Path;
 
-use bytes::Bytes;
 use handover_engine::backup::Kept;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
@@ -46,8 +47,8 @@ pub async fn make(
 ) -> Result<Option<Kept>> {
     let item = dataset.item();
     let client = Client::open(&item, server, work)?;
-    let Some((character_set, collation)) = client.charset(&server.database).await? else { return Ok(None) };
-    let views = client.names("table_name", "tables", "table_schema", "table_type = 'VIEW'").await?;
+    let Some(charset) = client.charset(&server.database).await? else { return Ok(None) };
+    let views = acts::views(&client, &server.database).await?;
     let tool = version(&work.tools, &client.dump, &item).await?;
     let file = format!("{}.sql.zst", dataset.name);
     let mut archive = Archive::create(&directory.join(&file), work);
@@ -55,27 +56,10 @@ pub async fn make(
         vec!["--single-transaction".to_owned(), "--hex-blob".to_owned(), "--skip-triggers".to_owned()];
     tables.extend(views.iter().map(|view| format!("--ignore-table={}.{view}", server.database)));
     client.pour(&tables, &[&server.database], &mut archive).await?;
-    archive.add(Bytes::from_static(DIVIDE)).await?;
-    let late = ["--no-data", "--no-create-info", "--triggers", "--routines", "--events"].map(str::to_owned);
-    client.pour(&late, &[&server.database], &mut archive).await?;
-    if !views.is_empty() {
-        let mut names = vec![server.database.as_str()];
-        names.extend(views.iter().map(String::as_str));
-        client.pour(&["--no-data", "--skip-triggers"].map(str::to_owned), &names, &mut archive).await?;
-    }
-    let written = archive.finish().await?;
-    Ok(Some(Kept {
-        dataset: dataset.name.clone(),
-        engine: dataset.contents.engine().to_owned(),
-        tool,
-        file,
-        bytes: written.bytes,
-        contents_bytes: written.contents_bytes,
-        digest: written.digest,
-        entries: None,
-        settings: [("character_set".to_owned(), character_set), ("collation".to_owned(), collation)].into(),
-        notes: Vec::new(),
-    }))
+    acts::pour(&client, &server.database, &views, &mut archive).await?;
+    let settings = [("character_set", charset.character_set), ("collation", charset.collation)];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
+    Ok(Some(Kept { settings, ..archive.finish().await?.kept(dataset, tool, file) }))
 }
 
 /// Unpacks it, and looks for what the tool ends with.

@@ -25,7 +25,7 @@ pub async fn size(dataset: &Dataset, server: &PostgresServer, work: &Work) -> Re
         "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = {}",
         literal(&server.database)
     );
-    let rows = client.ask(&server.maintenance, &sql).await?;
+    let rows = client.maintain(&sql).await?;
     Ok(rows.first().and_then(|bytes| bytes.parse::<u64>().ok()).map(|bytes| bytes / 2))
 }
 
@@ -55,19 +55,7 @@ pub async fn make(
     let mut running = Running::start(command, &item)?;
     archive.pour(running.output()?).await?;
     running.succeed().await?;
-    let written = archive.finish().await?;
-    Ok(Some(Kept {
-        dataset: dataset.name.clone(),
-        engine: dataset.contents.engine().to_owned(),
-        tool,
-        file,
-        bytes: written.bytes,
-        contents_bytes: written.contents_bytes,
-        digest: written.digest,
-        entries: None,
-        settings: Default::default(),
-        notes: Vec::new(),
-    }))
+    Ok(Some(archive.finish().await?.kept(dataset, tool, file)))
 }
 
 /// Has `pg_restore` read it to its end. No server is needed.

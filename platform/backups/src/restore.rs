@@ -1,15 +1,21 @@
 //! Putting back what is in a backup: each dataset by its engine, beside its place first.
+//!
+//! Each is noted before it is begun. One that fails, or is cut short, is settled by its note: what is in place by then is ended, and what is not is
+//! taken back. There is no other way out of a restore.
 
-use std::path::{Path, PathBuf};
+#[cfg(test)]
+mod cuts;
+
+use std::path::PathBuf;
 
 use handover_engine::backup::{Backup, Kept, Restored};
-use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::{BackupId, DatasetName};
 use handover_engine::ports::Result;
 
 use crate::contents::{Contents, Dataset};
 use crate::make;
+use crate::note::{Begun, Note, Notes, Pen};
 use crate::shelf::Directory;
 use crate::work::Work;
 use crate::{mariadb, postgres, sqlite, tree};
@@ -24,6 +30,20 @@ pub struct Restoring<'a> {
     pub file: PathBuf,
     /// Where what cannot stay at its place is kept.
     pub aside: PathBuf,
+    /// Notes how far it is.
+    pub pen: Pen<'a>,
+}
+
+/// Where what stood there is now; none where nothing did.
+pub type Before = Option<String>;
+
+/// What has become of a restore that was begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// What was in the backup is in place, all of it.
+    Ended(Before),
+    /// What stood there is in place, as if nothing had been begun.
+    TakenBack,
 }
 
 /// Puts back one dataset of a backup, or all of them. Each is verified before anything is changed.
@@ -46,24 +66,99 @@ pub async fn restore(
     }
     let mut chosen = Vec::new();
     for kept in wanted {
-        chosen.push((kept, place(datasets, kept)?));
+        chosen.push((kept, place(datasets, &kept.dataset, &kept.engine)?));
         make::verify(kept, &directory.place(&backup.id), work).await?;
     }
+    let (aside, notes) = (directory.kept()?, directory.notes());
     let mut out = Vec::new();
     for (kept, dataset) in chosen {
         let file = directory.place(&backup.id).join(&kept.file);
-        let at = Restoring { id: &backup.id, kept, file, aside: directory.kept()? };
-        let restored = match &dataset.contents {
-            Contents::Sqlite(path) => sqlite::restore(dataset, path, &at, work).await,
-            Contents::Mariadb(server) => mariadb::restore::restore(dataset, server, &at, work).await,
-            Contents::Postgres(server) => postgres::restore::restore(dataset, server, &at, work).await,
-            Contents::Tree(tree) => tree::restore(dataset, tree, &at, work).await,
-        }
-        .map_err(|failure| after(&out, failure))?;
-        tracing::info!(backup = %backup.id, dataset = %dataset.name, before = ?restored.before, "a dataset is restored");
-        out.push(restored);
+        let pen = Pen { notes: &notes, dataset: &kept.dataset, backup: &backup.id };
+        let at = Restoring { id: &backup.id, kept, file, aside: aside.clone(), pen };
+        let before = one(dataset, &at, &notes, work).await.map_err(|failure| after(&out, failure))?;
+        tracing::info!(backup = %backup.id, dataset = %dataset.name, ?before, "a dataset is restored");
+        out.push(Restored { dataset: dataset.name.clone(), before });
     }
     Ok(out)
+}
+
+async fn one(dataset: &Dataset, at: &Restoring<'_>, notes: &Notes, work: &Work) -> Result<Before> {
+    match begin(dataset, at, work).await {
+        Ok(before) => notes.remove(&dataset.name).map(|()| before),
+        Err(mut failure) => {
+            let Some(note) = notes.of(&dataset.name)? else { return Err(failure) };
+            match settle(dataset, &note, notes, work).await {
+                Ok(Settled::Ended(before)) => Ok(before),
+                Ok(Settled::TakenBack) => Err(failure),
+                Err(unsettled) => {
+                    failure.what += &format!(
+                        "; nor can what was begun be taken back now, which the agent tries again by itself: {}",
+                        unsettled.what
+                    );
+                    Err(failure)
+                }
+            }
+        }
+    }
+}
+
+/// Whatever this ends with but success is to be settled.
+async fn begin(dataset: &Dataset, at: &Restoring<'_>, work: &Work) -> Result<Before> {
+    match &dataset.contents {
+        Contents::Sqlite(path) => sqlite::restore::restore(dataset, path, at, work).await,
+        Contents::Mariadb(server) => mariadb::restore::restore(dataset, server, at, work).await,
+        Contents::Postgres(server) => postgres::restore::restore(dataset, server, at, work).await,
+        Contents::Tree(tree) => tree::restore::restore(dataset, tree, at, work).await,
+    }
+}
+
+/// Ends or takes back what was begun. Idempotent, and may be cut short itself.
+async fn settle(dataset: &Dataset, note: &Note, notes: &Notes, work: &Work) -> Result<Settled> {
+    let item = dataset.item();
+    let pen = Pen { notes, dataset: &note.dataset, backup: &note.backup };
+    let settled = match (&dataset.contents, &note.begun) {
+        (Contents::Sqlite(_), Begun::Sqlite(begun)) => sqlite::restore::settle(&item, begun, work).await?,
+        (Contents::Mariadb(server), Begun::Mariadb(begun)) => {
+            mariadb::restore::settle(&item, server, begun, &pen, work).await?
+        }
+        (Contents::Postgres(server), Begun::Postgres(begun)) => {
+            postgres::restore::settle(&item, server, begun, work).await?
+        }
+        (Contents::Tree(_), Begun::Files(begun)) => tree::restore::settle(&item, begun, work).await?,
+        _ => {
+            let what =
+                format!("a restore of backup {} was cut short when it was of another engine", note.backup);
+            return Err(Failure::operator(item, what)
+                .hint("put its section back into appliance.toml as it was, and restart the agent"));
+        }
+    };
+    notes.remove(&note.dataset)?;
+    Ok(settled)
+}
+
+/// Settles what earlier restores have left of these datasets: each that can be, and the first failure of those that cannot.
+pub async fn settle_all(datasets: &[&Dataset], notes: &Notes, work: &Work) -> Result<()> {
+    let mut all = Ok(());
+    for note in notes.all()? {
+        let Some(dataset) = datasets.iter().find(|dataset| dataset.name == note.dataset) else { continue };
+        let (backup, name) = (&note.backup, &note.dataset);
+        match settle(dataset, &note, notes, work).await {
+            Ok(Settled::Ended(before)) => {
+                tracing::info!(%backup, dataset = %name, ?before, "a restore that was cut short is ended");
+            }
+            Ok(Settled::TakenBack) => {
+                tracing::warn!(%backup, dataset = %name, "a restore that was cut short is taken back: give it again");
+            }
+            Err(mut failure) => {
+                failure.what = format!(
+                    "the restore of backup {backup} that was cut short cannot be settled: {}",
+                    failure.what
+                );
+                all = all.and(Err(failure));
+            }
+        }
+    }
+    all
 }
 
 /// A failure must not hide what was put back before it.
@@ -77,68 +172,15 @@ fn after(done: &[Restored], mut failure: Failure) -> Failure {
 }
 
 /// Where the manifest says that it belongs.
-fn place<'a>(datasets: &'a [Dataset], kept: &Kept) -> Result<&'a Dataset> {
-    let item = format!("dataset {}", kept.dataset);
-    let Some(dataset) = datasets.iter().find(|dataset| dataset.name == kept.dataset) else {
+fn place<'a>(datasets: &'a [Dataset], name: &DatasetName, engine: &str) -> Result<&'a Dataset> {
+    let item = format!("dataset {name}");
+    let Some(dataset) = datasets.iter().find(|dataset| dataset.name == *name) else {
         return Err(Failure::operator(item, "this host's manifest does not name it")
             .hint("put its section back into appliance.toml and restart the agent"));
     };
-    if dataset.contents.engine() == kept.engine {
+    if dataset.contents.engine() == engine {
         return Ok(dataset);
     }
-    let what =
-        format!("it is {} in the backup and {} in the manifest", kept.engine, dataset.contents.engine());
+    let what = format!("it is {engine} in the backup and {} in the manifest", dataset.contents.engine());
     Err(Failure::operator(item, what).hint("restore it where it was, or by hand"))
-}
-
-/// This path, or the next one like it that nothing stands at.
-pub fn free_path(path: &Path) -> PathBuf {
-    let numbered = |n: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!("-{n}"));
-        PathBuf::from(name)
-    };
-    let all = std::iter::once(path.to_owned()).chain((2..).map(numbered));
-    all.into_iter().find(|path| path.symlink_metadata().is_err()).unwrap_or_else(|| path.to_owned())
-}
-
-/// The name of a database beside another, within so many bytes: `shop__before_1a2b3c4d`.
-pub fn beside(database: &str, what: &str, longest: usize) -> String {
-    let end = format!("__{what}");
-    if database.len() + end.len() <= longest {
-        return format!("{database}{end}");
-    }
-    let mark = Digest::of(database.as_bytes()).short();
-    let mut cut = longest - end.len() - mark.len() - 1;
-    while !database.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    format!("{}_{mark}{end}", &database[..cut])
-}
-
-/// The first of `shop__before_…`, `shop__before_…_2` and so on that is not among those that there are.
-pub fn free_name(database: &str, id: &BackupId, longest: usize, taken: &[String]) -> String {
-    let mark = Digest::of(id.as_str().as_bytes()).short()[..8].to_owned();
-    let numbered = |n: u32| match n {
-        1 => beside(database, &format!("before_{mark}"), longest),
-        n => beside(database, &format!("before_{mark}_{n}"), longest),
-    };
-    (1..=u32::MAX).map(numbered).find(|name| !taken.contains(name)).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_have_names_of_their_own_that_fit() {
-        let id: BackupId = "b-1".parse().unwrap();
-        let first = free_name("shop", &id, 63, &[]);
-        assert!(first.starts_with("shop__before_"), "{first}");
-        let second = free_name("shop", &id, 63, std::slice::from_ref(&first));
-        assert_eq!(second, format!("{first}_2"));
-        let (one, other) = ("é".repeat(31), format!("{}e", "é".repeat(30)));
-        let long = [&one, &other].map(|name| beside(name, "handover_restore", 63));
-        assert!(long.iter().all(|name| name.len() <= 63) && long[0] != long[1], "{long:?}");
-    }
 }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use handover_engine::backup::{Backup, FORMAT, Shelf};
 use handover_engine::failure::Failure;
-use handover_engine::name::BackupId;
+use handover_engine::name::{BackupId, MigrationId};
 use handover_engine::ports::Result;
 
+use crate::note::Notes;
 use crate::work::io_failed;
 
 /// What a backup's directory is told by.
@@ -21,6 +22,8 @@ const PARTIAL: &str = ".partial";
 const SCRATCH: &str = ".work";
 /// For what restores have replaced and cannot leave at its place.
 const KEPT: &str = ".kept";
+/// For notes of restores that have begun.
+const RESTORES: &str = ".restores";
 
 /// The directory.
 #[derive(Debug, Clone)]
@@ -56,6 +59,11 @@ impl Directory {
         let path = self.0.join(KEPT);
         make(&path).map_err(io_failed(&path, "cannot be made"))?;
         Ok(path)
+    }
+
+    /// The notes of restores that have begun.
+    pub fn notes(&self) -> Notes {
+        Notes::new(self.0.join(RESTORES))
     }
 
     /// Makes what is needed to work, and takes away what an earlier agent has left that was ended in the middle.
@@ -158,14 +166,17 @@ impl Directory {
         Ok(shelf)
     }
 
-    /// Removes the oldest ones until `keep` are left. Those of `newest`'s migration stay.
-    pub fn thin_out(&self, keep: usize, newest: &Backup) -> Result<()> {
+    /// Removes the oldest ones until `keep` are left. Those of `newest`'s migration and of those that are `running` stay: they are what an
+    /// operator has to go back to, however many others are made meanwhile.
+    pub fn thin_out(&self, keep: usize, newest: &Backup, running: &[MigrationId]) -> Result<()> {
         let backups = self.list()?.backups;
         let mut too_many = backups.len().saturating_sub(keep.max(1));
         for old in backups {
-            let is_needed =
-                old.id == newest.id || (old.migration.is_some() && old.migration == newest.migration);
-            if too_many == 0 || is_needed {
+            let is_held = old
+                .migration
+                .as_ref()
+                .is_some_and(|of| newest.migration.as_ref() == Some(of) || running.contains(of));
+            if too_many == 0 || is_held || old.id == newest.id {
                 continue;
             }
             let path = self.place(&old.id);
@@ -180,7 +191,8 @@ impl Directory {
     }
 }
 
-fn entries(path: &Path) -> io::Result<BTreeSet<String>> {
+/// The names in a directory, sorted.
+pub fn entries(path: &Path) -> io::Result<BTreeSet<String>> {
     let mut out = BTreeSet::new();
     for entry in std::fs::read_dir(path)? {
         // A name that is no text is none of ours.
@@ -210,7 +222,7 @@ fn read(path: &Path) -> Result<Backup, String> {
 }
 
 /// A directory for the agent alone, and those above it.
-fn make(path: &Path) -> io::Result<()> {
+pub fn make(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

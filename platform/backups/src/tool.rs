@@ -23,6 +23,22 @@ const LINES: usize = 1000;
 const QUOTED: usize = 5;
 const LINE_BYTES: usize = 400;
 
+/// What to do about what programs say.
+const HINTS: [(&str, &str); 7] = [
+    ("No space left on device", FULL),
+    // tar, of a file that it could write a part of.
+    ("Wrote only ", FULL),
+    ("Disk quota exceeded", FULL),
+    ("is full", FULL),
+    ("Disk full", FULL),
+    ("Lock wait timeout", "its tables are in use: stop its services, and try again"),
+    ("TLS/SSL error", "`tls` and `ca` in the `url` say which certificates are trusted (docs/mariadb.md)"),
+];
+const FULL: &str =
+    "free space where it is written: at the dataset's place, or where its server keeps its data";
+const OTHERWISE: &str =
+    "put right what it says, and try again (docs/backups.md tells which privileges it needs)";
+
 /// Where programs are looked for.
 #[derive(Debug, Clone)]
 pub struct Tools {
@@ -98,8 +114,8 @@ impl Ended {
         if said.is_empty() {
             return Failure::operator(&self.item, what);
         }
-        Failure::operator(&self.item, format!("{what}: {said}"))
-            .hint("put right what it says, and try again (docs/backups.md tells which privileges it needs)")
+        let hint = HINTS.iter().find(|(words, _)| said.contains(*words)).map_or(OTHERWISE, |(_, hint)| *hint);
+        Failure::operator(&self.item, format!("{what}: {said}")).hint(hint)
     }
 }
 

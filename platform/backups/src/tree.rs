@@ -1,21 +1,20 @@
 //! File trees: by tar, which keeps owners, modes, attributes, links and holes. What belongs to a tree is told by who migrates it.
 
 mod exchange;
+pub mod restore;
 
 use std::path::Path;
 use std::process::Stdio;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use handover_engine::backup::{Kept, Restored};
+use handover_engine::backup::Kept;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use tokio::sync::mpsc;
 
 use crate::archive::{self, Archive};
 use crate::contents::{Dataset, Tree};
-use crate::restore::Restoring;
-use crate::room;
 use crate::tool::{Ended, Running, Tools, version};
 use crate::work::Work;
 
@@ -67,18 +66,7 @@ pub async fn make(dataset: &Dataset, tree: &Tree, directory: &Path, work: &Work)
     let (entries, (), ()) = futures::try_join!(list(tree, to), running.feed(names), archive.pour(output))?;
     let notes = changed(&running.end().await?)?;
     let written = archive.finish().await?;
-    Ok(Some(Kept {
-        dataset: dataset.name.clone(),
-        engine: dataset.contents.engine().to_owned(),
-        tool,
-        file,
-        bytes: written.bytes,
-        contents_bytes: written.contents_bytes,
-        digest: written.digest,
-        entries: Some(entries),
-        settings: Default::default(),
-        notes,
-    }))
+    Ok(Some(Kept { entries: Some(entries), notes, ..written.kept(dataset, tool, file) }))
 }
 
 /// Sends the names of all entries, each with a NUL after it; how many they were.
@@ -152,27 +140,4 @@ async fn count_lines(mut from: impl tokio::io::AsyncRead + Unpin) -> Result<u64>
         }
         lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count() as u64;
     }
-}
-
-/// Puts it in place; what stood there is under another name beside it.
-pub async fn restore(dataset: &Dataset, tree: &Tree, at: &Restoring<'_>, work: &Work) -> Result<Restored> {
-    let item = dataset.item();
-    let root = std::fs::canonicalize(&tree.root).unwrap_or_else(|_| tree.root.clone());
-    exchange::refuse_mounts(&item, &root)?;
-    room::check(&item, &root, at.kept.contents_bytes)?;
-    let stage = exchange::fresh_stage(&root)?;
-    let mut command = work.tools.command(&tar(&work.tools, &item)?);
-    command.args(["--extract", "--file=-", "--same-permissions", "--delay-directory-restore"]);
-    if rustix::process::geteuid().is_root() {
-        command.arg("--same-owner");
-    }
-    command.args(PROPERTIES).arg("--directory").arg(&stage).stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut running = Running::start(command, &item)?;
-    running.feed(archive::read(&at.file, work)).await?;
-    running.succeed().await?;
-    if root.exists() {
-        exchange::carry_over(tree, &root, &stage).await?;
-    }
-    let before = exchange::put_in_place(&stage, &root, at.id)?;
-    Ok(Restored { dataset: dataset.name.clone(), before: before.map(|before| before.display().to_string()) })
 }

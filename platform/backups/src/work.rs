@@ -22,9 +22,32 @@ pub struct Work {
     pub bytes: Arc<AtomicU64>,
     /// It is to end.
     pub stop: CancellationToken,
+    /// What tests end the world at.
+    pub steps: Steps,
+}
+
+/// What is asked before each change of the disk; in tests alone.
+#[derive(Clone, Default)]
+pub struct Steps(Option<Step>);
+
+/// Says whether a step is to be done.
+type Step = Arc<dyn Fn(&'static str) -> io::Result<()> + Send + Sync>;
+
+impl Steps {
+    /// Every step is asked for.
+    #[cfg(test)]
+    pub fn asked(step: Step) -> Self {
+        Self(Some(step))
+    }
 }
 
 impl Work {
+    /// The disk is about to be changed.
+    pub fn step(&self, what: &'static str) -> Result<()> {
+        let Some(asked) = &self.steps.0 else { return Ok(()) };
+        asked(what).map_err(|error| Failure::permanent("restore", what).because(error))
+    }
+
     /// It got on by so many bytes; fails when it is to end.
     pub fn got_on(&self, bytes: usize) -> io::Result<()> {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -4,10 +4,8 @@ mod support;
 
 use std::fs;
 use std::io::{Seek, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use handover_backups::Tools;
 use handover_engine::backup::Occasion;
@@ -15,14 +13,11 @@ use handover_engine::failure::Class;
 use handover_engine::ports::Backups;
 use handover_engine::ports::backups::Order;
 use handover_tests::appliance::{Appliance, Spec};
-use handover_tests::{compare, poll};
+use handover_tests::compare;
 use rusqlite::Connection;
-use tempfile::TempDir;
 
+use support::tools::{hanging, instead, reached};
 use support::{Host, make, restore, sqlite, tree};
-
-/// How long something may take to begin.
-const WITHIN: Duration = Duration::from_secs(30);
 
 /// An appliance with a copy of it as it was, and its host.
 struct Stage {
@@ -53,16 +48,6 @@ impl Stage {
         assert!(compare::databases(&self.before.database, &self.appliance.database).unwrap().found > 0);
         assert!(compare::trees(&self.before.files, &self.appliance.files).unwrap().found > 0);
     }
-}
-
-/// Programs that do something else before they do what they should: `name` is a shell script.
-fn instead(dir: &Path, name: &str, script: &str) -> Tools {
-    let programs = dir.join("programs");
-    fs::create_dir_all(&programs).unwrap();
-    let file = programs.join(name);
-    fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    Tools::within(vec![programs, "/usr/bin".into(), "/bin".into()])
 }
 
 #[tokio::test]
@@ -198,86 +183,6 @@ async fn a_tool_that_is_missing_or_fails_is_named() {
 }
 
 #[tokio::test]
-async fn a_full_disk_leaves_no_half_backup() {
-    let dir = tempfile::tempdir().unwrap();
-    let small = dir.path().join("small");
-    fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&small).status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        println!("skipped: mounting a file system takes root");
-        return;
-    }
-    let _mounted = Mounted(small.clone());
-    let root = dir.path().join("www");
-    fs::create_dir(&root).unwrap();
-    // Noise: it does not get smaller.
-    let mut noise = vec![0; 4 << 20];
-    let mut random = fs::File::open("/dev/urandom").unwrap();
-    std::io::Read::read_exact(&mut random, &mut noise).unwrap();
-    fs::write(root.join("noise"), &noise).unwrap();
-    let tools = hanging(dir.path(), "--create");
-    let host = Host::at(dir, small.join("backups"), vec![tree("www", &root, &[])], tools, None);
-    host.make("fits").await.unwrap();
-    // Too much, as can be told before…
-    for n in 0..5 {
-        fs::write(root.join(format!("noise-{n}")), &noise).unwrap();
-    }
-    let refused = host.make("more").await.unwrap_err();
-    assert!(refused.what.contains("are needed in") && refused.hint.contains("free space"), "{refused}");
-    // …and as is found out only in the middle: somebody else takes the room meanwhile.
-    for n in 0..5 {
-        fs::remove_file(root.join(format!("noise-{n}"))).unwrap();
-    }
-    fs::remove_file(root.join("noise")).unwrap();
-    fs::write(root.join("noise"), &noise[..1 << 20]).unwrap();
-    fs::remove_dir_all(small.join("backups/fits")).unwrap();
-    fs::remove_file(host.dir.path().join("reached")).unwrap();
-    fs::write(host.dir.path().join("hang"), "").unwrap();
-    host.backups.begin(&make("late")).await.unwrap();
-    reached(&host.dir).await;
-    // The file system says that it is full.
-    let _ = fs::write(small.join("filler"), vec![1; 24 << 20]);
-    fs::remove_file(host.dir.path().join("hang")).unwrap();
-    let full = host.make("late").await.unwrap_err();
-    assert!(
-        full.to_string().contains("No space left on device") && full.hint.contains("free space"),
-        "{full}"
-    );
-    assert_eq!(host.list().await.backups, []);
-    assert!(!small.join("backups/late.partial").exists());
-    fs::remove_file(small.join("filler")).unwrap();
-    host.make("late").await.unwrap();
-}
-
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-/// A tar that says that it has begun, and hangs for as long as a file is there.
-fn hanging(dir: &Path, wanted: &str) -> Tools {
-    let place = dir.display();
-    instead(
-        dir,
-        "tar",
-        &format!(
-            "case \"$1\" in {wanted}) touch '{place}/reached'; while [ -e '{place}/hang' ]; do sleep 0.02; done;; esac\nexec /usr/bin/tar \"$@\""
-        ),
-    )
-}
-
-async fn reached(dir: &TempDir) {
-    let file = dir.path().join("reached");
-    let wait = tokio::task::spawn_blocking(move || {
-        poll::until("the tool to begin", WITHIN, || Ok(file.exists().then_some(()))).unwrap();
-    });
-    wait.await.unwrap();
-}
-
-#[tokio::test]
 async fn an_agent_that_ends_in_the_middle_leaves_whole_things() {
     let mut stage = Stage::new(205);
     fs::write(stage.host.dir.path().join("hang"), "").unwrap();
@@ -350,6 +255,18 @@ async fn the_oldest_go_when_there_are_too_many() {
     assert_eq!(names().await, ["b-2", "m-1-start"]);
     host.done(&order(Occasion::Accept)).await.unwrap();
     assert_eq!(names().await, ["m-1-start", "m-1-accept"]);
+    // What a migration that runs was backed up for stays, whoever asks for others meanwhile.
+    let held = Order::Make {
+        id: "m-runs-start".parse().unwrap(),
+        occasion: Occasion::Start,
+        migration: Some("m-runs".parse().unwrap()),
+        datasets: Vec::new(),
+    };
+    host.done(&held).await.unwrap();
+    for id in ["b-3", "b-4", "b-5"] {
+        host.make(id).await.unwrap();
+    }
+    assert_eq!(names().await, ["m-runs-start", "b-5"]);
     let odd = make("odd.partial");
     assert!(host.backups.begin(&odd).await.unwrap_err().what.contains("ends with `.partial`"));
 }

@@ -2,13 +2,11 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use handover_backups::{Contents, Dataset, MariadbServer, PostgresServer, Tools};
+use handover_backups::Tools;
 use handover_tests::server::{Engine, Server};
 
 use support::Host;
+use support::servers::{dump, mariadb, postgres};
 
 const MARIADB: &str = "
     CREATE TABLE customer (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(80) CHARACTER SET latin1, born DATE) ENGINE=InnoDB;
@@ -24,67 +22,6 @@ const MARIADB: &str = "
     CREATE PROCEDURE empty_log() DELETE FROM log;
     CREATE EVENT rarely ON SCHEDULE EVERY 1 YEAR DO DELETE FROM log;
 ";
-/// Everything of a database, as the server's own tools tell it independently.
-const DUMP: [&str; 8] = [
-    "--skip-comments",
-    "--routines",
-    "--events",
-    "--triggers",
-    "--hex-blob",
-    "--order-by-primary",
-    "--skip-dump-date",
-    "--skip-extended-insert",
-];
-
-fn mariadb(server: &Server, database: &str) -> Dataset {
-    let contents = Contents::Mariadb(MariadbServer {
-        user: "root".to_owned(),
-        password: Arc::new(|| Ok(None)),
-        host: "localhost".to_owned(),
-        port: 0,
-        socket: Some(server.socket()),
-        tls: false,
-        ca: None,
-        database: database.to_owned(),
-    });
-    Dataset { name: "shop".parse().unwrap(), contents }
-}
-
-fn postgres(server: &Server, database: &str, programs: Option<PathBuf>) -> Dataset {
-    let contents = Contents::Postgres(PostgresServer {
-        user: "postgres".to_owned(),
-        password: Arc::new(|| Ok(Some("not: needed".to_owned()))),
-        host: "localhost".to_owned(),
-        port: server.port(),
-        socket: Some(server.socket()),
-        ca: None,
-        database: database.to_owned(),
-        maintenance: "postgres".to_owned(),
-        programs,
-    });
-    Dataset { name: "shop".parse().unwrap(), contents }
-}
-
-fn dump(server: &Server, database: &str) -> String {
-    let mut tool = match server.engine() {
-        Engine::Mariadb => {
-            let mut tool = server.tool("mariadb-dump");
-            tool.args(DUMP);
-            tool
-        }
-        Engine::Postgres => {
-            let mut tool = server.tool("pg_dump");
-            tool.arg("--inserts");
-            tool
-        }
-    };
-    let out = tool.arg(database).output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    // Each run has random words of its own in these lines.
-    text.lines().filter(|line| !line.contains("restrict")).collect::<Vec<_>>().join("\n")
-}
-
 #[tokio::test]
 async fn a_mariadb_database_comes_back_whole() {
     let server = Server::start(Engine::Mariadb, &["--log-bin-trust-function-creators=1"]).unwrap();

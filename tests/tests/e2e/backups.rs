@@ -11,12 +11,12 @@ use serde_json::Value;
 use super::SETTLES_WITHIN;
 
 /// A bed whose hosts are backed up before a migration starts and when it is accepted.
-fn bed(seed: u64) -> Bed {
+fn bed(seed: u64, keep: u32) -> Bed {
     let mut bed = Bed::temporary(&Spec::small(seed)).unwrap();
     for side in ["source", "target"] {
         let file = bed.root().join(side).join("appliance.toml");
-        let text =
-            fs::read_to_string(&file).unwrap() + "\n[backups]\nbefore = ['start', 'accept']\nkeep = 9\n";
+        let text = fs::read_to_string(&file).unwrap()
+            + &format!("\n[backups]\nbefore = ['start', 'accept']\nkeep = {keep}\n");
         fs::write(&file, text).unwrap();
     }
     bed.source.restart().unwrap();
@@ -52,7 +52,7 @@ fn same(left: &Appliance, right: &Appliance) {
 
 #[test]
 fn a_migration_backs_both_hosts_up_and_each_can_be_restored() {
-    let bed = bed(210);
+    let bed = bed(210, 9);
     let before = Appliance::make(&bed.root().join("before"), &Spec::small(210)).unwrap();
     let plan = bed.json(&["plan", "--follow"]).unwrap();
     let steps: Vec<&str> = plan["plan"]["steps"]
@@ -123,6 +123,30 @@ fn a_migration_backs_both_hosts_up_and_each_can_be_restored() {
         "{text}"
     );
     bed.cli(&["audit", "--verify"]).unwrap().success().unwrap();
+}
+
+#[test]
+fn what_a_migration_that_runs_was_backed_up_for_stays() {
+    let bed = bed(212, 1);
+    let plan = bed.json(&["plan", "--follow"]).unwrap();
+    let started = bed.json(&["start", plan["digest"].as_str().unwrap()]).unwrap();
+    let start = format!("{}-start", started["migration"].as_str().unwrap());
+    reach(&bed, "following", "following");
+    let back_up = |name: &str| {
+        for host in ["source", "target"] {
+            bed.cli(&["backup", "--host", host, "--name", name, "--dataset", "files"])
+                .unwrap()
+                .success()
+                .unwrap();
+        }
+        let listed = bed.json(&["backups"]).unwrap();
+        assert_eq!(ids(&listed["source"]), ids(&listed["target"]));
+        ids(&listed["source"]).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    back_up("b-1");
+    assert_eq!(back_up("b-2"), [start.as_str(), "b-2"]);
+    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(back_up("b-3"), ["b-3"]);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! MariaDB's own programs, signed in by a file that nobody else may read.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use crate::archive::Archive;
@@ -15,6 +17,10 @@ use crate::work::Work;
 
 /// The package that brings the programs.
 const PACKAGE: &str = "mariadb-client";
+/// Seconds that a table which is in use is waited for.
+const IN_USE: u32 = 10;
+/// Seconds that another session is waited for, which may wait for such a table.
+const LOCKED: u32 = 30;
 /// Certificate authorities of the system, where none are named.
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -78,26 +84,60 @@ impl Client {
 
     /// The first value of the first row.
     pub async fn one(&self, sql: &str) -> Result<Option<String>> {
-        Ok(self.ask(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()))
+        Ok(self.firsts(sql).await?.into_iter().next())
+    }
+
+    /// Runs statements that change something, each on a line of its own, for as long as no other session does.
+    pub async fn change(&self, statements: &[String]) -> Result<()> {
+        if statements.is_empty() {
+            return Ok(());
+        }
+        self.ask(&format!("{}{};\n", self.begins(), statements.join(";\n"))).await.map(drop)
+    }
+
+    /// What a session that changes something begins with: a lock that is held to its end, whatever has become of who has begun it, and a limit
+    /// to how long tables that are in use are waited for.
+    pub fn begins(&self) -> String {
+        format!("SELECT GET_LOCK({}, {LOCKED});\nSET SESSION lock_wait_timeout = {IN_USE};\n", self.lock())
+    }
+
+    fn lock(&self) -> String {
+        text(&format!("handover restore {}", Digest::of(self.database.as_bytes()).short()))
+    }
+
+    /// Waits until no session of an earlier agent changes anything any more: the server goes on with the statement that it was given.
+    pub async fn alone(&self) -> Result<()> {
+        match self.one(&format!("SELECT GET_LOCK({}, {LOCKED})", self.lock())).await?.as_deref() {
+            Some("1") => Ok(()),
+            _ => Err(Failure::transient(&self.item, "a session of an earlier restore has not ended")
+                .hint("`SHOW PROCESSLIST` tells what it waits for")),
+        }
+    }
+
+    /// How messages name the dataset.
+    pub fn item(&self) -> &str {
+        &self.item
     }
 
     /// A database's character set and collation; none where it is not there.
-    pub async fn charset(&self, database: &str) -> Result<Option<(String, String)>> {
+    pub async fn charset(&self, database: &str) -> Result<Option<Charset>> {
         let sql = format!(
             "SELECT default_character_set_name, default_collation_name FROM information_schema.schemata WHERE schema_name = {}",
             text(database)
         );
         let row = self.ask(&sql).await?.into_iter().next();
-        Ok(row.and_then(|row| Some((row.first()?.clone(), row.get(1)?.clone()))))
+        Ok(row.and_then(|row| {
+            Some(Charset { character_set: row.first()?.clone(), collation: row.get(1)?.clone() })
+        }))
     }
 
-    /// Names of things in the database.
-    pub async fn names(&self, column: &str, of: &str, schema: &str, which: &str) -> Result<Vec<String>> {
-        self.names_in(&self.database, column, of, schema, which).await
+    /// All databases of the server.
+    pub async fn databases(&self) -> Result<Vec<String>> {
+        self.firsts("SELECT schema_name FROM information_schema.schemata").await
     }
 
     /// Names of things in a database.
-    pub async fn names_in(
+    pub async fn names(
         &self,
         database: &str,
         column: &str,
@@ -105,11 +145,32 @@ impl Client {
         schema: &str,
         which: &str,
     ) -> Result<Vec<String>> {
-        let sql = format!(
+        self.firsts(&format!(
             "SELECT {column} FROM information_schema.{of} WHERE {schema} = {} AND {which} ORDER BY 1",
             text(database)
-        );
-        Ok(self.ask(&sql).await?.into_iter().filter_map(|row| row.into_iter().next()).collect())
+        ))
+        .await
+    }
+
+    /// The first value of each row.
+    async fn firsts(&self, sql: &str) -> Result<Vec<String>> {
+        Ok(self.ask(sql).await?.into_iter().filter_map(|row| row.into_iter().next()).collect())
+    }
+}
+
+/// A database's character set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Charset {
+    /// The character set.
+    pub character_set: String,
+    /// The collation.
+    pub collation: String,
+}
+
+impl fmt::Display for Charset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CHARACTER SET {} COLLATE {}", quote(&self.character_set), quote(&self.collation))
     }
 }
 
@@ -138,6 +199,9 @@ fn defaults(server: &MariadbServer, password: Option<&str>) -> String {
         let ca = server.ca.as_deref().map_or(SYSTEM_CA.into(), |ca| ca.to_string_lossy());
         set("ssl-ca", &ca);
         out += "ssl\nssl-verify-server-cert\n";
+    } else {
+        // The programs of later versions want TLS where nothing is said.
+        out += "loose-skip-ssl\n";
     }
     out
 }
@@ -145,6 +209,11 @@ fn defaults(server: &MariadbServer, password: Option<&str>) -> String {
 /// A name in a statement.
 pub fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
+}
+
+/// A table or another thing of a database, in a statement.
+pub fn qualified(database: &str, name: &str) -> String {
+    format!("{}.{}", quote(database), quote(name))
 }
 
 /// A text in a statement, whatever the server's modes make of quotes.
@@ -200,7 +269,7 @@ mod tests {
             assert!(file.lines().any(|found| found == line), "{line}: {file}");
         }
         let local = defaults(&MariadbServer { socket: Some("/run/s".into()), ..server }, None);
-        assert!(local.contains("socket=\"/run/s\"") && !local.contains("host=") && !local.contains("ssl"));
+        assert!(local.contains("socket=\"/run/s\"") && !local.contains("host=") && !local.contains("ssl-ca"));
     }
 
     #[test]

@@ -1,79 +1,295 @@
-//! Putting a MariaDB database back: loaded into one beside it, put in place by one `RENAME TABLE`, then what acts by itself.
+//! Putting a MariaDB database back: built in one beside it, put in place by one `RENAME TABLE`, then what acts by itself.
+//!
+//! The rename is what decides: one that is cut short before it is taken back, with all that acted; after it, it is ended.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use bytes::Bytes;
-use handover_engine::backup::Restored;
+use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
-use tokio::sync::mpsc;
+use serde::{Deserialize, Serialize};
 
-use super::client::{Client, quote, text};
-use super::{DIVIDE, OWN};
-use crate::archive::{self, Archive};
+use super::acts;
+use super::client::{Charset, Client, qualified, quote};
+use super::script::{Part, load};
+use crate::archive::Archive;
+use crate::beside;
 use crate::contents::{Dataset, MariadbServer};
-use crate::restore::{Restoring, beside, free_name, free_path};
-use crate::work::Work;
+use crate::note::{Begun as Of, Pen};
+use crate::restore::{Before, Restoring, Settled};
+use crate::work::{Work, io_failed};
 
 /// Longest name of a database, in bytes.
 const LONGEST: usize = 64;
 /// What a rename moves.
 const MOVABLE: &str = "table_type IN ('BASE TABLE', 'SEQUENCE', 'SYSTEM VERSIONED')";
 
-/// Puts it back; what stood there is in a database beside it. Cut short, it is given again: until the rename the old tables are in place,
-/// and from then on the new ones.
+/// A restore that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begun {
+    /// The database.
+    place: String,
+    /// The one that its tables are built in.
+    scratch: String,
+    /// The backup's file.
+    file: PathBuf,
+    /// As the database is to be.
+    charset: Charset,
+    /// What stood there; none where nothing did.
+    before: Option<Replaced>,
+    /// The tables that were built; none before they all are. From then on what stands there may have given way.
+    built: Option<Vec<String>>,
+}
+
+/// What is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replaced {
+    /// The database that its tables go to.
+    database: String,
+    /// The file that what acts by itself is kept in.
+    aside: PathBuf,
+    charset: Charset,
+    tables: Vec<String>,
+    /// What acts by itself.
+    acts: Vec<String>,
+}
+
+/// Puts it back; what stood there is in a database beside it.
 pub async fn restore(
     dataset: &Dataset,
     server: &MariadbServer,
     at: &Restoring<'_>,
     work: &Work,
-) -> Result<Restored> {
+) -> Result<Before> {
     let client = Client::open(&dataset.item(), server, work)?;
-    let (place, scratch) = (&server.database, beside(&server.database, "handover_restore", LONGEST));
-    let setting = |name: &str| at.kept.settings.get(name).cloned().unwrap_or_default();
-    let charset = format!(
-        "CHARACTER SET {} COLLATE {}",
-        quote(&setting("character_set")),
-        quote(&setting("collation"))
-    );
-    client
-        .ask(&format!("DROP DATABASE IF EXISTS {0}; CREATE DATABASE {0} {charset}", quote(&scratch)))
-        .await?;
-    load(&client, &scratch, &at.file, Part::Tables, work).await?;
-    let mut moves: Vec<(String, String)> = Vec::new();
-    let (mut before, is_there) = (None, client.charset(place).await?.is_some());
-    if is_there {
-        let old = client.names("table_name", "tables", "table_schema", MOVABLE).await?;
-        let aside = free_path(&at.aside.join(format!("{}-{}.sql.zst", dataset.name, at.id)));
-        keep_what_acts(&client, place, &aside, work).await?;
-        let kept = free_name(place, at.id, LONGEST, &databases(&client).await?);
-        let own = client.charset(place).await?.unwrap_or_default();
-        client
-            .ask(&format!(
-                "CREATE DATABASE {} CHARACTER SET {} COLLATE {}",
-                quote(&kept),
-                quote(&own.0),
-                quote(&own.1)
-            ))
-            .await?;
-        drop_what_acts(&client, place).await?;
-        moves.extend(old.iter().map(|table| (qualified(place, table), qualified(&kept, table))));
-        before =
-            Some(format!("database {kept} (its triggers, routines, events and views: {})", aside.display()));
-    } else {
-        client.ask(&format!("CREATE DATABASE {} {charset}", quote(place))).await?;
-    }
-    let new = client.names_in(&scratch, "table_name", "tables", "table_schema", MOVABLE).await?;
-    moves.extend(new.iter().map(|table| (qualified(&scratch, table), qualified(place, table))));
-    rename(&client, &moves).await?;
-    client.ask(&format!("ALTER DATABASE {} {charset}", quote(place))).await?;
-    load(&client, place, &at.file, Part::Rest, work).await?;
-    take_ours_away(&client, place).await?;
-    client.ask(&format!("DROP DATABASE {}", quote(&scratch))).await?;
-    Ok(Restored { dataset: dataset.name.clone(), before })
+    let begun = build(&client, dataset, server, at, work).await?;
+    swap(&client, &begun).await?;
+    finish(&client, &begun, work).await?;
+    Ok(told(&begun))
 }
 
-fn qualified(database: &str, table: &str) -> String {
-    format!("{}.{}", quote(database), quote(table))
+fn told(begun: &Begun) -> Before {
+    let told = |before: &Replaced| {
+        let aside = before.aside.display();
+        format!("database {} (its triggers, routines, events and views: {aside})", before.database)
+    };
+    begun.before.as_ref().map(told)
+}
+
+/// Builds the tables, and keeps what is to give way. Nothing that stands there is touched.
+async fn build(
+    client: &Client,
+    dataset: &Dataset,
+    server: &MariadbServer,
+    at: &Restoring<'_>,
+    work: &Work,
+) -> Result<Begun> {
+    let place = server.database.clone();
+    let scratch = beside::database(&place, beside::BUILT_DATABASE, LONGEST);
+    let setting = |name: &str| at.kept.settings.get(name).cloned().unwrap_or_default();
+    let charset = Charset { character_set: setting("character_set"), collation: setting("collation") };
+    let taken = client.databases().await?;
+    let before = client.charset(&place).await?.map(|charset| Replaced {
+        database: beside::free_database(&place, at.id, LONGEST, &taken),
+        aside: beside::free_path(&at.aside.join(format!("{}-{}.sql.zst", dataset.name, at.id))),
+        charset,
+        tables: Vec::new(),
+        acts: Vec::new(),
+    });
+    let mut begun = Begun { place, scratch, file: at.file.clone(), charset, before, built: None };
+    at.pen.write(Of::Mariadb(begun.clone()))?;
+    let mut made = vec![drop_database(&begun.scratch), create(&begun.scratch, &begun.charset)];
+    // Whether the account may make it is better known before all is loaded.
+    made.extend(begun.before.iter().map(|before| create(&before.database, &before.charset)));
+    client.change(&made).await?;
+    load(client, &begun.scratch, &at.file, Part::Tables, work).await?;
+    acts::drop_our_tables(client, &begun.scratch).await?;
+    if let Some(before) = &mut begun.before {
+        before.tables = movable(client, &begun.place).await?.into_iter().collect();
+        let mut archive = Archive::create(&before.aside, work);
+        acts::pour(client, &begun.place, &acts::views(client, &begun.place).await?, &mut archive).await?;
+        archive.finish().await?;
+        before.acts = acts::all(client, &begun.place).await?;
+    }
+    begun.built = Some(movable(client, &begun.scratch).await?.into_iter().collect());
+    at.pen.write(Of::Mariadb(begun.clone()))?;
+    Ok(begun)
+}
+
+/// Tables in place of tables. What acts by itself gives way first: tables with triggers cannot be renamed into another database.
+async fn swap(client: &Client, begun: &Begun) -> Result<()> {
+    let mut moves = Vec::new();
+    match &begun.before {
+        Some(before) => {
+            acts::drop_all(client, &begun.place).await?;
+            moves.extend(moved(&begun.place, &before.database, &before.tables));
+        }
+        None => client.change(&[create(&begun.place, &begun.charset)]).await?,
+    }
+    moves.extend(moved(&begun.scratch, &begun.place, begun.built.iter().flatten()));
+    rename(client, &moves).await
+}
+
+/// What comes after the tables are in place. Idempotent.
+async fn finish(client: &Client, begun: &Begun, work: &Work) -> Result<()> {
+    client.change(&[format!("ALTER DATABASE {} {}", quote(&begun.place), begun.charset)]).await?;
+    acts::drop_all(client, &begun.place).await?;
+    load(client, &begun.place, &begun.file, Part::Rest, work).await?;
+    acts::drop_our_triggers(client, &begun.place).await?;
+    client.change(&[drop_database(&begun.scratch)]).await
+}
+
+/// Ends it where its tables are in place and all else can be; otherwise takes it back.
+pub async fn settle(
+    item: &str,
+    server: &MariadbServer,
+    begun: &Begun,
+    pen: &Pen<'_>,
+    work: &Work,
+) -> Result<Settled> {
+    let client = Client::open(item, server, work)?;
+    client.alone().await?;
+    let found = Found::look(&client, begun).await?;
+    found.check(item, begun)?;
+    if found.is_swapped(begun) {
+        match finish(&client, begun, work).await {
+            Ok(()) => return Ok(Settled::Ended(told(begun))),
+            Err(failure) => tracing::warn!(%failure, "a restore cannot be ended: it is taken back"),
+        }
+    }
+    let mut begun = begun.clone();
+    if begun.built.is_some() {
+        bring_back(&client, &begun, &found, work).await?;
+        // All of it is there: from here on nothing but what was built is touched.
+        begun.built = None;
+        pen.write(Of::Mariadb(begun.clone()))?;
+    }
+    client.change(&[drop_database(&begun.scratch)]).await?;
+    if let Some(before) = &begun.before {
+        drop_empty(&client, item, &before.database).await?;
+        match std::fs::remove_file(&before.aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io_failed(&before.aside, "cannot be removed")(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(Settled::TakenBack)
+}
+
+/// The old tables are put in place again, with all that acted. Idempotent.
+async fn bring_back(client: &Client, begun: &Begun, found: &Found, work: &Work) -> Result<()> {
+    // Whatever is in its place has been there all the time, or was brought back as a whole.
+    if let Some(before) = begun.before.as_ref().filter(|_| found.is_untouched(begun))
+        && acts::all(client, &begun.place).await? == before.acts
+        && client.charset(&begun.place).await?.as_ref() == Some(&before.charset)
+    {
+        return Ok(());
+    }
+    if found.is_there {
+        acts::drop_all(client, &begun.place).await?;
+    }
+    let built: Vec<&String> =
+        begun.built.iter().flatten().filter(|table| !found.scratch.contains(*table)).collect();
+    if !built.is_empty() {
+        client.change(&[create(&begun.scratch, &begun.charset)]).await?;
+    }
+    let mut moves = moved(&begun.place, &begun.scratch, built);
+    let Some(before) = &begun.before else {
+        rename(client, &moves).await?;
+        return if found.is_there { drop_empty(client, client.item(), &begun.place).await } else { Ok(()) };
+    };
+    let away = before.tables.iter().filter(|table| found.kept.contains(*table));
+    moves.extend(moved(&before.database, &begun.place, away));
+    rename(client, &moves).await?;
+    client.change(&[format!("ALTER DATABASE {} {}", quote(&begun.place), before.charset)]).await?;
+    load(client, &begun.place, &before.aside, Part::Rest, work).await
+}
+
+/// The tables that there are by now.
+struct Found {
+    /// Whether there is a database at the place.
+    is_there: bool,
+    place: BTreeSet<String>,
+    scratch: BTreeSet<String>,
+    kept: BTreeSet<String>,
+}
+
+impl Found {
+    async fn look(client: &Client, begun: &Begun) -> Result<Self> {
+        let kept = match &begun.before {
+            Some(before) => movable(client, &before.database).await?,
+            None => BTreeSet::new(),
+        };
+        Ok(Self {
+            is_there: client.charset(&begun.place).await?.is_some(),
+            place: movable(client, &begun.place).await?,
+            scratch: movable(client, &begun.scratch).await?,
+            kept,
+        })
+    }
+
+    /// Refuses to touch anything where the tables are not what was left: it may be another server.
+    fn check(&self, item: &str, begun: &Begun) -> Result<()> {
+        if begun.built.is_none() {
+            return Ok(());
+        }
+        let mut gone =
+            begun.built.iter().flatten().filter(|t| !self.scratch.contains(*t) && !self.place.contains(*t));
+        let replaced = begun.before.iter().flat_map(|before| &before.tables);
+        let mut lost = replaced.filter(|t| !self.kept.contains(*t) && !self.place.contains(*t));
+        let Some(table) = gone.next().or_else(|| lost.next()) else { return Ok(()) };
+        let what = format!("its table {table} is not where a restore that was cut short has left it");
+        Err(Failure::operator(item, what).hint(
+            "is `url` in appliance.toml that of another server? else see to the database by hand, and remove the note in `.restores` in the directory of backups",
+        ))
+    }
+
+    /// Whether all tables are where they were.
+    fn is_untouched(&self, begun: &Begun) -> bool {
+        self.kept.is_empty() && begun.built.iter().flatten().all(|table| self.scratch.contains(table))
+    }
+
+    /// Whether all tables are where they should be: the servers before 10.6 may be cut short in the middle of a rename.
+    fn is_swapped(&self, begun: &Begun) -> bool {
+        let mut replaced = begun.before.iter().flat_map(|before| &before.tables);
+        begun.built.as_ref().is_some_and(|built| {
+            self.is_there
+                && !built.iter().any(|table| self.scratch.contains(table))
+                && replaced.all(|t| self.kept.contains(t))
+        })
+    }
+}
+
+async fn movable(client: &Client, database: &str) -> Result<BTreeSet<String>> {
+    let names = client.names(database, "table_name", "tables", "table_schema", MOVABLE).await?;
+    Ok(names.into_iter().collect())
+}
+
+fn create(database: &str, charset: &Charset) -> String {
+    format!("CREATE DATABASE IF NOT EXISTS {} {charset}", quote(database))
+}
+
+fn drop_database(database: &str) -> String {
+    format!("DROP DATABASE IF EXISTS {}", quote(database))
+}
+
+/// What a restore has made and has nothing in it. Idempotent.
+async fn drop_empty(client: &Client, item: &str, database: &str) -> Result<()> {
+    if client.charset(database).await?.is_none() {
+        return Ok(());
+    }
+    if movable(client, database).await?.is_empty() {
+        return client.change(&[drop_database(database)]).await;
+    }
+    Err(Failure::operator(item, format!("there are tables in database {database}, which should be empty"))
+        .hint("they are none of a restore's: move them away"))
+}
+
+fn moved<'a>(from: &str, to: &str, tables: impl IntoIterator<Item = &'a String>) -> Vec<(String, String)> {
+    tables.into_iter().map(|table| (qualified(from, table), qualified(to, table))).collect()
 }
 
 /// All at once: foreign keys follow only while they are checked.
@@ -82,155 +298,6 @@ async fn rename(client: &Client, moves: &[(String, String)]) -> Result<()> {
         return Ok(());
     }
     let moves: Vec<String> = moves.iter().map(|(from, to)| format!("{from} TO {to}")).collect();
-    client.ask(&format!("SET foreign_key_checks = 1; RENAME TABLE {}", moves.join(", "))).await.map(drop)
-}
-
-async fn databases(client: &Client) -> Result<Vec<String>> {
-    let rows = client.ask("SELECT schema_name FROM information_schema.schemata").await?;
-    Ok(rows.into_iter().filter_map(|row| row.into_iter().next()).collect())
-}
-
-/// Half of a backup.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Tables,
-    Rest,
-}
-
-/// Runs one half of the script in a database.
-async fn load(client: &Client, database: &str, file: &Path, part: Part, work: &Work) -> Result<()> {
-    let mut shell = client.shell(database)?;
-    let (to, halves) = mpsc::channel(4);
-    let pieces = archive::read(file, work);
-    let ((), ()) = futures::try_join!(divide(pieces, part, to), shell.feed(halves))?;
-    shell.succeed().await
-}
-
-type Piece = std::io::Result<Bytes>;
-
-/// Passes on what comes before or after the line that divides a script.
-async fn divide(mut pieces: mpsc::Receiver<Piece>, part: Part, to: mpsc::Sender<Piece>) -> Result<()> {
-    let (mut held, mut is_past) = (Vec::new(), false);
-    while let Some(piece) = pieces.recv().await {
-        let piece = match piece {
-            Ok(piece) => piece,
-            failed => {
-                let _ = to.send(failed).await;
-                return Ok(());
-            }
-        };
-        if is_past {
-            if part == Part::Tables || to.send(Ok(piece)).await.is_err() {
-                return Ok(());
-            }
-            continue;
-        }
-        held.extend_from_slice(&piece);
-        if let Some(at) = line_of(&held) {
-            is_past = true;
-            let rest = held.split_off(at);
-            let wanted = if part == Part::Tables { std::mem::take(&mut held) } else { rest };
-            if to.send(Ok(wanted.into())).await.is_err() || part == Part::Tables {
-                return Ok(());
-            }
-        } else {
-            // The line may be cut by the end of a piece.
-            let keep = held.len().min(DIVIDE.len());
-            let rest = held.split_off(held.len() - keep);
-            let whole = std::mem::replace(&mut held, rest);
-            if part == Part::Tables && to.send(Ok(whole.into())).await.is_err() {
-                return Ok(());
-            }
-        }
-    }
-    if part == Part::Tables && !is_past {
-        let _ = to.send(Ok(held.into())).await;
-    }
-    Ok(())
-}
-
-/// Where the line that divides begins. Values have no line ends in them, but for those that are escaped.
-fn line_of(text: &[u8]) -> Option<usize> {
-    let found = text.windows(DIVIDE.len()).position(|part| part == DIVIDE)?;
-    (found == 0 || text[found - 1] == b'\n').then_some(found)
-}
-
-/// Keeps what cannot be renamed into another database.
-async fn keep_what_acts(client: &Client, place: &str, aside: &Path, work: &Work) -> Result<()> {
-    let mut archive = Archive::create(aside, work);
-    let late = ["--no-data", "--no-create-info", "--triggers", "--routines", "--events"].map(str::to_owned);
-    client.pour(&late, &[place], &mut archive).await?;
-    let views = client.names("table_name", "tables", "table_schema", "table_type = 'VIEW'").await?;
-    if !views.is_empty() {
-        let names: Vec<&str> = std::iter::once(place).chain(views.iter().map(String::as_str)).collect();
-        client.pour(&["--no-data", "--skip-triggers"].map(str::to_owned), &names, &mut archive).await?;
-    }
-    archive.finish().await.map(drop)
-}
-
-/// Tables with triggers cannot be renamed into another database, and what else is there gives way.
-async fn drop_what_acts(client: &Client, place: &str) -> Result<()> {
-    let mut statements = Vec::new();
-    for (kind, column, of, schema, which) in [
-        ("TRIGGER", "trigger_name", "triggers", "trigger_schema", "1"),
-        ("EVENT", "event_name", "events", "event_schema", "1"),
-        ("VIEW", "table_name", "tables", "table_schema", "table_type = 'VIEW'"),
-        ("FUNCTION", "routine_name", "routines", "routine_schema", "routine_type = 'FUNCTION'"),
-        ("PROCEDURE", "routine_name", "routines", "routine_schema", "routine_type = 'PROCEDURE'"),
-        ("PACKAGE", "routine_name", "routines", "routine_schema", "routine_type = 'PACKAGE'"),
-    ] {
-        for name in client.names(column, of, schema, which).await? {
-            statements.push(format!("DROP {kind} IF EXISTS {}", qualified(place, &name)));
-        }
-    }
-    if statements.is_empty() { Ok(()) } else { client.ask(&statements.join(";\n")).await.map(drop) }
-}
-
-/// What a migration had put into the database when it was backed up belongs to that migration.
-async fn take_ours_away(client: &Client, place: &str) -> Result<()> {
-    let ours = |column: &str| format!("LEFT({column}, {}) = {}", OWN.len(), text(OWN));
-    let mut statements = Vec::new();
-    for (kind, column, of, schema) in [
-        ("TRIGGER", "trigger_name", "triggers", "trigger_schema"),
-        ("TABLE", "table_name", "tables", "table_schema"),
-    ] {
-        for name in client.names(column, of, schema, &ours(column)).await? {
-            statements.push(format!("DROP {kind} IF EXISTS {}", qualified(place, &name)));
-        }
-    }
-    if statements.is_empty() { Ok(()) } else { client.ask(&statements.join(";\n")).await.map(drop) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn halves(pieces: &[&[u8]], part: Part) -> Vec<u8> {
-        let (to, from) = mpsc::channel(1024);
-        for piece in pieces {
-            to.send(Ok(Bytes::copy_from_slice(piece))).await.unwrap();
-        }
-        drop(to);
-        let (to, mut out) = mpsc::channel(1024);
-        divide(from, part, to).await.unwrap();
-        let mut all = Vec::new();
-        while let Some(piece) = out.recv().await {
-            all.extend_from_slice(&piece.unwrap());
-        }
-        all
-    }
-
-    #[tokio::test]
-    async fn a_script_is_divided_wherever_its_pieces_end() {
-        let script = [b"CREATE TABLE t (a INT);\n".as_slice(), DIVIDE, b"CREATE TRIGGER x;\n"].concat();
-        for cut in 0..script.len() {
-            let pieces = [&script[..cut], &script[cut..]];
-            assert_eq!(halves(&pieces, Part::Tables).await, b"CREATE TABLE t (a INT);\n", "{cut}");
-            let rest = halves(&pieces, Part::Rest).await;
-            assert_eq!(rest, [DIVIDE, b"CREATE TRIGGER x;\n"].concat(), "{cut}");
-        }
-        let bytes: Vec<&[u8]> = script.chunks(1).collect();
-        assert_eq!(halves(&bytes, Part::Tables).await, b"CREATE TABLE t (a INT);\n");
-        assert_eq!(halves(&[b"no line".as_slice()], Part::Tables).await, b"no line");
-    }
+    let all = format!("RENAME TABLE {}", moves.join(", "));
+    client.change(&["SET foreign_key_checks = 1".to_owned(), all]).await
 }

@@ -42,7 +42,7 @@ impl Client {
             tools: work.tools.clone(),
             item: item.to_owned(),
         };
-        let version = client.ask(&server.maintenance, "SHOW server_version_num").await?;
+        let version = client.maintain("SHOW server_version_num").await?;
         let major = version.first().and_then(|version| version.parse::<u32>().ok()).unwrap_or(0) / 10_000;
         let programs = of_version(item, server.programs.as_deref(), major)?;
         Ok(Self { programs, ..client })
@@ -95,9 +95,14 @@ impl Client {
         Ok(String::from_utf8_lossy(&out).lines().map(str::to_owned).collect())
     }
 
+    /// As [`Self::ask`], while the database itself is made, renamed or dropped.
+    pub async fn maintain(&self, sql: &str) -> Result<Vec<String>> {
+        self.ask(&self.server.maintenance, sql).await
+    }
+
     /// All databases of the server.
     pub async fn databases(&self) -> Result<Vec<String>> {
-        self.ask(&self.server.maintenance, "SELECT datname FROM pg_catalog.pg_database").await
+        self.maintain("SELECT datname FROM pg_catalog.pg_database").await
     }
 }
 

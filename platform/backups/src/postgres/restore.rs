@@ -4,13 +4,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use handover_engine::backup::Restored;
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
+use serde::{Deserialize, Serialize};
 
 use super::client::{Client, literal, quote};
+use crate::beside;
 use crate::contents::{Dataset, PostgresServer};
-use crate::restore::{Restoring, beside, free_name};
+use crate::note::Begun as Of;
+use crate::restore::{Before, Restoring, Settled};
 use crate::tool::{PrivateFile, Running, printed};
 use crate::work::Work;
 
@@ -22,34 +24,97 @@ const BETWEEN: Duration = Duration::from_millis(200);
 /// What a migration adds to a database's comment begins so.
 const MARK: &str = "\nhandover: ";
 
+/// Drops all tables of a database: to drop the database itself a server writes all that it has to write, for which a full disk has no room.
+const EMPTY: &str = "DO $$ DECLARE t record; BEGIN FOR t IN SELECT nspname, relname FROM pg_catalog.pg_class c \
+    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'p') AND nspname NOT LIKE 'pg\\_%' \
+    AND nspname <> 'information_schema' LOOP \
+    EXECUTE pg_catalog.format('DROP TABLE IF EXISTS %I.%I CASCADE', t.nspname, t.relname); END LOOP; END $$";
+
+/// A restore that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begun {
+    /// The database.
+    place: String,
+    /// The one that it is built in.
+    scratch: String,
+    /// It is whole, and about to be put in place.
+    swaps: bool,
+    /// The name that what stands there gets; none where nothing does.
+    before: Option<String>,
+}
+
 /// Puts it back; what stood there is a database of another name.
 pub async fn restore(
     dataset: &Dataset,
     server: &PostgresServer,
     at: &Restoring<'_>,
     work: &Work,
-) -> Result<Restored> {
+) -> Result<Before> {
     let item = dataset.item();
     let client = Client::open(&item, server, work).await?;
-    let (place, scratch) = (&server.database, beside(&server.database, "handover_restore", LONGEST));
-    let list = contents(&client, &item, &at.file).await?;
+    let place = server.database.clone();
+    let scratch = beside::database(&place, beside::BUILT_DATABASE, LONGEST);
+    let mut begun = Begun { place, scratch, swaps: false, before: None };
+    at.pen.write(Of::Postgres(begun.clone()))?;
+    build(&client, &item, &begun.scratch, at, work).await?;
+    let taken = client.databases().await?;
+    begun.swaps = true;
+    begun.before =
+        taken.contains(&begun.place).then(|| beside::free_database(&begun.place, at.id, LONGEST, &taken));
+    at.pen.write(Of::Postgres(begun.clone()))?;
+    swap(&client, &begun).await?;
+    Ok(told(&begun))
+}
+
+fn told(begun: &Begun) -> Before {
+    begun.before.as_ref().map(|name| format!("database {name}"))
+}
+
+/// Restores it into a database beside its place.
+async fn build(client: &Client, item: &str, scratch: &str, at: &Restoring<'_>, work: &Work) -> Result<()> {
+    let list = contents(client, item, &at.file).await?;
     let (of_database, of_rest): (Vec<&str>, Vec<&str>) =
         list.lines().filter(|line| !is_ours(line)).partition(|line| is_of_database(line));
-    client
-        .ask(&server.maintenance, &format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(&scratch)))
-        .await?;
-    let made = statements(&client, &item, &at.file, &of_database, work).await?;
-    client.ask(&server.maintenance, &for_database(&made, &scratch)).await?;
+    drop_database(client, scratch).await?;
+    let made = statements(client, item, &at.file, &of_database, work).await?;
+    client.maintain(&for_database(&made, scratch)).await?;
     let list = PrivateFile::new(&work.scratch, of_rest.join("\n").as_bytes())?;
     let mut command = client.command(&client.program("pg_restore"));
     command.args(["--exit-on-error", "--no-password", "--use-list"]).arg(list.path());
-    command.args(["--dbname", &client.connection(&scratch)]).arg(&at.file);
+    command.args(["--dbname", &client.connection(scratch)]).arg(&at.file);
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    Running::start(command, &item)?.succeed().await?;
-    let taken = client.databases().await?;
-    let before = taken.contains(place).then(|| free_name(place, at.id, LONGEST, &taken));
-    swap(&client, server, &scratch, before.as_deref()).await?;
-    Ok(Restored { dataset: dataset.name.clone(), before: before.map(|name| format!("database {name}")) })
+    Running::start(command, item)?.succeed().await
+}
+
+/// Waits for whoever changes its name.
+async fn drop_database(client: &Client, name: &str) -> Result<()> {
+    client.maintain(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote(name))).await.map(drop)
+}
+
+/// Ends what was put in place, and takes back what was not.
+pub async fn settle(item: &str, server: &PostgresServer, begun: &Begun, work: &Work) -> Result<Settled> {
+    let client = Client::open(item, server, work).await?;
+    if is_swapped(&client, begun).await? {
+        return Ok(Settled::Ended(told(begun)));
+    }
+    if client.databases().await?.contains(&begun.scratch) {
+        // One that cannot be emptied is dropped as it is.
+        let _ = client.ask(&begun.scratch, EMPTY).await;
+    }
+    drop_database(&client, &begun.scratch).await?;
+    // A transaction of an earlier session may have ended meanwhile.
+    let is_swapped = is_swapped(&client, begun).await?;
+    Ok(if is_swapped { Settled::Ended(told(begun)) } else { Settled::TakenBack })
+}
+
+/// Both names are changed in one transaction: either tells of both. Nothing has the new one before.
+async fn is_swapped(client: &Client, begun: &Begun) -> Result<bool> {
+    let there = client.databases().await?;
+    Ok(begun.swaps
+        && there.contains(&begun.place)
+        && !there.contains(&begun.scratch)
+        && begun.before.as_ref().is_none_or(|before| there.contains(before)))
 }
 
 /// The archive's table of contents.
@@ -164,21 +229,21 @@ fn name_len(text: &str) -> usize {
 }
 
 /// Both change their names in one transaction, which needs them without sessions.
-async fn swap(client: &Client, server: &PostgresServer, scratch: &str, before: Option<&str>) -> Result<()> {
-    let place = &server.database;
+async fn swap(client: &Client, begun: &Begun) -> Result<()> {
+    let (place, scratch) = (&begun.place, &begun.scratch);
     let mut sql = format!(
         "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname IN ({}, {}) \
          AND pid <> pg_catalog.pg_backend_pid() AND usesysid IS NOT NULL;\nBEGIN;\n",
         literal(place),
         literal(scratch)
     );
-    if let Some(before) = before {
+    if let Some(before) = &begun.before {
         sql += &format!("ALTER DATABASE {} RENAME TO {};\n", quote(place), quote(before));
     }
     sql += &format!("ALTER DATABASE {} RENAME TO {};\nCOMMIT;\n", quote(scratch), quote(place));
     let mut tries = 0;
     loop {
-        let Err(failure) = client.ask(&server.maintenance, &sql).await else { return Ok(()) };
+        let Err(failure) = client.maintain(&sql).await else { return Ok(()) };
         tries += 1;
         if !failure.what.contains("being accessed by other users") {
             return Err(failure);

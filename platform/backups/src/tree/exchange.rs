@@ -7,24 +7,13 @@ use std::path::{Path, PathBuf};
 
 use futures::StreamExt;
 use handover_engine::failure::Failure;
-use handover_engine::name::BackupId;
 use handover_engine::ports::Result;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::beside::above;
 use crate::contents::Tree;
-use crate::restore::free_path;
 use crate::shelf::sync;
-use crate::work::{blocking, io_failed};
-
-fn beside(root: &Path, suffix: &str) -> PathBuf {
-    let mut name = root.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn above(root: &Path) -> &Path {
-    root.parent().unwrap_or(Path::new("/"))
-}
+use crate::work::{Work, blocking, io_failed};
 
 /// A root that is a file system of its own cannot be exchanged.
 pub fn refuse_mounts(item: &str, root: &Path) -> Result<()> {
@@ -39,17 +28,16 @@ pub fn refuse_mounts(item: &str, root: &Path) -> Result<()> {
     }
 }
 
-/// An empty directory beside the root; what an earlier restore has left there goes.
-pub fn fresh_stage(root: &Path) -> Result<PathBuf> {
-    let stage = beside(root, ".handover-restore");
+/// An empty directory, in place of what an earlier restore has left there; its number.
+pub fn fresh_stage(stage: &Path) -> Result<u64> {
     let make = || {
         if stage.symlink_metadata().is_ok() {
-            std::fs::remove_dir_all(&stage)?;
+            std::fs::remove_dir_all(stage)?;
         }
-        DirBuilder::new().mode(0o700).create(&stage)
+        DirBuilder::new().mode(0o700).create(stage)?;
+        Ok(stage.symlink_metadata()?.ino())
     };
-    make().map_err(io_failed(&stage, "cannot be made"))?;
-    Ok(stage)
+    make().map_err(io_failed(stage, "cannot be made"))
 }
 
 /// What the manifest leaves out of the tree stays where it is: it goes into the new one under the same names.
@@ -120,22 +108,23 @@ fn link(from: &Path, to: &Path) -> std::io::Result<()> {
 
 /// Puts the new tree in place. First it gets the name that the old one is to have: then one step exchanges both, and whatever a crash falls
 /// between, one of them is in place and the other under that name.
-pub fn put_in_place(stage: &Path, root: &Path, id: &BackupId) -> Result<Option<PathBuf>> {
+pub fn put_in_place(stage: &Path, root: &Path, before: Option<&Path>, work: &Work) -> Result<()> {
     let failed = |what: &'static str| io_failed(root, what);
     let file = std::fs::File::open(stage).map_err(failed("the new tree cannot be opened"))?;
     rustix::fs::syncfs(&file).map_err(|e| failed("the new tree cannot be made durable")(e.into()))?;
-    if root.symlink_metadata().is_err() {
-        renameat_with(CWD, stage, CWD, root, RenameFlags::NOREPLACE)
-            .map_err(|e| failed("cannot be put in place")(e.into()))?;
-        sync(above(root)).map_err(failed("cannot be made durable"))?;
-        return Ok(None);
-    }
-    let before = free_path(&beside(root, &format!(".before-{id}")));
-    std::fs::rename(stage, &before).map_err(failed("cannot be put in place"))?;
-    renameat_with(CWD, &before, CWD, root, RenameFlags::EXCHANGE)
-        .map_err(|e| failed("cannot be put in place")(e.into()))?;
+    let (from, how) = match before {
+        None => (stage, RenameFlags::NOREPLACE),
+        Some(before) => {
+            work.step("give it the name of the old one")?;
+            renameat_with(CWD, stage, CWD, before, RenameFlags::NOREPLACE)
+                .map_err(|e| failed("cannot be put in place")(e.into()))?;
+            (before, RenameFlags::EXCHANGE)
+        }
+    };
+    work.step("put in place")?;
+    renameat_with(CWD, from, CWD, root, how).map_err(|e| failed("cannot be put in place")(e.into()))?;
     sync(above(root)).map_err(failed("cannot be made durable"))?;
-    Ok(Some(before))
+    work.step("in place")
 }
 
 #[cfg(test)]

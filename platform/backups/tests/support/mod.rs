@@ -2,11 +2,15 @@
 
 #![allow(dead_code, reason = "every test binary uses some of it")]
 
+pub mod servers;
+pub mod tools;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use handover_backups::{Contents, Dataset, LocalBackups, Setting, Tools, Tree};
+use futures::FutureExt;
+use handover_backups::{Contents, Dataset, LocalBackups, Running, Setting, Tools, Tree};
 use handover_engine::backup::{Backup, Occasion, Restored, Shelf};
 use handover_engine::failure::Failure;
 use handover_engine::ports::Backups;
@@ -91,6 +95,16 @@ impl Host {
         }
     }
 
+    /// Waits until nothing is left of a restore that was cut short.
+    pub async fn settled(&self) {
+        let wait = async {
+            while self.backups.unsettled().unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(WITHIN, wait).await.expect("what a restore has left is not settled");
+    }
+
     pub async fn list(&self) -> Shelf {
         self.backups.list().await.unwrap()
     }
@@ -104,7 +118,8 @@ fn open(
     stop: &CancellationToken,
 ) -> LocalBackups {
     let (guard, clock) = (Arc::new(|| Ok(())), Arc::new(SystemClock));
-    let setting = Setting { datasets, directory, keep, tools, guard, clock };
+    let running: Running = Arc::new(|| std::future::ready(Ok(vec!["m-runs".parse().unwrap()])).boxed());
+    let setting = Setting { datasets, directory, keep, tools, guard, running, clock };
     LocalBackups::new(setting, stop.clone()).unwrap()
 }
 

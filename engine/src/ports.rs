@@ -23,7 +23,7 @@ use crate::failure::Failure;
 
 pub use backups::{Backups, NoBackups};
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
-pub use dns::NameServer;
+pub use dns::{Challenges, NameServer};
 pub use licences::{Held, Licences};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};
 pub use source::{Followed, Opened, Parts, RowSource, Source, SourceHost, TreeSource};

@@ -53,6 +53,24 @@ pub struct RecordSet {
     pub values: BTreeSet<String>,
 }
 
+/// A text of a name (TXT), which may stand beside others of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextRecord {
+    /// Whose: in lower case, with its final dot.
+    pub name: String,
+    /// At most 255 bytes.
+    pub value: String,
+}
+
+impl TextRecord {
+    /// Where an authority looks for proof that `name` is ours (RFC 8555, section 8.4).
+    pub fn challenge(name: &str, value: String) -> Self {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        Self { name: format!("_acme-challenge.{name}."), value }
+    }
+}
+
 /// What an inventory tells of DNS, as the target's manifest names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsFacts {

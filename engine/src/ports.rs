@@ -26,7 +26,7 @@ use crate::failure::Failure;
 pub use backups::{Backups, NoBackups};
 pub use changes::{ChangeSource, ChangesRequest, Fence, FencedSource, KeysRequest, LiveDatabase};
 pub use credentials::{Credentials, NoCredentials};
-pub use dns::NameServer;
+pub use dns::{Challenges, NameServer};
 pub use keeper::Keeper;
 pub use licences::{Held, Licences};
 pub use rows::{Database, DatabaseSnapshot, DatabaseTarget, FencedDatabase, KeyedTarget};

@@ -55,6 +55,11 @@ impl LocalChangeover {
             Side::Source => (certificates, None),
             Side::Target => (certificates.at_target(), manifest.dns.clone()),
         };
+        let names = Arc::new(LocalNames::new(dns, state, clock));
+        let certificates = match side {
+            Side::Source => certificates,
+            Side::Target => certificates.proved_by(names.clone()),
+        };
         let replicas = Arc::new(LocalReplicas::new(manifest, state, side));
         let ports = Changeover {
             services: services.clone(),
@@ -62,7 +67,7 @@ impl LocalChangeover {
             swap: Arc::new(swap),
             certificates: Arc::new(certificates),
             replicas: replicas.clone(),
-            names: Arc::new(LocalNames::new(dns, state, clock)),
+            names,
             label: Arc::new(label),
         };
         Self { services, replicas, ports }

@@ -21,7 +21,7 @@ const PROGRAM: &str = "/usr/sbin/named";
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How many ports are tried.
 const PORTS: u32 = 5;
-/// The name of the key that may change addresses and aliases of the zone.
+/// The name of the key that may change addresses, aliases and texts of the zone.
 pub const KEY: &str = "handover";
 /// The name of one that the server knows, and that may change nothing.
 pub const READER: &str = "reader";
@@ -159,7 +159,7 @@ impl NameServer {
         }
         text += &format!(
             "zone example.net {{ type primary; file \"{dir}/zone\";\n\
-             update-policy {{ grant {KEY} zonesub A AAAA CNAME; }}; }};\n"
+             update-policy {{ grant {KEY} zonesub A AAAA CNAME TXT; }}; }};\n"
         );
         Ok(text)
     }

@@ -6,6 +6,8 @@ mod arrows;
 mod audit;
 #[path = "e2e/backups.rs"]
 mod backups;
+#[path = "e2e/certificates.rs"]
+mod certificates;
 #[path = "e2e/crashes.rs"]
 mod crashes;
 #[path = "e2e/dns.rs"]

@@ -21,13 +21,15 @@ pub const FILE_PEERS: &[Needed] = &[
 /// What the lab and the packages need.
 pub const LAB: &[Needed] = handover_tests::lab::PROGRAMS;
 
-/// The database servers, a server of TLS, and one of DNS with its tools.
+/// The database servers, a server of TLS, one of DNS with its tools, and an authority of certificates with what asks it.
 pub const SERVERS: &[Needed] = &[
     ("/usr/sbin/mariadbd", "mariadb-server"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("openssl", "openssl"),
     ("/usr/sbin/named", "bind9"),
     ("nsupdate", "bind9-dnsutils"),
+    ("pebble", "pebble"),
+    ("curl", "curl"),
 ];
 
 /// A server of mail.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::Result;
-use crate::dns::{DnsFacts, RecordChange};
+use crate::dns::{DnsFacts, RecordChange, TextRecord};
 use crate::failure::Failure;
 use crate::name::MigrationId;
 
@@ -40,4 +40,18 @@ pub trait NameServer: Send + Sync {
         let _ = migration;
         Ok(())
     }
+}
+
+/// Texts that prove to an authority that names are ours: it asks the names' own servers for them.
+#[async_trait]
+pub trait Challenges: Send + Sync {
+    /// What keeps texts from being put in, as far as this host's own files tell. Asks no server.
+    fn usable(&self) -> Result<()>;
+
+    /// Puts in these texts, written down first, durably, and returns when the server answers with them. Idempotent. What others have put in
+    /// beside them stays.
+    async fn put_in(&self, migration: &MigrationId, texts: &[TextRecord]) -> Result<()>;
+
+    /// Takes away all that was put in for this migration, also by an agent that was killed. Idempotent.
+    async fn take_away(&self, migration: &MigrationId) -> Result<()>;
 }

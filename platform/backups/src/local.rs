@@ -104,19 +104,19 @@ impl LocalBackups {
         Ok(self.0.directory.notes().all()?.into_iter().next().map(|note| note.backup))
     }
 
-    /// Refuses (operator) while something is restored, or waits to be.
+    /// Refuses (operator) while something is restored, waits to be, or was cut short and is not settled yet.
     pub fn refuse_while_restoring(&self) -> Result<()> {
-        let jobs = self.0.jobs();
-        let restores =
-            |(order, job): &(&Order, &Job)| matches!(order, Order::Restore { .. }) && job.ended.is_none();
-        match jobs.iter().find(restores) {
-            None => Ok(()),
-            Some((order, _)) => {
-                let what = "it is being restored at this host: nothing is copied from there meanwhile";
-                Err(Failure::operator(format!("backup {}", order.id()), what)
-                    .hint("wait for its end (`handover audit` tells it), and resume or begin again then"))
-            }
-        }
+        let restored = {
+            let jobs = self.0.jobs();
+            let mut restores = jobs
+                .iter()
+                .filter(|(order, job)| matches!(order, Order::Restore { .. }) && job.ended.is_none());
+            restores.next().map(|(order, _)| order.id().clone())
+        };
+        let Some(id) = restored.map_or_else(|| self.unsettled(), |id| Ok(Some(id)))? else { return Ok(()) };
+        let what = "it is being restored at this host: nothing is copied from there meanwhile";
+        Err(Failure::operator(format!("backup {id}"), what)
+            .hint("wait for its end (`handover audit` tells it), and resume or begin again then"))
     }
 
     /// Waits until nothing is worked on any more, after `stop`.

@@ -4,6 +4,7 @@
 //! A certificate is checked before anything is changed ([`Checked`]), put in place so that it can be put back at any moment
 //! ([`LocalCertificates`]), and then asked for over TLS: what counts is what a service serves.
 
+mod acme;
 mod checked;
 mod command;
 mod item;

@@ -22,14 +22,15 @@ use async_trait::async_trait;
 use handover_engine::changeover::{CertificateAction, CertificateFacts, CertificateMaterial};
 use handover_engine::failure::Failure;
 use handover_engine::name::MigrationId;
-use handover_engine::ports::Result;
 use handover_engine::ports::changeover::Certificates;
+use handover_engine::ports::{Challenges, Result};
 use handover_engine::time::Clock;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::time::Instant;
 
 use self::put::Due;
 use self::survey::Survey;
+use crate::acme::Orders;
 use crate::checked::Checked;
 use crate::item::{failed, item, unfit};
 use crate::material::{self, Unfit};
@@ -62,6 +63,7 @@ pub struct LocalCertificates {
 pub(crate) struct Here {
     pub sections: Arc<[CertificateSection]>,
     pub records: Records,
+    pub orders: Orders,
     pub clock: Arc<dyn Clock>,
     pub cut: Cut,
 }
@@ -74,8 +76,8 @@ impl LocalCertificates {
         reloader: Arc<dyn Reloader>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (sections, records) = (sections.into(), Records::new(state));
-        let here = Here { sections, records, clock, cut: Arc::new(|_| Ok(())) };
+        let (sections, records, orders) = (sections.into(), Records::new(state), Orders::new(state));
+        let here = Here { sections, records, orders, clock, cut: Arc::new(|_| Ok(())) };
         Self { here, reloader, is_target: false, turn: Arc::default() }
     }
 
@@ -83,6 +85,13 @@ impl LocalCertificates {
     #[must_use]
     pub fn at_target(mut self) -> Self {
         self.is_target = true;
+        self
+    }
+
+    /// Where authorities are shown that this host's names are ours.
+    #[must_use]
+    pub fn proved_by(mut self, challenges: Arc<dyn Challenges>) -> Self {
+        self.here.orders.challenges = Some(challenges);
         self
     }
 
@@ -105,13 +114,20 @@ impl LocalCertificates {
         done.await.map_err(|e| Failure::transient("certificates", "they were not looked at").because(e))?
     }
 
-    /// Has programs obtain what is to be obtained by them; each is recorded as soon as it is there.
+    /// Obtains what others are to issue; each is recorded as soon as it is there.
     async fn obtain(&self, migration: &MigrationId, due: Vec<Due>) -> Result<()> {
         for Due { section, names } in due {
-            let Some(Issuer::Command(command)) = section.issuer() else { continue };
-            let directory = self.here.records.directory(migration).join("obtained");
-            let obtained = command::obtain(command, &names, &directory).await;
-            let pair = obtained.map_err(|bad| unfit(&section, "no new one was obtained", bad))?;
+            let pair = match section.issuer() {
+                Some(Issuer::Command(command)) => {
+                    let directory = self.here.records.directory(migration).join("obtained");
+                    let obtained = command::obtain(command, &names, &directory).await;
+                    obtained.map_err(|bad| unfit(&section, "no new one was obtained", bad))?
+                }
+                Some(Issuer::Acme(acme)) => {
+                    self.here.orders.obtain(&section, &acme, &names, migration).await?
+                }
+                _ => continue,
+            };
             let checked = Checked::new(pair, self.here.clock.now(), &names)
                 .map_err(|bad| unfit(&section, "what was obtained cannot be used", bad))?;
             let migration = migration.clone();
@@ -144,7 +160,7 @@ impl Certificates for LocalCertificates {
     async fn facts(&self) -> Result<Vec<CertificateFacts>> {
         let is_target = self.is_target;
         self.with(move |here| {
-            let survey = Survey { now: here.clock.now(), is_target };
+            let survey = Survey { now: here.clock.now(), is_target, orders: &here.orders };
             Ok(here.sections.iter().map(|section| survey.facts(section)).collect())
         })
         .await
@@ -187,13 +203,15 @@ impl Certificates for LocalCertificates {
 
     async fn restore(&self, migration: &MigrationId) -> Result<()> {
         let id = migration.clone();
-        match self.with(move |here| here.restore(&id)).await? {
+        let reloaded = match self.with(move |here| here.restore(&id)).await? {
             Some(record) => self.reload(&record).await,
             None => Ok(()),
-        }
+        };
+        reloaded.and(self.here.orders.clear(migration).await)
     }
 
     async fn forget(&self, migration: &MigrationId) -> Result<()> {
+        self.here.orders.clear(migration).await?;
         let migration = migration.clone();
         self.with(move |here| {
             here.records.forget(&migration).map_err(|error| {

@@ -11,7 +11,7 @@ use handover_engine::ports::{NameServer, Result};
 use handover_engine::time::Clock;
 
 use crate::failure::ServerError;
-use crate::record::{Record, Records};
+use crate::record::{Record, Records, Texts};
 use crate::secret;
 use crate::section::{DnsSection, UpdateSection};
 use crate::server::{Key, Server};
@@ -19,23 +19,24 @@ use crate::server::{Key, Server};
 /// The names of an appliance.
 pub struct LocalNames {
     named: Option<Named>,
-    records: Records,
+    records: Records<Record>,
+    pub(crate) texts: Records<Texts>,
 }
 
 /// What a manifest names.
-struct Named {
+pub(crate) struct Named {
     section: DnsSection,
-    server: Server,
+    pub(crate) server: Server,
 }
 
 impl LocalNames {
     /// What `section` names; what must be undone is recorded below `state`.
     pub fn new(section: Option<DnsSection>, state: &Path, clock: Arc<dyn Clock>) -> Self {
         let named = section.map(|section| Named { server: Server::new(section.server, clock), section });
-        Self { named, records: Records::new(state) }
+        Self { named, records: Records::new(state, "dns"), texts: Records::new(state, "challenges") }
     }
 
-    fn named(&self) -> Result<&Named> {
+    pub(crate) fn named(&self) -> Result<&Named> {
         self.named.as_ref().ok_or_else(|| {
             Failure::operator("dns", "the target's manifest no longer names a server")
                 .hint("put [dns] back into its appliance.toml and restart the agent")
@@ -79,7 +80,7 @@ impl LocalNames {
 }
 
 impl Named {
-    fn key(&self) -> Result<Key> {
+    pub(crate) fn key(&self) -> Result<Key> {
         let refuse = |what: String| Failure::operator("dns", what).hint("mend [dns.update], then resume");
         let update = self.section.update.as_ref();
         let update =
@@ -87,11 +88,16 @@ impl Named {
         key(update).map_err(refuse)
     }
 
+    /// Whether the server is told by updates.
+    pub(crate) fn updates(&self) -> bool {
+        self.section.update.is_some()
+    }
+
     async fn look_up(&self, change: &RecordChange) -> Result<RecordSet> {
         self.server.look_up(&change.name, change.kind).await.map_err(|error| self.failure(error))
     }
 
-    fn failure(&self, error: ServerError) -> Failure {
+    pub(crate) fn failure(&self, error: ServerError) -> Failure {
         error.into_failure(self.section.server)
     }
 

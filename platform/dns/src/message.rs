@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use handover_engine::dns::{RecordKind, RecordSet};
+use handover_engine::dns::{RecordKind, RecordSet, TextRecord};
 use hickory_proto::op::{Message, OpCode, Query};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use crate::failure::ServerError;
@@ -80,13 +80,18 @@ fn bare(owner: &Name, kind: RecordKind, class: DNSClass) -> Record {
     record
 }
 
-/// Replaces a set by another one of the same name and kind, if it is exactly what it is taken for (RFC 2136, sections 2.4.2, 2.4.3, 2.5).
-pub fn replacing(zone: Name, from: &RecordSet, to: &RecordSet) -> Result<Message, ServerError> {
-    let owner = name(&to.name)?;
+fn update(zone: Name) -> Message {
     let mut message = Message::query();
     message.metadata.op_code = OpCode::Update;
     message.metadata.recursion_desired = false;
     message.add_query(Query::query(zone, RecordType::SOA));
+    message
+}
+
+/// Replaces a set by another one of the same name and kind, if it is exactly what it is taken for (RFC 2136, sections 2.4.2, 2.4.3, 2.5).
+pub fn replacing(zone: Name, from: &RecordSet, to: &RecordSet) -> Result<Message, ServerError> {
+    let owner = name(&to.name)?;
+    let mut message = update(zone);
     match from.values.is_empty() {
         true => message.add_answer(bare(&owner, from.kind, DNSClass::NONE)),
         false => message.add_answers(records(from, &owner, 0)?),
@@ -95,5 +100,45 @@ pub fn replacing(zone: Name, from: &RecordSet, to: &RecordSet) -> Result<Message
         message.add_authority(bare(&owner, from.kind, DNSClass::ANY));
     }
     message.add_authorities(records(to, &owner, to.ttl)?);
+    Ok(message)
+}
+
+/// The texts of a name.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The name that it stands for.
+    pub alias: Option<String>,
+    /// For how many seconds others may keep them.
+    pub ttl: Option<u32>,
+    /// What they say.
+    pub values: BTreeSet<String>,
+}
+
+/// The texts of an answer that are of this name.
+pub fn found_texts(answer: &Message, owner: &Name) -> Found {
+    let mut found = Found::default();
+    for record in answer.answers.iter().filter(|record| record.name == *owner) {
+        match &record.data {
+            RData::CNAME(CNAME(other)) => found.alias = Some(text(other)),
+            RData::TXT(told) => {
+                found.ttl = Some(record.ttl);
+                found.values.insert(String::from_utf8_lossy(&told.txt_data.concat()).into_owned());
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Puts in a text that others may keep for `ttl` seconds, or takes it away where that is none; others of its name stay (RFC 2136, sections 2.5.1
+/// and 2.5.4).
+pub fn changing_text(zone: Name, record: &TextRecord, ttl: Option<u32>) -> Result<Message, ServerError> {
+    let data = RData::TXT(TXT::new(vec![record.value.clone()]));
+    let mut line = Record::from_rdata(name(&record.name)?, ttl.unwrap_or(0), data);
+    if ttl.is_none() {
+        line.dns_class = DNSClass::NONE;
+    }
+    let mut message = update(zone);
+    message.add_authority(line);
     Ok(message)
 }

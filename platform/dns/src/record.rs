@@ -1,12 +1,14 @@
-//! What is written down before records are changed: what goes and what comes. One durable file for each migration.
+//! What is written down before records are changed: what goes and what comes. One durable file of a kind for each migration.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result, Write};
+use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use handover_engine::dns::RecordChange;
+use handover_engine::dns::{RecordChange, TextRecord};
 use handover_engine::name::MigrationId;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Grows with its form.
@@ -19,6 +21,32 @@ pub struct Record {
     version: u32,
     /// What was changed, or was about to be, in order. Of each only what made a difference.
     pub changes: Vec<RecordChange>,
+}
+
+/// The texts of a migration that an authority asks for.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Texts {
+    version: u32,
+    /// What was put in, or was about to be.
+    pub texts: Vec<TextRecord>,
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self { version: VERSION, texts: Vec::new() }
+    }
+}
+
+impl Texts {
+    /// Adds those that are not there yet.
+    pub fn add(&mut self, texts: &[TextRecord]) {
+        for text in texts {
+            if !self.texts.contains(text) {
+                self.texts.push(text.clone());
+            }
+        }
+    }
 }
 
 /// What every version tells.
@@ -49,14 +77,14 @@ impl Record {
     }
 }
 
-/// Where records lie.
+/// Where records of a kind lie.
 #[derive(Debug, Clone)]
-pub struct Records(PathBuf);
+pub struct Records<T>(PathBuf, PhantomData<fn() -> T>);
 
-impl Records {
-    /// Below an agent's state directory.
-    pub fn new(state: &Path) -> Self {
-        Self(state.join("dns"))
+impl<T: Serialize + DeserializeOwned> Records<T> {
+    /// Below an agent's state directory, in a directory for its kind alone.
+    pub fn new(state: &Path, kind: &str) -> Self {
+        Self(state.join(kind), PhantomData)
     }
 
     fn file(&self, migration: &MigrationId) -> PathBuf {
@@ -64,7 +92,7 @@ impl Records {
     }
 
     /// None when nothing was ever to be changed for it.
-    pub fn read(&self, migration: &MigrationId) -> Result<Option<Record>> {
+    pub fn read(&self, migration: &MigrationId) -> Result<Option<T>> {
         let bytes = match std::fs::read(self.file(migration)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             bytes => bytes?,
@@ -80,7 +108,7 @@ impl Records {
     }
 
     /// Durable when it returns.
-    pub fn write(&self, migration: &MigrationId, record: &Record) -> Result<()> {
+    pub fn write(&self, migration: &MigrationId, record: &T) -> Result<()> {
         if !self.0.is_dir() {
             std::fs::create_dir_all(&self.0)?;
             sync(self.0.parent().ok_or(ErrorKind::InvalidInput)?)?;
@@ -137,7 +165,7 @@ mod tests {
     #[test]
     fn a_record_is_there_as_a_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
-        let (records, migration) = (Records::new(dir.path()), "m-1".parse().unwrap());
+        let (records, migration) = (Records::<Record>::new(dir.path(), "dns"), "m-1".parse().unwrap());
         assert_eq!(records.read(&migration).unwrap(), None);
         let mut record = Record::default();
         record.add(change("1", "2"));
@@ -163,7 +191,14 @@ mod tests {
             "from": ["1"], "to": ["2"], "was_ttl": 3600, "ttl": 60}]}"#;
         std::fs::create_dir(dir.path().join("dns")).unwrap();
         std::fs::write(dir.path().join("dns/m-1.json"), text).unwrap();
-        let record = Records::new(dir.path()).read(&"m-1".parse().unwrap()).unwrap().unwrap();
+        let record =
+            Records::<Record>::new(dir.path(), "dns").read(&"m-1".parse().unwrap()).unwrap().unwrap();
         assert_eq!(record.changes, [change("1", "2")]);
+        let text = r#"{"version": 1, "texts": [{"name": "_acme-challenge.www.example.net.", "value": "v"}]}"#;
+        std::fs::create_dir(dir.path().join("challenges")).unwrap();
+        std::fs::write(dir.path().join("challenges/m-1.json"), text).unwrap();
+        let texts = Records::<Texts>::new(dir.path(), "challenges").read(&"m-1".parse().unwrap());
+        let text = TextRecord::challenge("WWW.example.net", "v".to_owned());
+        assert_eq!(texts.unwrap().unwrap().texts, [text]);
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use handover_engine::dns::{RecordKind, RecordSet};
+use handover_engine::dns::{RecordKind, RecordSet, TextRecord};
 use handover_engine::time::Clock;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
@@ -57,7 +57,28 @@ impl Server {
     /// Replaces a set by another one of the same name and kind, unless it is not `from` any more.
     pub async fn replace(&self, key: &Key, from: &RecordSet, to: &RecordSet) -> Result<(), ServerError> {
         let zone = self.zone(&to.name).await?;
-        let mut update = message::replacing(zone, from, to)?;
+        self.tell(key, message::replacing(zone, from, to)?).await
+    }
+
+    /// The texts of a name.
+    pub async fn look_up_texts(&self, name: &str) -> Result<message::Found, ServerError> {
+        let owner = message::name(name)?;
+        let answer = self.ask(owner.clone(), RecordType::TXT).await?;
+        Ok(message::found_texts(&answer, &owner))
+    }
+
+    /// Puts in a text that others may keep for `ttl` seconds, or takes it away where that is none. Whatever else there is of its name stays.
+    pub async fn change_text(
+        &self,
+        key: &Key,
+        record: &TextRecord,
+        ttl: Option<u32>,
+    ) -> Result<(), ServerError> {
+        let zone = self.zone(&record.name).await?;
+        self.tell(key, message::changing_text(zone, record, ttl)?).await
+    }
+
+    async fn tell(&self, key: &Key, mut update: Message) -> Result<(), ServerError> {
         let now = u64::try_from(self.clock.now().seconds).unwrap_or(0);
         let unsendable = |error: hickory_proto::ProtoError| ServerError::Unsendable(error.to_string());
         let verifier = update.finalize(&key.0, now).map_err(unsendable)?;

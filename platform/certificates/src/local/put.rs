@@ -15,9 +15,9 @@ use crate::item::{failed, item, unfit};
 use crate::material::{Pair, Unfit};
 use crate::place::{self, Stored};
 use crate::record::{Entry, Kept, Record, digest};
-use crate::section::{CertificateSection, Issuer};
+use crate::section::{self, CertificateSection, Issuer};
 
-/// What a program is to obtain.
+/// What a program or an authority is to be asked for.
 pub struct Due {
     pub section: CertificateSection,
     pub names: Vec<String>,
@@ -46,7 +46,7 @@ impl Here {
         (self.cut)("after the record").map_err(kept)
     }
 
-    /// Checks all, issues what is to be issued here, and writes down what was there and what will be. What programs are to obtain is
+    /// Checks all, issues what is to be issued here, and writes down what was there and what will be. What is to be obtained from others is
     /// answered: it comes last, when nothing else stands in the way.
     pub fn prepare(&self, migration: &MigrationId, offered: &[CertificateMaterial]) -> Result<Vec<Due>> {
         let mut record = self.record(migration)?.unwrap_or_default();
@@ -60,7 +60,7 @@ impl Here {
     /// Refuses what would be refused if it were to be put in place now.
     pub fn check(&self, offered: &[CertificateMaterial]) -> Result<()> {
         self.look(&mut Record::default(), offered)?;
-        let survey = Survey { now: self.clock.now(), is_target: true };
+        let survey = Survey { now: self.clock.now(), is_target: true, orders: &self.orders };
         for section in self.sections.iter().filter(|section| section.action != CertificateAction::Keep) {
             if let Some(bad) = survey.in_the_way(section) {
                 return Err(unfit(section, "", bad));
@@ -130,7 +130,7 @@ impl Here {
         checked.map_err(|bad| unfit(section, "the source's cannot be put in place", bad))
     }
 
-    /// None when a program is to obtain it. What was issued for this migration already is not issued again.
+    /// None when it is to be obtained from others. What was issued for this migration already is not issued again.
     fn issued(
         &self,
         section: &CertificateSection,
@@ -155,9 +155,17 @@ impl Here {
                     .and_then(|pair| Checked::new(pair, now, names));
                 issued.map(Some).map_err(refuse)
             }
+            (None, Some(Issuer::Acme(_))) => match section::address_among(names) {
+                Some(address) => {
+                    let hint = "set `names` without it, or let a program obtain it: `acme_command`";
+                    let what = format!("{address} is an address: no DNS challenge is for that");
+                    Err(refuse(Unfit::new(what, hint)))
+                }
+                None => Ok(None),
+            },
             (None, Some(Issuer::Command(_))) => Ok(None),
             (None, None) => {
-                let hint = "set `ca_certificate` and `ca_key`, or `acme_command`, in its section";
+                let hint = "set `ca_certificate` and `ca_key`, or `acme`, or `acme_command`, in its section";
                 Err(refuse(Unfit::new("its section names no issuer", hint)))
             }
         }

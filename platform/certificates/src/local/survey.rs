@@ -6,6 +6,7 @@ use handover_engine::changeover::{CertificateAction, CertificateFacts};
 use handover_engine::time::Timestamp;
 use std::path::Path;
 
+use crate::acme::Orders;
 use crate::checked::{self, Checked};
 use crate::material::{self, Pair, Unfit};
 use crate::place::{self, Stored};
@@ -53,12 +54,13 @@ pub fn named(stored: Option<&Stored>) -> Option<(Vec<String>, bool)> {
 }
 
 /// Looks at certificates at a moment.
-pub struct Survey {
+pub struct Survey<'a> {
     pub now: Timestamp,
     pub is_target: bool,
+    pub orders: &'a Orders,
 }
 
-impl Survey {
+impl Survey<'_> {
     pub fn facts(&self, section: &CertificateSection) -> CertificateFacts {
         let (name, action) = (section.name.clone(), section.action);
         let blank =
@@ -120,6 +122,7 @@ impl Survey {
         let bad = match section.issuer() {
             _ if section.action != CertificateAction::Reissue => return None,
             Some(Issuer::Authority { certificate, key }) => authority(certificate, key, self.now).err(),
+            Some(Issuer::Acme(acme)) => self.orders.usable(&acme).err(),
             Some(Issuer::Command([program, ..])) => command::trusted(Path::new(program)).err(),
             _ => None,
         };

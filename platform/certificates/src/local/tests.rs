@@ -1,6 +1,7 @@
 //! Certificates put in place, cut short at every step, proved, and put back.
 
 mod cuts;
+mod orders;
 mod proofs;
 mod world;
 

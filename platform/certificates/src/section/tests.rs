@@ -3,6 +3,9 @@ use super::*;
 const WWW: &str =
     "[[certificate]]\nname = 'www'\ncertificate = '/etc/ssl/www.pem'\nkey = '/etc/ssl/www.key'\n";
 
+const ACME: &str = "[[certificate]]\nname = 'www'\ncertificate = '/c'\nkey = '/k'\naction = 'reissue'\n\
+                    acme = 'https://ca.example.org/dir'\n";
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
@@ -31,6 +34,20 @@ fn sections_are_read() {
     assert_eq!(all.issuer(), Some(issuer));
     let acme = format!("{WWW}action = 'reissue'\nacme_command = ['/usr/local/bin/obtain', 'www']\n");
     assert!(matches!(read(&acme).unwrap()[0].issuer(), Some(Issuer::Command([_, _]))));
+    let acme = format!(
+        "{WWW}action = 'reissue'\nnames = ['*.example.org']\nacme = 'https://ca.example.org:14000/dir'\n\
+         acme_contact = ['mailto:admin@example.org']\nacme_root = '/r'\nacme_account = '/a'\nacme_wait_seconds = 9\n"
+    );
+    let acme = read(&acme).unwrap().remove(0);
+    let contact = ["mailto:admin@example.org".to_owned()];
+    let expected = Acme {
+        directory: "https://ca.example.org:14000/dir",
+        contact: &contact,
+        root: Some(Path::new("/r")),
+        account: Some(Path::new("/a")),
+        wait: Duration::from_secs(9),
+    };
+    assert_eq!(acme.issuer(), Some(Issuer::Acme(expected)));
     let combined = WWW.replace("www.key", "www.pem");
     assert!(read(&combined).unwrap()[0].is_combined());
 }
@@ -53,11 +70,22 @@ fn bad_ones_are_refused_by_name() {
         (format!("{WWW}probe = [':443']"), "`probe`"),
         (format!("{WWW}probe_name = '*.example.org'"), "`probe_name`"),
         (format!("{WWW}probe_seconds = 0"), "`probe_seconds`"),
-        (format!("{WWW}action = 'reissue'"), "needs `ca_certificate` and `ca_key`, or `acme_command`"),
+        (format!("{WWW}action = 'reissue'"), "needs `ca_certificate` and `ca_key`, or `acme`, or"),
         (format!("{WWW}action = 'reissue'\nca_key = '/k'"), "write `ca_certificate` and `ca_key`"),
         (format!("{WWW}action = 'reissue'\nacme_command = ['lego']"), "absolute path of a program"),
         (format!("{WWW}acme_command = ['/bin/lego']"), "are for action"),
         (format!("{WWW}action = 'reissue'\nacme_command = ['/l']\ndays = 0"), "`days`"),
+        (format!("{WWW}acme = 'https://ca/dir'"), "are for action"),
+        (format!("{ACME}acme_command = ['/l']"), "one of them"),
+        (format!("{ACME}ca_certificate = '/c'\nca_key = '/k'"), "one of them"),
+        (ACME.replace("https", "http"), "`acme`: write the https address"),
+        (ACME.replace("ca.example.org", "me:pw@ca.example.org"), "`acme`: write the https address"),
+        (format!("{ACME}acme_root = 'r'"), "`acme_root`: write the absolute path"),
+        (format!("{ACME}acme_account = '/'"), "`acme_account`: write the absolute path"),
+        (format!("{ACME}acme_contact = ['admin']"), "`acme_contact`: `admin` is not like mailto:"),
+        (format!("{ACME}acme_wait_seconds = 301"), "`acme_wait_seconds`: write 0 to 300"),
+        (format!("{ACME}names = ['www.example.org', '10.0.0.1']"), "`10.0.0.1` is an address"),
+        (format!("{WWW}acme_root = '/r'"), "are for `acme`"),
         (format!("{WWW}{WWW}"), "used twice"),
         (format!("{WWW}{second}"), "belongs to another section"),
     ] {

@@ -64,6 +64,11 @@ pub fn section(world: &World, name: &str) -> CertificateSection {
         ca_certificate: None,
         ca_key: None,
         days: 397,
+        acme: None,
+        acme_contact: Vec::new(),
+        acme_root: None,
+        acme_account: None,
+        acme_wait_seconds: 0,
         acme_command: Vec::new(),
     }
 }

@@ -18,6 +18,7 @@ use crate::journal::{Holdings, Record};
 use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Result, Source, TreeTarget};
 use crate::progress::Amount;
+use crate::rehearsal::fitted::Fitted;
 use crate::report::{Checked, Cutover, Difference, Verified};
 use crate::reserve::Room;
 use crate::throttle::gate::Gate;
@@ -75,6 +76,8 @@ pub enum Message {
     FollowingTree(DatasetName, TreeFigures),
     /// A host has made a backup.
     BackedUp(Made),
+    /// A database was brought into the target's schema.
+    Fitted(DatasetName, Box<Fitted>),
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.

@@ -14,6 +14,7 @@ use crate::journal::{Logged, Migration, Sums};
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
 use crate::plan::LeftBehind;
+use crate::rehearsal::fitted::Fitted;
 use crate::throttle::Throttle;
 use crate::time::Timestamp;
 
@@ -101,6 +102,9 @@ pub struct Outcome {
     /// Backups that were made for it; they stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backups: Vec<backup::Made>,
+    /// How databases were brought into the target's schemas, where the plan does that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fitted: BTreeMap<DatasetName, Fitted>,
 }
 
 /// When a cut-over is to begin.

@@ -7,7 +7,7 @@ use handover_engine::audit::{Act, Entry};
 use handover_engine::journal::Event;
 use handover_engine::report::{Made, Report};
 
-use super::{bytes, dns, event, time};
+use super::{bytes, dns, event, fitted, time};
 
 /// What was moved and how it was verified.
 pub fn report(report: &Report) -> String {
@@ -53,6 +53,9 @@ pub fn report(report: &Report) -> String {
         let names: Vec<&str> = made.datasets.iter().map(|name| name.as_str()).collect();
         let (id, host, size) = (&made.id, made.host, bytes(made.bytes));
         let _ = writeln!(out, "  backup of the {host}: {id} ({}, {size})", names.join(", "));
+    }
+    for (dataset, fitted) in &outcome.fitted {
+        fitted::told(dataset, fitted, &mut out);
     }
     if let Some(why) = &outcome.verifying_ended {
         let _ = writeln!(out, "  {why}");

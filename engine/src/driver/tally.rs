@@ -40,6 +40,7 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
         Message::RepairBegins(dataset) => outcome.begin_repair(&dataset),
         Message::VerifyingEnds(why) => outcome.verifying_ended = Some(why),
         Message::BackedUp(made) => outcome.back_up(made),
+        Message::Fitted(dataset, fitted) => drop(outcome.fitted.insert(dataset, *fitted)),
         Message::Cutover(cutover) => outcome.cutover = Some(cutover),
         Message::Following(..)
         | Message::FollowingTree(..)

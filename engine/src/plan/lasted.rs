@@ -46,7 +46,8 @@ impl Lasted {
 
 /// Whether sizes tell how long a step takes.
 fn grows(step: &StepKind) -> bool {
-    matches!(step, StepKind::Copy(_) | StepKind::Index(_) | StepKind::Finish(_) | StepKind::Verify(_))
+    use StepKind::{Copy, Finish, Fit, Index, Refit, Verify};
+    matches!(step, Copy(_) | Fit(_) | Index(_) | Finish(_) | Verify(_) | Refit(_))
 }
 
 fn rounded(ms: u64) -> u64 {

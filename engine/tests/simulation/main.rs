@@ -91,6 +91,7 @@ fn ports(port: &Port) -> Ports {
         journal: shared.clone(),
         holdings: shared.clone(),
         spools: shared.clone(),
+        trials: None,
         clock: shared,
     }
 }

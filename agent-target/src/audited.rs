@@ -120,7 +120,11 @@ fn words_of_change(change: &Change) -> String {
 }
 
 fn words_of_plan(options: &Options) -> String {
-    format!("plan {}", serde_json::to_string(options).unwrap_or_default())
+    // The decisions are in the plan, which its digest names.
+    let decided = options.decisions.as_ref().map(|decisions| decisions.decision.len());
+    let decided = decided.map(|count| format!(", with {count} decisions")).unwrap_or_default();
+    let options = Options { decisions: None, ..options.clone() };
+    format!("plan {}{decided}", serde_json::to_string(&options).unwrap_or_default())
 }
 
 #[async_trait]

@@ -11,7 +11,8 @@ use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::pass::TargetDataset;
 use handover_engine::ports::changeover::Changeover;
 use handover_engine::ports::hooks::Hooks;
-use handover_engine::ports::{Licences, Result, TreeReader};
+use handover_engine::ports::scratch::Trials;
+use handover_engine::ports::{Licences, Result, Source, TreeReader};
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use handover_platform::access::{self, Side};
@@ -98,6 +99,13 @@ impl LocalDatasets {
             Changeover::default(),
         )?;
         Ok(Here { source, directory })
+    }
+
+    /// Where a migration tries rows that brings databases into their schemas here. Also what its leases are watched by.
+    pub fn trials(&self, migration: &MigrationId) -> Result<(Trials, Arc<LocalSource>)> {
+        let directory = self.here.join(migration.as_str()).join("fitted");
+        let fitted = LocalSource::fitted(&self.manifest, &directory, LEASE, Arc::new(SystemClock))?;
+        Ok((self.rehearsals.trials(Source::of(fitted.clone()))?, fitted))
     }
 
     /// Rehearsals of this host's databases.

@@ -8,7 +8,7 @@ use handover_certs::file;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
-use handover_engine::ports::scratch::{Scratch, TrialLedger};
+use handover_engine::ports::scratch::{self, Scratch, TrialLedger};
 use handover_engine::ports::{Result, Source};
 use handover_engine::rehearsal::decision::Decisions;
 use handover_engine::rehearsal::report::{Checked, DatabaseReport, FORMAT, RehearsalReport};
@@ -59,6 +59,15 @@ impl Rehearsals {
         let trials = Trials::open(&state.join("rehearsal.db"))?;
         let (databases, checks) = (manifest.database.clone(), CheckScripts::new(manifest));
         Ok(Self { databases, checks, trials, state, turn: Arc::default() })
+    }
+
+    /// The same scratch databases and record, for a migration; `fitted` is what it makes of them.
+    pub fn trials(&self, fitted: Source) -> Result<scratch::Trials> {
+        let one = |section: &DatabaseSection| {
+            Ok((section.name.clone(), place(section)?.scratch(section.name.clone())))
+        };
+        let scratch = self.databases.iter().map(one).collect::<Result<_>>()?;
+        Ok(scratch::Trials { scratch, ledger: Arc::new(self.trials.clone()), fitted })
     }
 
     /// Rehearses every database, and keeps the report. Whatever comes of it, the scratch databases go at its end unless they

@@ -125,8 +125,11 @@ impl Supervisor {
         let names: Vec<MigrationId> = migrations.iter().map(|migration| migration.id.clone()).collect();
         self.spools.keep_only(&names)?;
         self.datasets.keep_only(&names);
-        let rehearsals = self.datasets.rehearsals();
-        self.drivers.spawn(async move { rehearsals.recover().await });
+        // One that fits rows goes on with what was tried.
+        if !migrations.iter().any(rehearsing::fits) {
+            let rehearsals = self.datasets.rehearsals();
+            self.drivers.spawn(async move { rehearsals.recover().await });
+        }
         for migration in migrations {
             tracing::info!(migration = %migration.id, state = %migration.state, "taking up a migration");
             self.drive(migration).await?;
@@ -151,6 +154,10 @@ impl Supervisor {
     async fn drive(&self, migration: Migration) -> Result<()> {
         let id = migration.id.clone();
         let here = self.datasets.here(&id)?;
+        let (trials, fitted) = match rehearsing::fits(&migration) {
+            true => self.datasets.trials(&id).map(|(trials, fitted)| (Some(trials), Some(fitted)))?,
+            false => (None, None),
+        };
         let ports = Ports {
             source: Source::of(self.source.clone())
                 .with_hooks(self.source.clone())
@@ -166,6 +173,7 @@ impl Supervisor {
             journal: Arc::new(self.store.clone()),
             holdings: Arc::new(self.store.clone()),
             spools: self.spools.clone(),
+            trials,
             clock: Arc::new(SystemClock),
             credentials: Arc::new(AgentsOf(self.me.clone())),
         };
@@ -177,8 +185,15 @@ impl Supervisor {
         let (me, stop) = (self.me.clone(), self.stop.clone());
         self.drivers.spawn(async move {
             let run = driver.run();
-            let watch =
-                async { tokio::join!(here.source.end_stale_leases(), here.source.end_stale_captures()) };
+            let watch = async {
+                let fitted = async {
+                    match &fitted {
+                        Some(fitted) => fitted.end_stale_leases().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::join!(here.source.end_stale_leases(), here.source.end_stale_captures(), fitted)
+            };
             let done = tokio::select! {
                 done = run => done,
                 _ = watch => Ok(()),

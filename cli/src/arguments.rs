@@ -164,6 +164,10 @@ pub struct PlanArguments {
     /// Leave services, settings and certificates alone, whatever the manifests name
     #[arg(long)]
     pub data_only: bool,
+    /// Bring the databases into the schemas that stand at the target, and do what this file says about rows that do not fit (TOML,
+    /// docs/rehearsal.md). Nothing written at the target comes back then: `abort` loses it
+    #[arg(long, value_name = "FILE", requires = "follow", conflicts_with = "swap")]
+    pub decisions: Option<PathBuf>,
 }
 
 /// Which migration.

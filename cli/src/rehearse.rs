@@ -65,7 +65,8 @@ async fn wait(
     Err(Failure::transient("rehearsal", "the target ended it without a report").hint("see the target's log"))
 }
 
-fn read(path: &Path) -> Result<Decisions> {
+/// Reads a decisions file.
+pub fn read(path: &Path) -> Result<Decisions> {
     let item = format!("decisions {}", path.display());
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::operator(&item, "cannot be read").because(error))?;

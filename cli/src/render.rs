@@ -2,6 +2,7 @@
 
 mod changeover;
 mod dns;
+mod fitted;
 mod readiness;
 pub mod report;
 
@@ -166,6 +167,9 @@ pub fn plan(plan: &Plan) -> String {
     let mut out = format!("plan for {}: {} to {}\n", plan.appliance, plan.source.agent, plan.target.agent);
     if plan.options.overwrite {
         out.push_str("what the target holds is REPLACED (abort brings it back until finalize)\n");
+    }
+    if let Some(decisions) = &plan.options.decisions {
+        fitted::planned(decisions, &mut out);
     }
     for step in &plan.steps {
         let mut size = Vec::new();

@@ -168,14 +168,14 @@ impl Session {
     }
 
     async fn check(&self, plan: PlanArguments) -> Result<Code> {
-        let findings = self.control.check(options(plan)).await?;
+        let findings = self.control.check(options(plan)?).await?;
         self.print(&render::findings(&findings), &json!({ "findings": findings }));
         let refused = findings.iter().any(|finding| finding.severity == Severity::Error);
         Ok(if refused { Code::Refused } else { Code::Done })
     }
 
     async fn plan(&self, plan: PlanArguments) -> Result<Code> {
-        let plan = self.control.plan(options(plan), "").await?;
+        let plan = self.control.plan(options(plan)?, "").await?;
         self.print(&render::plan(&plan), &json!({ "digest": plan.digest(), "plan": plan }));
         Ok(Code::Done)
     }
@@ -357,7 +357,8 @@ impl Session {
     }
 }
 
-fn options(plan: PlanArguments) -> Options {
-    let PlanArguments { overwrite, datasets, follow, one_way, licence, swap, data_only } = plan;
-    Options { overwrite, datasets, follow, one_way, licence, swap, data_only }
+fn options(plan: PlanArguments) -> Result<Options> {
+    let PlanArguments { overwrite, datasets, follow, one_way, licence, swap, data_only, decisions } = plan;
+    let decisions = decisions.as_deref().map(rehearse::read).transpose()?;
+    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, decisions })
 }

@@ -153,10 +153,11 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
         let item = format!("dataset {}", dataset.name);
         let here = target.datasets.iter().find(|d| d.name == dataset.name);
         findings.extend(at("source", &dataset.findings));
-        if options.follow {
+        let is_followed = options.follow && options.decisions.is_none();
+        if is_followed {
             findings.extend(at("source", &dataset.following));
         }
-        if options.follow && !options.one_way {
+        if is_followed && !options.one_way {
             findings.extend(at("source", &dataset.returning));
             findings.extend(here.into_iter().flat_map(|here| at("target", &here.returning)));
         }
@@ -195,6 +196,10 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
                 }
             }
         }
+    }
+    if options.decisions.is_some() {
+        let chosen: Vec<&Dataset> = source.datasets.iter().filter(|d| chosen(&d.name)).collect();
+        findings.extend(plan::unfit(target, &chosen, options));
     }
     let unknown = |name: &&DatasetName| !source.datasets.iter().any(|dataset| dataset.name == **name);
     findings.extend(options.datasets.iter().filter(unknown).map(|name| {

@@ -5,6 +5,7 @@ mod back;
 mod backing_up;
 mod changing;
 mod ending;
+mod fitting;
 mod handle;
 mod hooks;
 mod keeping;
@@ -41,6 +42,7 @@ use crate::name::DatasetName;
 use crate::pass::{Desk, Message, TargetDataset, Work};
 use crate::phase::{Operation, Phase, State, Task, Trigger};
 use crate::plan::StepKind;
+use crate::ports::scratch::Trials;
 use crate::ports::{Credentials, Result, Source, Spools};
 use crate::progress::{Amount, Meter, Progress};
 use crate::report::{Back, When};
@@ -64,6 +66,8 @@ pub struct Ports {
     pub holdings: Arc<dyn Holdings>,
     /// Where changes wait.
     pub spools: Arc<dyn Spools>,
+    /// Where rows are tried, for a plan that has decisions about them.
+    pub trials: Option<Trials>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// The agents' certificates.
@@ -250,6 +254,7 @@ impl Driver {
                 _ => BTreeMap::new(),
             },
             spools: self.ports.spools.clone(),
+            trials: self.ports.trials.clone(),
             here: self.ports.here.clone(),
             cutover: self.migration.outcome.cutover.unwrap_or_default(),
             reserve: self.settings.reserve,
@@ -475,6 +480,7 @@ impl Driver {
                     | Message::VerifyingEnds(_)
                     | Message::BackedUp(_)
                     | Message::Kept { .. }
+                    | Message::Fitted(..)
             );
             match message {
                 Message::Records(more) => records.extend(more),

@@ -19,6 +19,7 @@ use crate::kept::Kept;
 use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Keeper, Result, Source, TreeTarget};
 use crate::progress::Amount;
+use crate::rehearsal::fitted::Fitted;
 use crate::report::{Checked, Cutover, Difference, Verified};
 use crate::reserve::Room;
 use crate::throttle::gate::Gate;
@@ -92,6 +93,8 @@ pub enum Message {
         /// What the operator is told.
         text: String,
     },
+    /// A database was brought into the target's schema.
+    Fitted(DatasetName, Box<Fitted>),
     /// How the cut-over gets on.
     Cutover(Cutover),
     /// Answers once everything sent before it is journaled.

@@ -3,6 +3,7 @@
 
 mod acts;
 mod behind;
+mod fitting;
 mod lasted;
 mod steps;
 
@@ -18,9 +19,11 @@ use crate::failure::Failure;
 use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::licence;
 use crate::name::DatasetName;
+use crate::rehearsal::decision::Decisions;
 
 use self::acts::Acts;
 pub use self::behind::LeftBehind;
+pub(crate) use self::fitting::unfit;
 pub use self::lasted::Lasted;
 use self::steps::BackupsWanted;
 pub use self::steps::{PlannedStep, StepKind};
@@ -51,6 +54,9 @@ pub struct Options {
     /// Leave services, settings and certificates alone, whatever the manifests name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub data_only: bool,
+    /// Bring the databases into the schemas that stand at the target, and do this about rows that do not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decisions: Option<Decisions>,
 }
 
 /// How fast the parts of a migration go, for expected times.
@@ -129,6 +135,9 @@ impl Plan {
         rates: &Rates,
     ) -> Result<Plan, Failure> {
         let chosen = choose(source.1, target.1, &options)?;
+        if options.decisions.is_some() {
+            fitting::may_fit(target.1, &chosen, &options)?;
+        }
         if options.swap && !options.follow {
             return Err(Failure::operator(
                 "settings",
@@ -194,9 +203,12 @@ impl Plan {
         Ok(ApprovedPlan { plan: self, digest })
     }
 
-    /// The datasets that the plan copies, in order.
+    /// The datasets that the plan moves, in order.
     pub fn datasets(&self) -> impl Iterator<Item = &DatasetName> {
-        self.steps.iter().filter_map(|s| if let StepKind::Copy(d) = &s.step { Some(d) } else { None })
+        self.steps.iter().filter_map(|s| match &s.step {
+            StepKind::Copy(dataset) | StepKind::Fit(dataset) => Some(dataset),
+            _ => None,
+        })
     }
 
     /// Refuses when a host is no longer what the plan saw, and names what changed.

@@ -3,11 +3,12 @@
 //! replayed by every later rehearsal.
 //!
 //! [`run`] is one rehearsal of one database; [`decision`] what operators decide; [`fit`] which columns go where; [`report`]
-//! what is told at the end.
+//! what is told at the end; [`fitted`] what of it a migration tells that loads rows as was decided.
 
 pub mod bisect;
 pub mod decision;
 pub mod fit;
+pub mod fitted;
 pub mod quarantine;
 pub mod report;
 pub mod run;

@@ -15,6 +15,7 @@ use crate::kept::Kept;
 use crate::name::{DatasetName, MigrationId};
 use crate::phase::State;
 use crate::plan::LeftBehind;
+use crate::rehearsal::fitted::Fitted;
 use crate::throttle::Throttle;
 use crate::time::Timestamp;
 
@@ -105,6 +106,9 @@ pub struct Outcome {
     /// What an abort has kept of what was migrated, until somebody removes it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<DatasetName, Kept>,
+    /// How databases were brought into the target's schemas, where the plan does that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fitted: BTreeMap<DatasetName, Fitted>,
 }
 
 /// When a cut-over is to begin.

@@ -17,6 +17,7 @@ use handover_postgres::{
     PostgresTarget,
 };
 
+use crate::fitted::FittedDatabase;
 use crate::sqlite::{
     SqliteDatabase, SqliteFenced, SqliteGauge, SqliteLive, SqliteScratch, SqliteSettingsTable, SqliteTarget,
 };
@@ -128,6 +129,31 @@ impl Place {
             Self::Mariadb(settings) => Arc::new(MariaScratch::new(name, settings)),
             Self::Postgres(settings) => Arc::new(PostgresScratch::new(name, &settings)),
         }
+    }
+
+    /// The place of that scratch database.
+    pub fn rehearsal(&self, name: &DatasetName) -> Self {
+        match self {
+            Self::Sqlite(path) => Self::Sqlite(SqliteScratch::beside(path.clone())),
+            Self::Mariadb(settings) => Self::Mariadb(MariaScratch::beside(settings)),
+            Self::Postgres(settings) => Self::Postgres(PostgresScratch::beside(name, settings)),
+        }
+    }
+
+    /// The database as it would be with the rows that were tried. Private copies are made in `scratch`.
+    pub fn fitted(&self, name: DatasetName, scratch: PathBuf) -> Arc<dyn Database> {
+        Arc::new(FittedDatabase::new(name, self, scratch))
+    }
+
+    /// The same place, for who moves no accounts.
+    pub(crate) fn without_accounts(&self) -> Self {
+        let mut place = self.clone();
+        match &mut place {
+            Self::Sqlite(_) => {}
+            Self::Mariadb(settings) => settings.accounts.clear(),
+            Self::Postgres(settings) => settings.accounts.clear(),
+        }
+        place
     }
 
     /// Settings that are rows of it, or of what a migration builds beside it.

@@ -8,6 +8,7 @@ pub mod contract;
 pub mod daemon;
 pub mod database;
 pub mod disk;
+pub mod fitted;
 pub mod hooks;
 pub mod host;
 pub mod label;

@@ -110,13 +110,42 @@ impl LocalSource {
         clock: Arc<dyn Clock>,
         changeover: Changeover,
     ) -> Result<Arc<Self>> {
+        let read = |place: &Place, section: &DatabaseSection, scratch: &Path| {
+            place.database(section.name.clone(), section.exclude.clone(), scratch.to_owned())
+        };
+        Self::reading(manifest, state, lease, limits, clock, changeover, read)
+    }
+
+    /// The databases that `manifest` declares, as they would be with the rows that were tried beside them.
+    pub fn fitted(
+        manifest: &Manifest,
+        state: &Path,
+        lease: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        let (limits, changeover) = (CaptureLimits::default(), Changeover::default());
+        let read = |place: &Place, section: &DatabaseSection, scratch: &Path| {
+            place.fitted(section.name.clone(), scratch.to_owned())
+        };
+        Self::reading(manifest, state, lease, limits, clock, changeover, read)
+    }
+
+    fn reading(
+        manifest: &Manifest,
+        state: &Path,
+        lease: Duration,
+        limits: CaptureLimits,
+        clock: Arc<dyn Clock>,
+        changeover: Changeover,
+        read: impl Fn(&Place, &DatabaseSection, &Path) -> Arc<dyn Database>,
+    ) -> Result<Arc<Self>> {
         let scratch = state.join("scratch");
         crate::sqlite::remove_stale_copies(&scratch)?;
         let mut datasets = Vec::new();
         for section in &manifest.database {
             let (name, exclude) = (section.name.clone(), section.exclude.clone());
             let place = place(section)?;
-            let database = place.database(name.clone(), exclude.clone(), scratch.clone());
+            let database = read(&place, section, &scratch);
             let live = place.live(name.clone(), exclude);
             let gauge = place.gauge(name.clone());
             let fenced = place.fenced(name.clone());

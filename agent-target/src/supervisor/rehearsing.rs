@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use handover_engine::failure::Failure;
-use handover_engine::journal::Journal;
+use handover_engine::journal::{Journal, Migration};
 use handover_engine::phase::Phase;
 use handover_engine::ports::{Answers, Result, Source};
 use handover_engine::rehearsal::decision::Decisions;
 use handover_transport::control::Rehearsing;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use super::Supervisor;
 use crate::rehearsals::Order;
@@ -33,10 +33,8 @@ impl Supervisor {
         })?;
         self.refuse_while_changing_over().await?;
         let rehearsals = self.datasets.rehearsals();
-        let turn = rehearsals.turn.clone().try_lock_owned().map_err(|_| {
-            Failure::operator("rehearsal", "one is going on")
-                .hint("wait for its end: `handover rehearse --show` tells what it found")
-        })?;
+        let turn = self.turn_to_rehearse()?;
+        self.refuse_while_fitting().await?;
         let (to, told) = mpsc::channel(LINES);
         let lines = to.clone();
         let tell = move |line: String| {
@@ -73,6 +71,28 @@ impl Supervisor {
         Ok(tokio_stream::wrappers::ReceiverStream::new(told).boxed())
     }
 
+    /// Held by whoever rehearses, or begins a migration that fits rows.
+    pub(super) fn turn_to_rehearse(&self) -> Result<OwnedMutexGuard<()>> {
+        self.datasets.rehearsals().turn.clone().try_lock_owned().map_err(|_| {
+            Failure::operator("rehearsal", "one is going on")
+                .hint("wait for its end: `handover rehearse --show` tells what it found")
+        })
+    }
+
+    /// The scratch databases are in use by a migration that fits rows, until it has ended.
+    pub(super) async fn refuse_while_fitting(&self) -> Result<()> {
+        let migrations = self.store.migrations().await?;
+        match migrations.into_iter().find(|migration| !migration.state.phase.is_final() && fits(migration)) {
+            None => Ok(()),
+            Some(migration) => {
+                let what = format!("migration {} fits rows in the scratch databases", migration.id);
+                Err(Failure::operator("rehearsal", what).hint(
+                    "`handover cutover --dry-run` tries its rows again; finalize or abort it before others are tried",
+                ))
+            }
+        }
+    }
+
     /// Between the fence and the end of a migration the source is not what production is.
     async fn refuse_while_changing_over(&self) -> Result<()> {
         let migrations = self.store.migrations().await?;
@@ -90,6 +110,11 @@ impl Supervisor {
             .hint("rehearse before the cut-over, or when the migration has ended")),
         }
     }
+}
+
+/// Whether a migration brings databases into the target's schemas.
+pub(super) fn fits(migration: &Migration) -> bool {
+    migration.plan.options.decisions.is_some()
 }
 
 fn stopping() -> Failure {

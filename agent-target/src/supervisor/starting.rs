@@ -12,6 +12,7 @@ use handover_engine::ports::Result;
 use handover_engine::report::Outcome;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Supervisor;
 
@@ -29,6 +30,10 @@ impl Supervisor {
         self.refuse_ending(&expiries, plan.expected())?;
         plan.still_holds(&source, &target)?;
         Self::refuse_occupied(&plan, &target)?;
+        let turn = match plan.options.decisions {
+            Some(_) => Some(self.turn_to_fit().await?),
+            None => None,
+        };
         let digest = plan.digest();
         let migration = self.begin(&plan.approve(digest)?, by)?;
         let id = migration.id.clone();
@@ -36,9 +41,19 @@ impl Supervisor {
         let stopping = || Failure::transient("agent", "the agent is stopping");
         let (me, by) = (self.me.upgrade().ok_or_else(stopping)?, by.to_owned());
         // On a task of its own: a client that goes away meanwhile must not leave it half begun.
-        let begun = tokio::spawn(async move { me.take_on(migration, by).await });
+        let begun = tokio::spawn(async move {
+            let _turn = turn;
+            me.take_on(migration, by).await
+        });
         begun.await.map_err(|_| stopping())??;
         Ok(id)
+    }
+
+    /// Nobody else tries rows in the scratch databases, nor begins to before the migration is known.
+    async fn turn_to_fit(&self) -> Result<OwnedMutexGuard<()>> {
+        let turn = self.turn_to_rehearse()?;
+        self.refuse_while_fitting().await?;
+        Ok(turn)
     }
 
     /// Journals a new migration, and runs it.

@@ -7,7 +7,7 @@ use handover_engine::audit::{Act, Entry};
 use handover_engine::journal::Event;
 use handover_engine::report::{Made, Report};
 
-use super::{bytes, dns, event, time};
+use super::{bytes, dns, event, fitted, time};
 
 /// What was moved and how it was verified.
 pub fn report(report: &Report) -> String {
@@ -56,6 +56,9 @@ pub fn report(report: &Report) -> String {
     }
     for (dataset, kept) in &outcome.kept {
         let _ = writeln!(out, "  {dataset} is kept: {}", super::kept(kept));
+    }
+    for (dataset, fitted) in &outcome.fitted {
+        fitted::told(dataset, fitted, &mut out);
     }
     if let Some(why) = &outcome.verifying_ended {
         let _ = writeln!(out, "  {why}");

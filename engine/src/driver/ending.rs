@@ -34,6 +34,7 @@ impl Runner {
         self.forget_retained().await?;
         self.forget_changes().await?;
         self.forget_records().await?;
+        self.forget_trials().await?;
         self.end_following(self.cutover.live_at.is_some()).await
     }
 
@@ -102,6 +103,7 @@ impl Runner {
         self.look_for_what_is_ours().await?;
         self.undo_datasets().await?;
         self.forget_retained().await?;
+        self.forget_trials().await?;
         self.close_leases().await;
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
@@ -119,6 +121,7 @@ impl Runner {
         self.look_for_what_is_ours().await?;
         self.undo_datasets().await?;
         self.forget_retained().await?;
+        self.forget_trials().await?;
         self.own_services_back().await?;
         self.records_back().await?;
         self.forget_own_changes().await?;

@@ -36,7 +36,7 @@ impl Runner {
         self.stage(|kind| *kind == StepKind::Prepare).await?;
         self.stage(|kind| matches!(kind, StepKind::Capture(_))).await?;
         let copy = async {
-            self.stage(|kind| matches!(kind, StepKind::Copy(_))).await?;
+            self.stage(|kind| matches!(kind, StepKind::Copy(_) | StepKind::Fit(_))).await?;
             self.close_leases().await;
             self.stage(|kind| matches!(kind, StepKind::Index(_))).await?;
             self.stage(|kind| matches!(kind, StepKind::Verify(_))).await?;
@@ -107,8 +107,13 @@ impl Runner {
         self.work.desk.flush().await
     }
 
-    /// The followers of the plan's databases.
+    /// The followers of the plan's databases. What does not go where it came from as it is cannot be followed by its keys.
     pub(super) async fn followers(&self) -> Result<Vec<Follower>> {
+        if self.fits() { Ok(Vec::new()) } else { self.fencing().await }
+    }
+
+    /// What fences the plan's databases off, whether or not they are followed.
+    pub(super) async fn fencing(&self) -> Result<Vec<Follower>> {
         let mut out = Vec::new();
         if !self.plan.options.follow {
             return Ok(out);
@@ -212,7 +217,8 @@ impl Runner {
     fn refuse_late(&self, cutover: &crate::report::Cutover) -> Result<()> {
         let (takes, terms, beside) = (cutover.predicted_ms, cutover.terms, self.beside_ms());
         let late = |what: String| Err(Failure::operator(format!("migration {}", self.work.migration), what));
-        if takes > terms.max_lag_ms + FIXED_MS + beside {
+        // How much of it is new is not known of rows that are fitted: all are read.
+        if !self.fits() && takes > terms.max_lag_ms + FIXED_MS + beside {
             return late(format!("the copy is too far behind: {takes} ms would be needed"));
         }
         if takes > terms.max_downtime_ms {
@@ -253,19 +259,20 @@ impl Runner {
             self.work.desk.checkpoint()?;
             let began = Instant::now();
             let round = || {
-                let rounds = followers.iter().map(|follower| follower.catch_up().boxed());
+                let rounds =
+                    followers.iter().map(|follower| follower.catch_up().boxed()).chain(self.fit_all());
                 let passes = trees.iter().map(|tree| async { tree.complete().await.map(drop) }.boxed());
                 let rounds: Vec<_> = rounds.chain(passes).collect();
                 async move { try_join_all(rounds).await.map(drop) }.boxed()
             };
             self.persist("cutover", || self.work.desk.recorded(), round).await?;
             let before = std::mem::replace(&mut took, began.elapsed());
-            // No use in going on once it gets no shorter.
-            if took < SHORT || took > before.saturating_sub(before / 5) {
+            // No use in going on once it gets no shorter. What is fitted is read as a whole each time.
+            if self.fits() || took < SHORT || took > before.saturating_sub(before / 5) {
                 break;
             }
         }
-        Ok((took + opening).as_millis() as u64 + FIXED_MS + self.beside_ms())
+        Ok((took + opening).as_millis() as u64 + FIXED_MS + self.beside_ms() + self.refits_ms())
     }
 
     /// Everything between the fence and the journaled decision to publish, within the time that was agreed.
@@ -278,7 +285,7 @@ impl Runner {
             self.stage(|kind| *kind == StepKind::Deactivate).await?;
             self.stage(|kind| *kind == StepKind::Fence).await?;
             self.tell_hooks(Moment::AfterFence).await?;
-            self.stage(|kind| matches!(kind, StepKind::CatchUp(_))).await?;
+            self.stage(|kind| matches!(kind, StepKind::CatchUp(_) | StepKind::Refit(_))).await?;
             cutover.finishing = true;
             self.tell(*cutover).await?;
             // Before triggers are there, and before changes are kept for the source: it is none of theirs.
@@ -310,7 +317,7 @@ impl Runner {
         // It is journaled before it is put up.
         if cutover.fenced_at.is_some() {
             self.change_back().await?;
-            let followers = self.followers().await?;
+            let followers = self.fencing().await?;
             let unfence = || {
                 let all: Vec<_> = followers.iter().map(|follower| follower.unfence().boxed()).collect();
                 async move { try_join_all(all).await.map(drop) }.boxed()
@@ -337,7 +344,7 @@ impl Runner {
 
     /// What is left at the source when the migration has ended: nothing, but for the fence of one that the target has replaced.
     pub(super) async fn end_following(&self, keep_fence: bool) -> Result<()> {
-        for follower in self.followers().await? {
+        for follower in self.fencing().await? {
             let end = || follower.end(keep_fence).boxed();
             self.persist("end", || self.work.desk.recorded(), end).await?;
         }

@@ -54,6 +54,7 @@ pub fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Opti
                 return Some(Record::Event(Event::Note { item, text }));
             }
         }
+        Message::Fitted(dataset, fitted) => drop(outcome.fitted.insert(dataset, *fitted)),
         Message::Cutover(cutover) => outcome.cutover = Some(cutover),
         Message::Following(..)
         | Message::FollowingTree(..)

@@ -20,6 +20,7 @@ use crate::pass::{self, Message, TargetDataset, Work};
 use crate::phase::{Phase, Task, Trigger};
 use crate::plan::{Plan, StepKind};
 use crate::ports::hooks::Moment;
+use crate::ports::scratch::Trials;
 use crate::ports::{Parts, Result, Source, Spools};
 use crate::progress::{StepProgress, StepState};
 use crate::report::{Cutover, Verifying};
@@ -54,7 +55,7 @@ pub fn steps(migration: &Migration) -> Vec<StepProgress> {
                 progress.bytes = progress.bytes_total;
                 progress.rows = progress.rows_total;
                 progress.files = progress.files_total;
-            } else if migration.pass > 1 && matches!(step.step, StepKind::Copy(_)) {
+            } else if migration.pass > 1 && matches!(step.step, StepKind::Copy(_) | StepKind::Fit(_)) {
                 // What a later pass has to move is not known before it has looked.
                 (progress.bytes_total, progress.rows_total, progress.files_total) = (0, 0, 0);
             }
@@ -71,8 +72,9 @@ fn is_of_pass(migration: &Migration, step: &StepKind) -> bool {
 
 /// Whether a step belongs to the cut-over; in a plan that does not follow its source none does.
 fn is_of_cutover(migration: &Migration, step: &StepKind) -> bool {
-    use StepKind::{BackUp, Capture, Copy, Index, Prepare, Verify};
-    let is_before = matches!(step, BackUp(_) | Prepare | Capture(_) | Copy(_) | Index(_) | Verify(_));
+    use StepKind::{BackUp, Capture, Copy, Fit, Index, Prepare, Verify};
+    let is_before =
+        matches!(step, BackUp(_) | Prepare | Capture(_) | Copy(_) | Fit(_) | Index(_) | Verify(_));
     migration.plan.options.follow && !is_before && !is_of_accepting(step)
 }
 
@@ -96,6 +98,8 @@ pub struct Runner {
     pub differs: AtomicBool,
     /// Where changes wait.
     pub spools: Arc<dyn Spools>,
+    /// Where rows are tried, for a plan that has decisions about them.
+    pub trials: Option<Trials>,
     /// This host's own databases, once they have taken over.
     pub here: Source,
     /// The cut-over at hand, or the last one.
@@ -264,6 +268,8 @@ impl Runner {
                     }
                 }
             }
+            StepKind::Fit(dataset) => self.fit(dataset, work).await,
+            StepKind::Refit(dataset) => self.refit(dataset, work).await,
             StepKind::Finish(dataset) => self.finish(dataset).await,
             StepKind::Verify(dataset) => {
                 let differences = match self.target(dataset)? {
@@ -288,7 +294,7 @@ impl Runner {
             StepKind::Fence => {
                 // Half of the time that there is: what it leads to needs some too.
                 let wait = Duration::from_millis(self.cutover.terms.max_downtime_ms / 2);
-                let followers = self.followers().await?;
+                let followers = self.fencing().await?;
                 let fences: Vec<_> = followers.iter().map(|follower| follower.fence(wait).boxed()).collect();
                 futures::future::try_join_all(fences).await.map(drop)
             }

@@ -89,6 +89,7 @@ impl Runner {
             verified_passes: self.verified_passes.clone(),
             differs: false.into(),
             spools: self.spools.clone(),
+            trials: self.trials.clone(),
             here: self.here.clone(),
             cutover: self.cutover,
             reserve: self.reserve,

@@ -30,7 +30,7 @@ impl Watchman {
     /// One for a runner's task.
     pub async fn of(runner: &Runner) -> Result<Self> {
         let mut followed = Vec::new();
-        if runner.plan.options.follow {
+        if runner.plan.options.follow && !runner.fits() {
             for (dataset, target) in runner.chosen() {
                 if let TargetDataset::Database(_) = target {
                     let spool =

@@ -40,7 +40,18 @@ pub fn lease(work: &Work, dataset: &DatasetName) -> Result<LeaseId> {
 
 /// Copies what has changed since the last pass, or everything.
 pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
-    let lease = lease(&work, &dataset)?;
+    let (lease, step) = (lease(&work, &dataset)?, StepKind::Copy(dataset.clone()));
+    copy_under(work, dataset, target, lease, &step).await
+}
+
+/// The same, under a lease of its own, as a part of a step.
+pub async fn copy_under(
+    work: Work,
+    dataset: DatasetName,
+    target: Arc<dyn DatabaseTarget>,
+    lease: LeaseId,
+    step: &StepKind,
+) -> Result<()> {
     work.throttle.begin(&work.desk).await?;
     let mut opened = work.source.host.open(&lease, &dataset, Parts::Cut).await?;
     let held = work.holdings.schema(&work.migration, &dataset).await?;
@@ -64,7 +75,7 @@ pub async fn copy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarg
     work.desk.send(Message::Records(vec![record])).await?;
     work.desk.flush().await?;
     target.prepare(&opened.schema).await?;
-    let step = StepKind::Copy(dataset.clone()).id();
+    let step = step.id();
     let mut tables: Vec<_> = opened.schema.tables.iter().collect();
     tables.sort_by_key(|table| std::cmp::Reverse(table.estimated_bytes));
     let tables: Vec<(TableName, Vec<Key>)> =

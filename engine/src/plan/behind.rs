@@ -38,6 +38,9 @@ pub(super) fn behind(
                 format!("the source's manifest leaves out: {}", dataset.excluded.join(", ")),
             ));
         }
+        if options.decisions.is_some() && chosen.iter().any(|one| one.name == dataset.name) {
+            out.extend(super::fitting::homeless(dataset, target));
+        }
     }
     if source.licence.guid().is_some() && !options.licence {
         out.push(left("licence", "it moves with --licence alone"));

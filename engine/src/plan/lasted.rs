@@ -46,8 +46,8 @@ impl Lasted {
 
 /// Whether sizes tell how long a step takes.
 fn grows(step: &StepKind) -> bool {
-    use StepKind::{Copy, Finish, Index, Replicate, Verify};
-    matches!(step, Copy(_) | Index(_) | Finish(_) | Verify(_) | Replicate)
+    use StepKind::{Copy, Finish, Fit, Index, Refit, Replicate, Verify};
+    matches!(step, Copy(_) | Fit(_) | Index(_) | Finish(_) | Verify(_) | Refit(_) | Replicate)
 }
 
 fn rounded(ms: u64) -> u64 {

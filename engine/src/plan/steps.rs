@@ -27,6 +27,8 @@ pub enum StepKind {
     Capture(DatasetName),
     /// Copy a dataset.
     Copy(DatasetName),
+    /// Try a database's rows in the schema that stands at the target, and copy those that fit.
+    Fit(DatasetName),
     /// Make a database's indexes, before its changes are followed.
     Index(DatasetName),
     /// Make a database's indexes, views, triggers.
@@ -45,6 +47,8 @@ pub enum StepKind {
     Fence,
     /// Carry over what the source holds behind the fence and the target does not.
     CatchUp(DatasetName),
+    /// The same, of a database that is brought into the schema that stands at the target.
+    Refit(DatasetName),
     /// Give the databases that are built the rows that make the target the host it is.
     Retain,
     /// Have a database's changes kept at the target from now on, and the source made ready to follow them.
@@ -83,6 +87,7 @@ impl StepKind {
             StepKind::Prepare => "prepare".to_owned(),
             StepKind::Capture(d) => format!("capture:{d}"),
             StepKind::Copy(d) => format!("copy:{d}"),
+            StepKind::Fit(d) => format!("fit:{d}"),
             StepKind::Index(d) => format!("index:{d}"),
             StepKind::Finish(d) => format!("finish:{d}"),
             StepKind::Verify(d) => format!("verify:{d}"),
@@ -91,6 +96,7 @@ impl StepKind {
             StepKind::Deactivate => "deactivate".to_owned(),
             StepKind::Fence => "fence".to_owned(),
             StepKind::CatchUp(d) => format!("catch-up:{d}"),
+            StepKind::Refit(d) => format!("refit:{d}"),
             StepKind::Retain => "retain".to_owned(),
             StepKind::Keep(d) => format!("keep:{d}"),
             StepKind::Configure => "configure".to_owned(),
@@ -116,6 +122,7 @@ impl StepKind {
             StepKind::Prepare => "prepare the target".to_owned(),
             StepKind::Capture(d) => format!("keep changes of {d}"),
             StepKind::Copy(d) => format!("copy {d}"),
+            StepKind::Fit(d) => format!("fit {d} into the new schema"),
             StepKind::Index(d) => format!("build indexes of {d}"),
             StepKind::Finish(d) => format!("finish the schema of {d}"),
             StepKind::Verify(d) => format!("verify {d}"),
@@ -124,6 +131,7 @@ impl StepKind {
             StepKind::Deactivate => "deactivate the replica".to_owned(),
             StepKind::Fence => "fence the source off".to_owned(),
             StepKind::CatchUp(d) => format!("carry over the rest of {d}"),
+            StepKind::Refit(d) => format!("fit the rest of {d}"),
             StepKind::Retain => "keep the target's own settings in databases".to_owned(),
             StepKind::Keep(d) => format!("have the source follow {d}"),
             StepKind::Configure => "change the configuration".to_owned(),
@@ -231,12 +239,20 @@ pub(super) fn live(
     let each = |step: fn(DatasetName) -> StepKind| databases().map(move |d| bare(step(d.name.clone())));
     let mut steps = backups.steps(Occasion::Start, chosen, rates);
     steps.push(bare(StepKind::Prepare));
-    steps.extend(each(StepKind::Capture));
-    steps.extend(chosen.iter().map(|dataset| copy_step(dataset, rates)));
-    steps.extend(databases().filter_map(|dataset| {
-        Some(PlannedStep { step: StepKind::Index(dataset.name.clone()), ..finish_step(dataset, rates)? })
+    let is_fitted = |dataset: &&&Dataset| options.decisions.is_some() && is_database(dataset);
+    if options.decisions.is_none() {
+        steps.extend(each(StepKind::Capture));
+    }
+    steps.extend(chosen.iter().map(|dataset| match is_fitted(&dataset) {
+        true => fit_step(dataset, rates),
+        false => copy_step(dataset, rates),
     }));
-    steps.extend(chosen.iter().map(|dataset| verify_step(dataset, rates)));
+    if options.decisions.is_none() {
+        steps.extend(databases().filter_map(|dataset| {
+            Some(PlannedStep { step: StepKind::Index(dataset.name.clone()), ..finish_step(dataset, rates)? })
+        }));
+    }
+    steps.extend(chosen.iter().filter(|one| !is_fitted(one)).map(|dataset| verify_step(dataset, rates)));
     if changes(Stage::Before) {
         steps.push(bare(StepKind::Withdraw));
     }
@@ -250,12 +266,16 @@ pub(super) fn live(
         steps.push(lasting(StepKind::Deactivate, STOPS_MS));
     }
     steps.push(bare(StepKind::Fence));
-    steps.extend(chosen.iter().map(|dataset| bare(StepKind::CatchUp(dataset.name.clone()))));
+    steps.extend(chosen.iter().map(|dataset| match is_fitted(&dataset) {
+        true => refit_step(dataset, rates),
+        false => bare(StepKind::CatchUp(dataset.name.clone())),
+    }));
     if acts.retained > 0 {
         steps.push(bare(StepKind::Retain));
     }
     steps.extend(each(StepKind::Finish));
-    if !options.one_way {
+    // What is written in one schema cannot be carried to another.
+    if !options.one_way && options.decisions.is_none() {
         steps.extend(each(StepKind::Keep));
     }
     if acts.settings > 0 {
@@ -331,6 +351,19 @@ fn row_weight(dataset: &Dataset) -> u64 {
         DatasetFacts::Database(facts) if facts.engine == "postgres" => 0,
         _ => 100,
     }
+}
+
+/// Rows are tried, and those that fit are copied.
+fn fit_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
+    let copy = copy_step(dataset, rates);
+    PlannedStep { step: StepKind::Fit(dataset.name.clone()), expected_ms: 2 * copy.expected_ms, ..copy }
+}
+
+/// What behind the fence takes a time that grows with the data: rows are read at both places once more, and indexes are made.
+fn refit_step(dataset: &Dataset, rates: &Rates) -> PlannedStep {
+    let indexes = finish_step(dataset, rates).map_or(0, |step| step.expected_ms);
+    let expected_ms = 2 * verify_step(dataset, rates).expected_ms + indexes;
+    lasting(StepKind::Refit(dataset.name.clone()), expected_ms)
 }
 
 fn finish_step(dataset: &Dataset, rates: &Rates) -> Option<PlannedStep> {

@@ -1,5 +1,6 @@
 //! What a rehearsal needs: a database beside the target's own to try rows in, and a record of what has been tried.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Result;
+use super::{Result, Source};
 use crate::digest::Digest;
 use crate::name::DatasetName;
 use crate::rehearsal::ConflictKind;
@@ -237,4 +238,15 @@ pub trait TrialLedger: Send + Sync {
 
     /// Forgets everything of a dataset. Idempotent.
     async fn clear(&self, dataset: &DatasetName) -> Result<()>;
+}
+
+/// What a plan works with that brings databases into the schemas that stand at the target.
+#[derive(Clone)]
+pub struct Trials {
+    /// Where rows are tried, by database.
+    pub scratch: HashMap<DatasetName, Arc<dyn Scratch>>,
+    /// What was tried.
+    pub ledger: Arc<dyn TrialLedger>,
+    /// The target's own databases as they would be with the rows that were tried: their schemas, with the rows of the scratch databases.
+    pub fitted: Source,
 }

@@ -137,7 +137,8 @@ pub fn is_same(engine: &str, a: &str, b: &str) -> bool {
     a == b || engine != "postgres" && a.eq_ignore_ascii_case(b)
 }
 
-fn is_same_table(engine: &str, a: &TableName, b: &TableName) -> bool {
+/// Whether two tables' names are the same: SQLite does not tell upper and lower case apart.
+pub fn is_same_table(engine: &str, a: &TableName, b: &TableName) -> bool {
     a == b || engine == "sqlite" && a.schema == b.schema && a.name.eq_ignore_ascii_case(&b.name)
 }
 

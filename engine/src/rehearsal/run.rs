@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::name::{DatasetName, LeaseId};
 use crate::ports::scratch::{Made, Scratch, TrialLedger};
 use crate::ports::{Opened, Parts, Result, Source};
-use crate::rows::{HeldChunk, Key, TableKey, TableName, TableSpec, text};
+use crate::rows::{HeldChunk, Key, Schema, TableKey, TableName, TableSpec, text};
 
 /// The lease of the source's snapshot is renewed this often.
 const RENEW: Duration = Duration::from_secs(20);
@@ -57,6 +57,10 @@ pub struct Found {
     pub report: DatabaseReport,
     /// Names and values of environment variables.
     pub environment: Vec<(String, String)>,
+    /// The source's schema, as of when its rows were read.
+    pub source: Schema,
+    /// Tables of the source whose rows are kept by a module of the engine: they were not tried.
+    pub untried: Vec<TableName>,
 }
 
 /// Rehearses. `fresh` names the scratch database where it is made anew: it must never have been used before. The source's snapshot is
@@ -111,7 +115,11 @@ async fn work(stage: Stage, lease: LeaseId, opened: Opened, fresh: &str) -> Resu
     let mut trial =
         Trial { stage, lease, opened, made, report, tables: BTreeMap::new(), taken: HashSet::new() };
     trial.run().await?;
-    Ok(Found { report: trial.report, environment })
+    let Trial { report, opened, made, .. } = trial;
+    let source = opened.schema;
+    let untried = source.tables.iter().map(|table| table.name.clone());
+    let untried = untried.filter(|name| made.wanted.untried.contains(name)).collect();
+    Ok(Found { report, environment, source, untried })
 }
 
 /// A table that is tried.

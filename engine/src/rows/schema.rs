@@ -119,10 +119,29 @@ impl Schema {
         unnumbered(self).difference(&unnumbered(here)).map(name).collect()
     }
 
+    /// Moves what goes on by itself (sequences, AUTO_INCREMENT) to where `other` has it, wherever that is further on. What is not in this
+    /// schema is left out.
+    pub fn advance(&mut self, other: &BTreeMap<String, String>) {
+        for (key, position) in &mut self.state {
+            let is_position = key.starts_with("sequence/") || key.starts_with("auto_increment/");
+            if let Some(there) = other.get(key).filter(|_| is_position)
+                && further(there) > further(position)
+            {
+                position.clone_from(there);
+            }
+        }
+    }
+
     /// The table called `name`.
     pub fn table(&self, name: &TableName) -> Option<&TableSpec> {
         self.tables.iter().find(|table| table.name == *name)
     }
+}
+
+/// Where a position is: a number, which PostgreSQL follows by whether it was given out.
+fn further(position: &str) -> (Option<i128>, bool) {
+    let (number, given) = position.split_once(' ').unwrap_or((position, ""));
+    (number.parse().ok(), given == "t" || given == "true")
 }
 
 /// One statement that makes one object.
@@ -224,6 +243,34 @@ mod tests {
         other = source.clone();
         other.settings.insert("encoding".to_owned(), "UTF8".to_owned());
         assert_eq!(source.differences(&other)[0].0, "setting encoding of the database");
+    }
+
+    #[test]
+    fn positions_only_go_on() {
+        let mut schema = schema(
+            &[],
+            &[
+                ("sequence/a", "7 f"),
+                ("sequence/b", "9 t"),
+                ("auto_increment/t", "3"),
+                ("owner/a", "1"),
+                ("sequence/e", "5 f"),
+            ],
+        );
+        let other = [
+            ("sequence/a", "12 t"),
+            ("sequence/b", "8 t"),
+            ("sequence/c", "1 t"),
+            ("auto_increment/t", "40"),
+            ("owner/a", "2"),
+            ("sequence/e", "5 t"),
+        ];
+        schema.advance(&other.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+        let positions: Vec<_> = schema.state.iter().map(|(key, value)| format!("{key} {value}")).collect();
+        assert_eq!(
+            positions,
+            ["auto_increment/t 40", "owner/a 1", "sequence/a 12 t", "sequence/b 9 t", "sequence/e 5 t"]
+        );
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn ports(port: &Port) -> Ports {
         journal: shared.clone(),
         holdings: shared.clone(),
         spools: shared.clone(),
+        trials: None,
         clock: shared,
         credentials: Arc::new(NoCredentials),
     }

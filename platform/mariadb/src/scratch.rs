@@ -49,6 +49,14 @@ impl MariaScratch {
         Self { dataset, settings, database, session: Mutex::default(), known: Mutex::default() }
     }
 
+    /// The settings that lead to the scratch database beside another.
+    pub fn beside(settings: &Settings) -> Settings {
+        let mut beside = settings.clone();
+        beside.database = make::name(&settings.database);
+        beside.accounts.clear();
+        beside
+    }
+
     async fn session(&self) -> Result<Session> {
         if let Some(session) = self.session.lock().await.take() {
             return Ok(session);

@@ -16,6 +16,7 @@ use crate::Settings;
 use crate::connect::Conn;
 use crate::dump::{self, FENCE_SCHEMA, OWN_SCHEMA, Scope};
 use crate::error::failed;
+use crate::scratch::ROW;
 use crate::sql::{self, literal, quote};
 use crate::toc::{Entry, Section};
 
@@ -275,10 +276,12 @@ impl Reader<'_> {
     /// Tables' columns and keys; keys whose order needs care are noted in the state.
     async fn specs(&self, listed: &[&Listed]) -> Result<(Vec<TableSpec>, BTreeMap<String, String>)> {
         let mut columns: BTreeMap<String, Vec<keys::Column>> = BTreeMap::new();
-        let sql = "SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), \
-                   a.attgenerated FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
-                   WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r' ORDER BY a.attrelid, a.attnum";
-        for row in self.rows(sql).await? {
+        let sql = format!(
+            "SELECT a.attrelid, a.attnum, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), \
+             a.attgenerated FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+             WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attname <> '{ROW}' AND c.relkind = 'r' ORDER BY a.attrelid, a.attnum"
+        );
+        for row in self.rows(&sql).await? {
             columns.entry(field(&row, 0)).or_default().push(keys::Column::of(&row));
         }
         let candidates = self.key_candidates().await?;

@@ -4,8 +4,10 @@
 //! says what it was made for. Every table has one more column, which numbers the rows. Foreign keys, triggers and rules are not in it.
 
 mod make;
+mod positions;
 mod refusal;
 
+use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::pin::pin;
 
@@ -28,7 +30,7 @@ use crate::sql::quote;
 use crate::target::place::Place;
 
 /// The column that numbers a table's rows.
-const ROW: &str = "__handover_row";
+pub(crate) const ROW: &str = "__handover_row";
 const WHAT: &str = "rows cannot be tried";
 
 /// A scratch database.
@@ -47,6 +49,17 @@ impl PostgresScratch {
     /// Beside the database that the settings name.
     pub fn new(dataset: DatasetName, settings: &Settings) -> Self {
         Self { place: Place::of_rehearsal(dataset, settings.clone()), open: Mutex::default() }
+    }
+
+    /// The settings that lead to the scratch database beside another.
+    pub fn beside(dataset: &DatasetName, settings: &Settings) -> Settings {
+        let place = Place::of_rehearsal(dataset.clone(), settings.clone());
+        Settings { accounts: Vec::new(), ..settings.with_database(&place.partial) }
+    }
+
+    /// Where sequences would have to stand that tables own, for the rows that are there: such a database has not been asked for numbers.
+    pub async fn positions(dataset: &DatasetName, settings: &Settings) -> Result<BTreeMap<String, String>> {
+        positions::of(dataset, settings).await
     }
 
     fn item(&self, table: &TableName) -> String {

@@ -16,6 +16,8 @@ const SETTINGS: [&str; 6] =
 pub const ALIASES: [&str; 3] = ["rowid", "_rowid_", "oid"];
 /// Tables and triggers whose names begin so keep a capture's changes and fence writers: they are not part of the schema.
 pub const OWN: &str = "__handover_";
+/// The column that numbers the rows of a scratch database's tables: it is not part of the schema.
+pub const ROW: &str = "__handover_row";
 /// A column that is out of the way while its table is loaded, so that its name means the hidden key again.
 pub const ASIDE: &str = "handover column set aside";
 
@@ -182,7 +184,8 @@ fn spec(db: &Connection, table: &Listed) -> Result<TableSpec> {
         let spec = ColumnSpec { name: row.get(0)?, declared: row.get(1)? };
         Ok(Column { spec, key: row.get(2)?, generated: row.get::<_, i64>(3)? != 0 })
     })?;
-    let columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut columns = columns.collect::<rusqlite::Result<Vec<_>>>()?;
+    columns.retain(|column| column.spec.name != ROW);
     let key = key(db, table, &columns)?;
     let columns = columns.into_iter().filter(|c| !c.generated).map(|c| c.spec).collect();
     // A virtual table writes to its own tables past their triggers.

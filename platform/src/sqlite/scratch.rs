@@ -18,15 +18,12 @@ use handover_engine::ports::scratch::{Batch, ForeignKey, Made, Refusal, Scratch,
 use handover_engine::rows::{ColumnSpec, Schema, TableName, text};
 use rusqlite::{Connection, Statement};
 
-use super::catalog::quote;
+use super::catalog::{ROW, quote};
 use super::error::{self, Error, failed};
 use super::read::print_row;
 use super::shape::value;
 use super::value::{BadValue, Value};
 use crate::tree::blocking;
-
-/// The column that numbers a table's rows.
-const ROW: &str = "__handover_row";
 
 /// A scratch database.
 #[derive(Clone)]
@@ -53,11 +50,15 @@ struct Open {
 impl SqliteScratch {
     /// Beside the database at `target` (behind it, where that is a symbolic link).
     pub fn new(dataset: DatasetName, target: PathBuf) -> Self {
-        let target =
-            if target.is_symlink() { std::fs::canonicalize(&target).unwrap_or(target) } else { target };
-        let path = make::with_suffix(&target, ".handover-rehearsal");
+        let target = behind_link(target);
+        let path = Self::beside(target.clone());
         let (open, gate) = (Mutex::new(None), Arc::default());
         Self { shared: Arc::new(Shared { dataset, target, path, open, gate }) }
+    }
+
+    /// The file of the scratch database beside another.
+    pub fn beside(target: PathBuf) -> PathBuf {
+        make::with_suffix(&behind_link(target), ".handover-rehearsal")
     }
 
     async fn run<T: Send + 'static>(
@@ -72,6 +73,10 @@ impl SqliteScratch {
         })
         .await
     }
+}
+
+fn behind_link(path: PathBuf) -> PathBuf {
+    if path.is_symlink() { std::fs::canonicalize(&path).unwrap_or(path) } else { path }
 }
 
 impl Shared {

@@ -75,9 +75,15 @@ fn backup_document(value: &impl Serialize) -> Result<Bytes> {
     Ok(json.map_err(|error| Failure::permanent("backups", "the order cannot be sent").because(error))?.into())
 }
 
-fn plan_request(options: Options) -> v1::PlanRequest {
+fn decisions_document(decisions: &Decisions) -> Result<Bytes> {
+    let json = serde_json::to_vec(decisions);
+    Ok(json.map_err(|error| Failure::permanent("decisions", "they cannot be sent").because(error))?.into())
+}
+
+fn plan_request(options: Options) -> Result<v1::PlanRequest> {
     let datasets = options.datasets.into_iter().map(Into::into).collect();
-    v1::PlanRequest {
+    let decisions_json = options.decisions.as_ref().map(decisions_document).transpose()?;
+    Ok(v1::PlanRequest {
         overwrite: options.overwrite,
         datasets,
         follow: options.follow,
@@ -85,7 +91,8 @@ fn plan_request(options: Options) -> v1::PlanRequest {
         licence: options.licence,
         swap: options.swap,
         data_only: options.data_only,
-    }
+        decisions_json,
+    })
 }
 
 /// `by` is not sent: the target reads it from our certificate.
@@ -107,13 +114,13 @@ impl Control for RemoteControl {
 
     async fn check(&self, options: Options) -> Result<Vec<Finding>> {
         let reply =
-            self.client.clone().check(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
+            self.client.clone().check(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
         read_document("findings_json", &reply.findings_json)
     }
 
     async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
         let reply =
-            self.client.clone().plan(plan_request(options)).await.map_err(|s| self.failed(s))?.into_inner();
+            self.client.clone().plan(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
         let plan: Plan = read_document("plan_json", &reply.plan_json)?;
         if plan.digest().to_string() != reply.digest {
             return Err(Failure::permanent(&self.peer, "the plan it sent does not have the digest it says"));
@@ -209,9 +216,7 @@ impl Control for RemoteControl {
     }
 
     async fn rehearse(&self, decisions: Decisions, keep: bool, _by: &str) -> Result<Answers<Rehearsing>> {
-        let decisions_json = serde_json::to_vec(&decisions)
-            .map_err(|error| Failure::permanent("decisions", "they cannot be sent").because(error))?
-            .into();
+        let decisions_json = decisions_document(&decisions)?;
         let request = v1::RehearseRequest { decisions_json, keep };
         let replies = self.client.clone().rehearse(request).await.map_err(|s| self.failed(s))?.into_inner();
         let peer = self.peer.clone();

@@ -45,8 +45,10 @@ impl ControlService {
 fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = request.datasets.iter().map(|name| wire::name("datasets", name));
     let datasets = datasets.collect::<Result<_, BadField>>()?;
+    let decisions = request.decisions_json.as_deref().map(|json| read_document("decisions_json", json));
+    let decisions = decisions.transpose().map_err(to_status)?;
     let v1::PlanRequest { overwrite, follow, one_way, licence, swap, data_only, .. } = request;
-    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only })
+    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, decisions })
 }
 
 type Answer<T> = Result<Response<T>, Status>;

@@ -268,7 +268,9 @@ fn space(source: &Inventory, target: &Inventory, options: &Options, findings: &m
         };
         if let Some(disk) = nearest(place, target) {
             let entry = needed.entry(&disk.mount_point).or_insert((0, disk.available_bytes));
-            entry.0 += bytes(&dataset.facts);
+            // What is fitted lies there once more, where it is tried.
+            let is_fitted = options.decisions.is_some() && matches!(dataset.facts, DatasetFacts::Database(_));
+            entry.0 += bytes(&dataset.facts) * if is_fitted { 2 } else { 1 };
         }
     }
     for (mount_point, (bytes, available)) in needed {

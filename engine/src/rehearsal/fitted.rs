@@ -13,8 +13,8 @@ use crate::rows::TableName;
 
 /// Conflicts that a failure names.
 const NAMED: usize = 3;
-const AGAIN: &str = "`handover rehearse --decisions FILE` tries decisions about them: abort, and plan with these; \
-    or repair the rows at the source, then resume";
+const AGAIN: &str = "`handover abort`, try decisions about them (`handover rehearse --decisions FILE`), and plan with these; \
+    or repair the rows at the source, and go on";
 
 /// How a database was brought into the target's schema.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

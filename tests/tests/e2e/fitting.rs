@@ -350,11 +350,11 @@ fn production_is_brought_into_the_new_schema(engine: Option<Engine>) {
     stage.target_has_it_all();
     assert!(stage.root.path().join("target/manuals/one").exists());
     let report = stage.bed.json(&["report"]).unwrap();
-    let fitted = report["report"]["outcome"]["fitted"]["app"].clone();
+    let fitted = report["outcome"]["fitted"]["app"].clone();
     assert_eq!((&fitted["left_out"], &fitted["changed"]), (&3.into(), &3.into()), "{report}");
     assert_eq!(fitted["used"].as_array().map(Vec::len), Some(5), "{fitted}");
     assert_eq!(fitted["unused"].as_array().map(Vec::len), Some(1), "{fitted}");
-    let verified = &report["report"]["outcome"]["verified"]["app"];
+    let verified = &report["outcome"]["verified"]["app"];
     assert!(verified["read"]["rows"].as_u64() > Some(3990) && verified["differences"] == 0, "{verified}");
 
     // Numbers go on, and triggers act.

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use handover_dns::{DnsSection, LocalNames, check};
-use handover_engine::dns::{RecordChange, RecordKind, Stage};
+use handover_engine::dns::{RecordChange, RecordKind, Stage, TextRecord};
 use handover_engine::name::MigrationId;
-use handover_engine::ports::NameServer as _;
+use handover_engine::ports::{Challenges as _, NameServer as _};
 use handover_engine::time::{Clock, Timestamp};
 use handover_tests::name_server::{KEY, NameServer, READER};
 use handover_tests::poll;
@@ -262,4 +262,33 @@ async fn a_server_that_is_away_or_not_the_names_own_is_told() {
     bed.server.restart().unwrap();
     bed.change(&to_the_target()).await.unwrap();
     assert_eq!(bed.values("www", "A"), ["192.0.2.20"]);
+}
+
+#[tokio::test]
+async fn texts_for_an_authority_come_and_go() {
+    let bed = Bed::new();
+    bed.server.update(&["update add _acme-challenge.www.example.net 60 TXT other"]).unwrap();
+    let text = |name: &str, value: &str| TextRecord::challenge(name, value.to_owned());
+    // A name and its wildcard are asked for at one place.
+    let texts =
+        [text("www.example.net", "one"), text("www.example.net", "two"), text("example.net", "three")];
+    for _ in 0..2 {
+        bed.names.put_in(&bed.migration, &texts).await.unwrap();
+        assert_eq!(bed.values("_acme-challenge.www", "TXT"), ["\"one\"", "\"other\"", "\"two\""]);
+        assert_eq!(bed.values("_acme-challenge", "TXT"), ["\"three\""]);
+    }
+    assert!(bed.state.path().join("challenges/m-1.json").exists());
+    for _ in 0..2 {
+        bed.names.take_away(&bed.migration).await.unwrap();
+        assert_eq!(bed.values("_acme-challenge.www", "TXT"), ["\"other\""]);
+        assert_eq!(bed.values("_acme-challenge", "TXT"), [""; 0]);
+    }
+    assert!(!bed.state.path().join("challenges/m-1.json").exists());
+
+    // Beside an alias there is no place for it.
+    bed.server.update(&["update add _acme-challenge.pool.example.net 60 CNAME www.example.net."]).unwrap();
+    let pool = text("pool.example.net", "four");
+    let failure = bed.names.put_in(&bed.migration, std::slice::from_ref(&pool)).await.unwrap_err();
+    assert!(failure.to_string().contains("it is an alias for www.example.net."), "{failure}");
+    bed.names.take_away(&bed.migration).await.unwrap();
 }

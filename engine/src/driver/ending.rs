@@ -171,7 +171,8 @@ impl Driver {
             }
         };
         let keep = if phase == Phase::Accepted { Operation::Finalize } else { Operation::Accept };
-        Err(Failure::operator(item, what)
-            .hint(format!("`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside")))
+        Err(Failure::operator(item, what).hint(format!(
+            "`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside"
+        )))
     }
 }

@@ -87,7 +87,8 @@ async fn what_the_target_alone_has_is_left_there_when_asked() {
         let (driver, handle) = drive(&port, &taken_over(phase, task, back), None).await;
         let refused = ask(&handle, Operation::Abort).await.unwrap_err();
         assert_eq!((refused.item.as_str(), refused.what.as_str()), ("migration m1", what));
-        let hint = format!("`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside");
+        let hint =
+            format!("`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside");
         assert_eq!(refused.hint, hint);
         assert_eq!(handle.status().borrow().state.phase, phase, "something was begun");
 

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::io::{Seek, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use handover_backups::Tools;
 use handover_engine::backup::Occasion;

@@ -151,7 +151,7 @@ fn what_a_migration_that_runs_was_backed_up_for_stays() {
 
 #[test]
 fn operators_back_up_and_watchers_look() {
-    let bed = bed(211);
+    let bed = bed(211, 9);
     let made = bed.json(&["backup", "--name", "b-1", "--dataset", "files"]).unwrap();
     assert_eq!(made["backup"]["datasets"].as_array().unwrap().len(), 1);
     let whole = bed.json(&["backup"]).unwrap();

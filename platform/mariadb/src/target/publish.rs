@@ -171,12 +171,17 @@ pub enum Fate {
 
 /// Takes everything back.
 pub async fn undo(session: &mut Session, names: &Names, state: Option<State>, fate: Fate) -> Result<()> {
-    let published = state.as_ref().filter(|state| state.publishing || state.published);
-    if let Some((state, before)) = published.and_then(|state| Some((state, state.before.as_ref()?))) {
+    if let Some(mut state) = state.filter(|state| state.publishing || state.published)
+        && let Some(before) = state.before.clone()
+    {
         for account in state.accounts.iter().filter_map(|name| name.parse().ok()) {
             accounts::remove(session, &account).await?;
         }
-        restore(session, names, state, before, fate).await?;
+        restore(session, names, &state, &before, fate).await?;
+        // The server may still be about to drop the state for one that was cut short. Whoever goes on then must not begin to restore anew: with
+        // the state gone in the middle of that, nobody would end it.
+        (state.publishing, state.published) = (false, false);
+        place::write(session, names, &state).await?;
     }
     // The state goes last: without it there is nothing to undo.
     for database in [&names.gone, &names.kept, &names.build] {

@@ -165,7 +165,7 @@ pub struct PlanArguments {
     #[arg(long)]
     pub data_only: bool,
     /// Bring the databases into the schemas that stand at the target, and do what this file says about rows that do not fit (TOML,
-    /// docs/rehearsal.md). Nothing written at the target comes back then: `abort` loses it
+    /// docs/rehearsal.md). Nothing written at the target comes back then: `abort` leaves it there, aside
     #[arg(long, value_name = "FILE", requires = "follow", conflicts_with = "swap")]
     pub decisions: Option<PathBuf>,
 }

@@ -11,6 +11,7 @@ mod error;
 mod estimate;
 mod fenced;
 mod gauge;
+mod held;
 mod live;
 mod read;
 mod scratch;

@@ -76,7 +76,7 @@ impl Supervisor {
                 Ok(Standing::Failed { failure }) => return Err(failure.to_string()),
                 Ok(Standing::Unknown) => {
                     return Err(
-                        "the host's agent ended before it was done: give the command again".to_owned()
+                        "the host's agent ended before it was done, and ends it or takes it back by itself: its log tells which".to_owned()
                     );
                 }
                 Ok(Standing::Made { .. } | Standing::Verified { .. } | Standing::Running { .. }) => {}

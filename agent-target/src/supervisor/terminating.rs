@@ -25,10 +25,14 @@ impl Supervisor {
                 .hint("it removes what an abort has kept: `handover abort` first"));
         }
         tracing::info!(migration = %id, by, "what was kept of it is removed");
+        let mut removed = Ok(());
         for (dataset, kept) in migration.outcome.kept.clone() {
-            self.remove_one(&mut migration, &dataset, &kept).await?;
+            // One that is not to be had keeps no other one.
+            let one = self.remove_one(&mut migration, &dataset, &kept).await;
+            removed = removed.and(one);
         }
         self.keep_report(id).await;
+        removed?;
         self.status(migration).await
     }
 
@@ -41,6 +45,9 @@ impl Supervisor {
         })?;
         let keeper = target.keeper();
         let was_there = keeper.kept().await?.is_some();
+        if !was_there {
+            self.look_twice(migration, dataset, kept).await?;
+        }
         keeper.remove_kept().await?;
         let text = if was_there {
             format!("what was kept is removed: {kept}")
@@ -51,6 +58,20 @@ impl Supervisor {
         let note = Event::Note { item: format!("dataset {dataset}"), text };
         let records = [Record::Outcome(Box::new(migration.outcome.clone())), Record::Event(note)];
         self.store.commit(&migration.id, SystemClock.now(), &records).await
+    }
+
+    /// A file system that is not mounted looks like one where nothing is kept. Asked once for each dataset.
+    async fn look_twice(&self, migration: &mut Migration, dataset: &DatasetName, kept: &Kept) -> Result<()> {
+        let mark = format!("kept-not-found:{dataset}");
+        if migration.steps_done.contains(&mark) {
+            return Ok(());
+        }
+        migration.steps_done.push(mark.clone());
+        self.store.commit(&migration.id, SystemClock.now(), &[Record::StepDone(mark)]).await?;
+        let what = format!("what was kept is not found: {}", kept.place);
+        Err(Failure::operator(format!("dataset {dataset}"), what).hint(
+            "is its file system mounted, and the manifest as it was? `handover terminate` once more looks again, and forgets what is not there",
+        ))
     }
 
     /// What aborted migrations have kept.

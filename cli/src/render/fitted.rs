@@ -10,7 +10,7 @@ use handover_engine::rehearsal::fitted::Fitted;
 pub fn planned(decisions: &Decisions, out: &mut String) {
     out.push_str(
         "databases are brought into the schemas that stand at the target; rows that do not fit, and about which nothing is decided, stop it\n\
-         the source does not follow the target: an abort after the cut-over LOSES what was written since\n",
+         the source does not follow the target: an abort after the cut-over leaves what was written since at the target alone, aside\n",
     );
     for decision in &decisions.decision {
         // Writing to a string cannot fail.

@@ -32,10 +32,10 @@ impl Runner {
         .await?;
         self.forget_licence().await?;
         self.forget_retained().await?;
+        self.end_following(self.cutover.live_at.is_some()).await?;
         self.forget_changes().await?;
         self.forget_records().await?;
-        self.forget_trials().await?;
-        self.end_following(self.cutover.live_at.is_some()).await
+        self.forget_trials().await
     }
 
     /// What is done once the target is accepted, which is backed up first: an abort would still bring everything back. Of a copy of one moment,
@@ -103,7 +103,6 @@ impl Runner {
         self.look_for_what_is_ours().await?;
         self.undo_datasets().await?;
         self.forget_retained().await?;
-        self.forget_trials().await?;
         self.close_leases().await;
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
@@ -112,6 +111,7 @@ impl Runner {
         self.replicas_there_back().await?;
         self.replicas_here_back().await?;
         self.records_back().await?;
+        self.forget_trials().await?;
         self.forget_changes().await
     }
 

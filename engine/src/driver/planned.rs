@@ -132,6 +132,7 @@ impl Driver {
         if self.late(&planned) > GRACE {
             let text = format!("it was planned for {}, and could not begin then: plan it again", planned.at);
             self.note(text).await?;
+            self.give_notice(None);
             return Ok(busy);
         }
         let now = Terms { when: When::Now, ..planned.terms };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,8 @@ use crate::work::{Steps, Work, blocking};
 /// How soon what a restore has left is looked at again, at first and at last.
 const AGAIN: Duration = Duration::from_secs(2);
 const AT_LAST: Duration = Duration::from_secs(60);
+/// How long work that was stopped is waited for.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Refuses a restore while that would not be safe.
 pub type Guard = Arc<dyn Fn() -> Result<()> + Send + Sync>;
@@ -116,7 +119,7 @@ impl LocalBackups {
         let Some(id) = restored.map_or_else(|| self.unsettled(), |id| Ok(Some(id)))? else { return Ok(()) };
         let what = "it is being restored at this host: nothing is copied from there meanwhile";
         Err(Failure::operator(format!("backup {id}"), what)
-            .hint("wait for its end (`handover audit` tells it), and resume or begin again then"))
+            .hint("wait for its end (`handover audit` tells it; why it cannot end, the log of that host's agent), and resume or begin again then"))
     }
 
     /// Waits until nothing is worked on any more, after `stop`.
@@ -172,7 +175,8 @@ impl Inner {
             loop {
                 let settled = {
                     let _turn = self.turn.lock().await;
-                    self.settle(&self.setting.datasets.iter().collect::<Vec<_>>()).await
+                    let settled = self.settle(&self.setting.datasets.iter().collect::<Vec<_>>()).await;
+                    settled.and_then(|()| self.refuse_unknown())
                 };
                 match settled {
                     Ok(()) => {
@@ -201,6 +205,21 @@ impl Inner {
         let work = self.work(Arc::default(), self.stop.child_token())?;
         let _stop = work.stop.clone().drop_guard();
         restore::settle_all(datasets, &notes, &work).await
+    }
+
+    /// What is left of a restore keeps everything else from beginning: it must not be left without a word.
+    fn refuse_unknown(&self) -> Result<()> {
+        let known = |name: &DatasetName| self.setting.datasets.iter().any(|dataset| dataset.name == *name);
+        let Some(note) = self.directory.notes().all()?.into_iter().find(|note| !known(&note.dataset)) else {
+            return Ok(());
+        };
+        let what = format!(
+            "the restore of backup {} was cut short, and this host's manifest no longer names it",
+            note.backup
+        );
+        Err(Failure::operator(format!("dataset {}", note.dataset), what).hint(
+            "nothing starts meanwhile: put its section back into appliance.toml and restart the agent, which ends the restore or takes it back",
+        ))
     }
 
     /// Removes the oldest backups until no more are left than are to be kept.
@@ -292,11 +311,16 @@ impl Backups for LocalBackups {
                     () = stop.cancelled() => return Err(stopped(&order)),
                     turn = inner.turn.lock() => turn,
                 };
+                let mut carrying = pin!(inner.carry_out(&order, bytes, stop.child_token()));
                 let done = tokio::select! {
                     biased;
                     () = stop.cancelled() => None,
-                    done = inner.carry_out(&order, bytes, stop.child_token()) => Some(done),
+                    done = &mut carrying => Some(done),
                 };
+                if done.is_none() {
+                    // What works on threads of its own is told, too, and ends at its next step.
+                    let _ = tokio::time::timeout(ENDS_WITHIN, carrying).await;
+                }
                 // Given up in the middle: nothing is left of it before somebody else has his turn.
                 if done.is_none()
                     && let Order::Make { id, .. } = &order

@@ -155,6 +155,15 @@ impl LocalCertificates {
     }
 }
 
+impl LocalCertificates {
+    /// Takes away what orders have left at a name server. One that is down keeps nobody from going back to what was.
+    async fn clear_orders(&self, migration: &MigrationId) {
+        if let Err(failure) = self.here.orders.clear(migration).await {
+            tracing::warn!(%migration, %failure, "a text that proves a name is left at its server");
+        }
+    }
+}
+
 #[async_trait]
 impl Certificates for LocalCertificates {
     async fn facts(&self) -> Result<Vec<CertificateFacts>> {
@@ -207,11 +216,12 @@ impl Certificates for LocalCertificates {
             Some(record) => self.reload(&record).await,
             None => Ok(()),
         };
-        reloaded.and(self.here.orders.clear(migration).await)
+        self.clear_orders(migration).await;
+        reloaded
     }
 
     async fn forget(&self, migration: &MigrationId) -> Result<()> {
-        self.here.orders.clear(migration).await?;
+        self.clear_orders(migration).await;
         let migration = migration.clone();
         self.with(move |here| {
             here.records.forget(&migration).map_err(|error| {

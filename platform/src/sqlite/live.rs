@@ -7,7 +7,7 @@
 mod triggers;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,7 +24,7 @@ pub(super) use self::triggers::strip;
 use super::catalog::{self, OWN, quote};
 use super::error::{self, Error, failed, item};
 use super::shape::value;
-use super::{estimate, read};
+use super::{estimate, held, read};
 use crate::SystemClock;
 use crate::tree::blocking;
 
@@ -45,15 +45,12 @@ struct Shared {
     dataset: DatasetName,
     path: PathBuf,
     exclude: Vec<String>,
-    /// Open while writers are fenced off. The last of them to leave would bring the whole log into the database otherwise, and keep
-    /// everybody from reading for as long: the longer, the larger the database is (SQLite manual, "Write-Ahead Logging", 4).
-    held: Mutex<Option<Connection>>,
 }
 
 impl SqliteLive {
     /// The database at `path` without the excluded tables.
     pub fn new(dataset: DatasetName, path: PathBuf, exclude: Vec<String>) -> Self {
-        Self { shared: Arc::new(Shared { dataset, path, exclude, held: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { dataset, path, exclude }) }
     }
 
     async fn run<T: Send + 'static>(
@@ -113,11 +110,7 @@ impl Shared {
         Ok(db)
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps the database open until [`let_go`](Self::let_go).
+    /// Keeps the database open until somebody lets go of it.
     fn hold(&self) -> Result<()> {
         let open = || {
             let db = self.writer(estimate::BUSY)?;
@@ -126,12 +119,8 @@ impl Shared {
             Ok(db)
         };
         let db = open().map_err(self.failed::<rusqlite::Error>("cannot be opened"))?;
-        *self.held() = Some(db);
+        held::hold(&self.path, db);
         Ok(())
-    }
-
-    fn let_go(&self) {
-        *self.held() = None;
     }
 
     /// Changes the database in one transaction, which waits for writers as long as `wait`.
@@ -242,7 +231,7 @@ impl Shared {
     }
 
     fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()> {
-        self.let_go();
+        held::let_go(&self.path);
         let names = Names::of(capture);
         if !self.path.exists() {
             return Ok(());
@@ -286,13 +275,13 @@ impl Shared {
             triggers::fence(db, &schema)
         });
         if fenced.is_err() {
-            self.let_go();
+            held::let_go(&self.path);
         }
         fenced
     }
 
     fn unfence(&self) -> Result<()> {
-        self.let_go();
+        held::let_go(&self.path);
         // Where none stands, nobody is waited for: a writer may be why it could not be put up.
         let stands = format!("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = '{OWN}fence')");
         let stands = self.reader()?.query_row(&stands, [], |row| row.get::<_, bool>(0));

@@ -119,11 +119,17 @@ impl Control for RemoteControl {
     }
 
     async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
+        let decisions = options.decisions.clone();
         let reply =
             self.client.clone().plan(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
         let plan: Plan = read_document("plan_json", &reply.plan_json)?;
         if plan.digest().to_string() != reply.digest {
             return Err(Failure::permanent(&self.peer, "the plan it sent does not have the digest it says"));
+        }
+        // Not told, it would be a plan that replaces the new version's schema by the old one.
+        if plan.options.decisions != decisions {
+            return Err(Failure::operator(&self.peer, "it knows no plans with decisions")
+                .hint("upgrade the target's agent: both must be of this release"));
         }
         Ok(plan)
     }

@@ -1,5 +1,6 @@
 //! What an abort keeps of a database that was in use: its tables and sequences, in a database beside the final place. Views, routines, triggers
-//! and events are not kept: none of them may act, and all of them are at the source.
+//! and events are not kept: none of them may act, and all of them are where they came from (the source; after a run with
+//! decisions the database that is put back).
 
 use async_trait::async_trait;
 use handover_engine::kept::Kept;

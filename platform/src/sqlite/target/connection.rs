@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::place::{Place, with_suffix};
 use super::record;
 use crate::sqlite::error::failed;
-use crate::sqlite::estimate;
+use crate::sqlite::{estimate, held};
 
 /// Keeps every transaction durable (a commit syncs the write-ahead log), memory below 32 MiB, and the log from growing:
 /// it goes into the database every 4000 pages, and its file is cut back afterwards.
@@ -113,6 +113,7 @@ impl Place {
                 .in_use(path)
                 .because(std::io::Error::other(format!("process {pid} has it open"))));
         }
+        held::let_go(path);
         let db = self.open(path)?;
         let failed = self.failed(path, "cannot be brought into one file");
         let in_use = |error| self.in_use(path).because(error);

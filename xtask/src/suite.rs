@@ -20,7 +20,8 @@ pub fn run(options: &Options) -> Result<()> {
     packages::install(packages::MAIL)?;
     let lab = lab_tests();
     say("building the programs that the tests run");
-    run_cargo(&["build", "--workspace", "--bins"], &[])?;
+    // With the tests: programs alone are built with other features of what they share, and everything would be built twice.
+    run_cargo(&["build", "--workspace", "--bins", "--tests"], &[])?;
     if is_installed("cargo-nextest") {
         say("running the tests with cargo-nextest");
         // With a filter of the user's own, which the runner would join to ours, only what it names is run.

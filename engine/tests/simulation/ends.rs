@@ -182,7 +182,7 @@ struct Swapped {
 }
 
 impl Swapped {
-    fn new(name: &'static str, log: &Arc<Mutex<Vec<String>>>, standing: SwapStanding) -> Changeover {
+    fn host(name: &'static str, log: &Arc<Mutex<Vec<String>>>, standing: SwapStanding) -> Changeover {
         let (standing, down_for) = (Mutex::new(standing), Mutex::new(3));
         let host = Arc::new(Self { name, log: log.clone(), standing, down_for });
         Changeover { swap: host.clone(), settings: host, ..Changeover::default() }
@@ -236,8 +236,8 @@ async fn both_hosts_are_themselves_before_their_databases_are_asked() {
     let port = quiet();
     port.create(&migration).await.unwrap();
     let mut ports = ports(&port);
-    ports.source = ports.source.with_changeover(Swapped::new("source", &log, SwapStanding::RolledBack));
-    ports.here = ports.here.with_changeover(Swapped::new("target", &log, SwapStanding::Confirmed));
+    ports.source = ports.source.with_changeover(Swapped::host("source", &log, SwapStanding::RolledBack));
+    ports.here = ports.here.with_changeover(Swapped::host("target", &log, SwapStanding::Confirmed));
     let (driver, _handle) = Driver::new(ports, Settings::default(), migration, 0, CancellationToken::new());
     driver.run().await.unwrap();
     let expected = ["target files", "source rows", "target rows", "source forgotten", "target forgotten"];

@@ -59,4 +59,4 @@ pub fn data_frames(mut data: Bytes, compressor: &mut Compressor) -> Vec<v1::Fram
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn rows(block: Vec<u8>) -> Chunk {
+/// A chunk of rows with this block.
+pub fn rows(block: Vec<u8>) -> Chunk {
     let header = RowsHeader {
         table: TableName::plain("t"),
         range: KeyRange::default(),

@@ -153,23 +153,8 @@ pub async fn file_request(mut messages: Streaming<v1::FileRequest>) -> Result<Fi
 mod tests {
     use std::time::Duration;
 
-    use handover_engine::digest::Digest;
-    use handover_engine::rows::{KeyRange, RowsChunk, RowsHeader, TableName};
-
     use super::*;
-
-    fn chunk() -> Chunk {
-        let block = vec![b'a'; FRAME_BYTES];
-        let header = RowsHeader {
-            table: TableName::plain("t"),
-            range: KeyRange::default(),
-            rows: 1,
-            bytes: block.len() as u64,
-            digest: Digest::of(&block),
-            unchanged: false,
-        };
-        Chunk::Rows(RowsChunk { header, block: block.into() })
-    }
+    use crate::frames::tests::rows;
 
     /// The level that the next stream begins with, once the last one has ended.
     async fn learnt() -> i32 {
@@ -184,7 +169,7 @@ mod tests {
     #[tokio::test]
     async fn short_streams_learn_from_each_other_how_slow_the_link_is() {
         for _ in 0..6 {
-            let chunks = futures::stream::iter([Ok(chunk())]).boxed();
+            let chunks = futures::stream::iter([Ok(rows(vec![b'a'; FRAME_BYTES]))]).boxed();
             let mut frames = frames(chunks);
             while let Some(frame) = frames.next().await {
                 frame.unwrap();

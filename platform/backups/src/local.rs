@@ -320,12 +320,10 @@ impl Backups for LocalBackups {
                 if done.is_none() {
                     // What works on threads of its own is told, too, and ends at its next step.
                     let _ = tokio::time::timeout(ENDS_WITHIN, carrying).await;
-                }
-                // Given up in the middle: nothing is left of it before somebody else has his turn.
-                if done.is_none()
-                    && let Order::Make { id, .. } = &order
-                {
-                    inner.directory.give_up(id);
+                    // Nothing is left of it before somebody else has his turn.
+                    if let Order::Make { id, .. } = &order {
+                        inner.directory.give_up(id);
+                    }
                 }
                 done.unwrap_or_else(|| Err(stopped(&order)))
             };

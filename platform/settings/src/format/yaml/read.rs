@@ -173,11 +173,12 @@ fn exact(text: &str, span: Range<usize>, style: ScalarStyle) -> Range<usize> {
             let before = text[..span.start].trim_end();
             let from = line_start(text, before.len());
             let is_header = |&(at, c): &(usize, char)| {
-                let behind = before[from + at + 1..]
+                if !matches!(c, '|' | '>') || !before[from..from + at].ends_with([' ', ':']) {
+                    return false;
+                }
+                let behind = before[from + at + c.len_utf8()..]
                     .trim_start_matches(|c: char| c.is_ascii_digit() || c == '+' || c == '-');
-                matches!(c, '|' | '>')
-                    && before[from..from + at].ends_with([' ', ':'])
-                    && (behind.is_empty() || behind.starts_with([' ', '\t']))
+                behind.is_empty() || behind.starts_with([' ', '\t'])
             };
             let start = before[from..].char_indices().find(is_header).map_or(span.start, |(at, _)| from + at);
             let end = span.start + written.trim_end().len();

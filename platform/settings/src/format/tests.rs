@@ -373,6 +373,21 @@ fn yaml_is_changed_in_its_place() {
 }
 
 #[test]
+fn odd_yaml_is_answered() {
+    // A comment's sign is none behind a carriage return alone; a parser's places are not always within the text.
+    for odd in ["#é\r>\r", ":\r-\t[é]"] {
+        for key in ["a", "b[0].c"] {
+            let _ = read(Format::Yaml, odd, key);
+            for value in [some(""), some(json!(["", ""])), None] {
+                if let Ok(now) = change(Format::Yaml, odd, key, value.clone()) {
+                    assert_eq!(read(Format::Yaml, &now, key), Ok(value), "{key} in {odd:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn aliases_do_not_fill_the_memory() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {

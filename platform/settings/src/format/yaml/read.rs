@@ -145,6 +145,10 @@ impl<'a> Reader<'a> {
         let is_flow = self.text[start.start..].starts_with(open);
         // The parser takes along the blanks and comments behind a bracket.
         let end = if is_flow { end.start + 1 } else { end.end };
+        let close = if open == '{' { '}' } else { ']' };
+        if is_flow && !self.text.get(start.start..end).is_some_and(|text| text.ends_with(close)) {
+            return Err("brackets are written in an unusual form; name the whole file".to_owned());
+        }
         let span = start.start..end.max(start.start);
         let kind = match tag {
             Some(tag) if !tag.is_yaml_core_schema() => Kind::Odd(TAGGED, self.text[span.clone()].to_owned()),

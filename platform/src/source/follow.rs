@@ -7,28 +7,25 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use handover_engine::change::{Changes, LogPosition};
 use handover_engine::failure::Failure;
-use handover_engine::name::{CaptureId, DatasetName};
-use handover_engine::ports::{Answers, ChangeSource, ChangesRequest, KeysRequest, LiveDatabase, Result};
+use handover_engine::follow::capture_id;
+use handover_engine::name::{CaptureId, DatasetName, MigrationId};
+use handover_engine::ports::{
+    Answers, ChangeSource, ChangesRequest, Direction, KeysRequest, LiveDatabase, Result,
+};
 use handover_engine::rows::RowsChunk;
 use tokio::sync::{Mutex, mpsc};
 
+use super::LocalSource;
+use super::ahead::AHEAD;
 use super::captures::Kept;
-use super::{AHEAD, Known, LocalSource, Readable};
 
 impl LocalSource {
-    pub(super) fn followed(&self, name: &DatasetName) -> Result<&Known> {
-        match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
-            Some(Readable::Database(known)) => Ok(known),
-            _ => Err(Self::unknown(name)),
-        }
-    }
-
     fn live(&self, name: &DatasetName) -> Result<&Arc<dyn LiveDatabase>> {
-        Ok(&self.followed(name)?.live)
+        Ok(&self.database(name)?.live)
     }
 
     fn fencing(&self, name: &DatasetName) -> Result<Arc<Mutex<()>>> {
-        Ok(self.followed(name)?.fencing.clone())
+        Ok(self.database(name)?.fencing.clone())
     }
 
     /// Lets go of what is kept for targets that do not come back, or has grown too large, until dropped. Run it as long as the
@@ -43,6 +40,17 @@ impl LocalSource {
                 }
             }
         }
+    }
+
+    /// Lets writers in again wherever they are fenced off for a migration: its maintenance is over.
+    pub async fn lift_fences(&self, migration: &MigrationId) -> Result<()> {
+        for (dataset, _) in self.databases() {
+            let capture = capture_id(migration, dataset, Direction::Forth)?;
+            if self.captures.is_fenced(dataset, &capture) {
+                self.unfence(dataset, &capture).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn look_at(&self, kept: Kept) -> Result<()> {

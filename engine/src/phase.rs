@@ -139,7 +139,12 @@ impl Operation {
         Operation::Terminate,
     ];
 
-    /// The word a user types.
+    /// The one of this word; none where this release knows no such one.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.as_str() == word)
+    }
+
+    /// The word a user types, and documents hold.
     pub fn as_str(self) -> &'static str {
         match self {
             Operation::Pause => "pause",

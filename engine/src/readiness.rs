@@ -1,6 +1,6 @@
 //! Whether a migration is ready for what comes next, computed from what is known of it: each condition that is not met, with what to do.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use std::time::Duration;
 
@@ -18,12 +18,17 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readiness {
     /// The operation that comes next; none while the first copy is made, after which it is followed by itself or waits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub next: Option<Operation>,
     /// Nothing is in its way.
     pub ready: bool,
     /// What is.
     pub unmet: Vec<Unmet>,
+}
+
+/// None, too, where it is one of a later release.
+fn known<'de, D: Deserializer<'de>>(next: D) -> Result<Option<Operation>, D::Error> {
+    Ok(Option::<String>::deserialize(next)?.and_then(|word| Operation::named(&word)))
 }
 
 /// A condition that is not met.
@@ -208,6 +213,22 @@ mod tests {
 
     fn live() -> Status {
         status(Phase::Following, Some(Task::Follow))
+    }
+
+    #[test]
+    fn operations_of_a_later_release_are_left_out() {
+        for operation in Operation::ALL {
+            assert_eq!(serde_json::to_value(operation).unwrap(), operation.as_str());
+        }
+        let mut expected = live();
+        expected.readiness =
+            Some(Readiness { next: Some(Operation::Cutover), ready: true, unmet: Vec::new() });
+        let mut document = serde_json::to_value(&expected).unwrap();
+        assert_eq!(serde_json::from_value::<Status>(document.clone()).unwrap(), expected);
+        document["allowed"].as_array_mut().unwrap().insert(1, "hand_back".into());
+        document["readiness"]["next"] = "hand_back".into();
+        expected.readiness.as_mut().unwrap().next = None;
+        assert_eq!(serde_json::from_value::<Status>(document).unwrap(), expected);
     }
 
     /// What makes one condition unmet.

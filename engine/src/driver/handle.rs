@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::task;
@@ -26,7 +26,8 @@ pub struct Status {
     pub migration: MigrationId,
     /// Its state.
     pub state: State,
-    /// What may be asked of it now.
+    /// What may be asked of it now. What a later release allows besides is left out where it is read.
+    #[serde(deserialize_with = "known")]
     pub allowed: Vec<Operation>,
     /// Progress of the task at hand.
     pub progress: Progress,
@@ -59,6 +60,12 @@ pub struct Status {
     /// Whether it is ready for what comes next; none when it is over, or being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<Readiness>,
+}
+
+/// Those that this release knows.
+fn known<'de, D: Deserializer<'de>>(allowed: D) -> std::result::Result<Vec<Operation>, D::Error> {
+    let words = Vec::<String>::deserialize(allowed)?;
+    Ok(words.iter().filter_map(|word| Operation::named(word)).collect())
 }
 
 /// An operator's request.

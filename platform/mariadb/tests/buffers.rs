@@ -21,7 +21,7 @@ fn resident_mib() -> u64 {
 
 /// By how many MiB the client has grown after a hundred values of 4 MiB, read one after another.
 async fn grown_by_reading(socket: &str) -> u64 {
-    let options = OptsBuilder::default().socket(Some(socket)).user(Some("root"));
+    let options = OptsBuilder::default().socket(Some(socket)).user(Some("root")).db_name(Some("mysql"));
     let mut conn = Conn::new(options).await.unwrap();
     // As many buffers are in use at once.
     let columns: Vec<String> = (0..100).map(|n| n.to_string()).collect();
@@ -48,7 +48,8 @@ async fn agents_settings_keep_its_buffers_few_and_small() {
         let output = second.output().unwrap();
         let told = String::from_utf8(output.stdout).unwrap();
         let figure = told.split("grown by ").nth(1).and_then(|rest| rest.split(' ').next());
-        figure.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("{told}"))
+        let figure = figure.and_then(|figure| figure.parse().ok());
+        figure.unwrap_or_else(|| panic!("{told}{}", String::from_utf8_lossy(&output.stderr)))
     };
     let (with, without) = (grown(&CLIENT_SETTINGS), grown(&[]));
     assert!(with < 64, "{with} MiB");

@@ -12,6 +12,8 @@ mod certificates;
 mod crashes;
 #[path = "e2e/dns.rs"]
 mod dns;
+#[path = "e2e/environment.rs"]
+mod environment;
 #[path = "e2e/fitting.rs"]
 mod fitting;
 #[path = "e2e/hooks.rs"]

@@ -12,6 +12,7 @@ mod model;
 mod operator;
 mod planned;
 mod replicating;
+mod serving;
 mod source;
 mod target;
 mod world;

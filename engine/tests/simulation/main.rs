@@ -15,6 +15,7 @@ mod replicating;
 mod serving;
 mod source;
 mod target;
+mod unfit;
 mod world;
 
 use std::collections::HashMap;

@@ -5,6 +5,7 @@ mod back;
 mod backing_up;
 mod changing;
 mod ending;
+mod fitness;
 mod fitting;
 mod handle;
 mod hooks;
@@ -160,7 +161,7 @@ impl Driver {
             planned: migration.outcome.planned,
             throttle: None,
             room: None,
-            differences: migration.outcome.differences_found,
+            differences: migration.outcome.known_differences(),
             kept: migration.outcome.kept.clone(),
             readiness: None,
         };
@@ -303,7 +304,8 @@ impl Driver {
             let _ = answer.send(refused.map_err(|r| self.explain(&r)));
             return Ok(busy);
         }
-        if let Err(refused) = self.look_at_calendar(operation, &terms) {
+        let is_fit = self.refuse_unfit(operation, &terms);
+        if let Err(refused) = self.look_at_calendar(operation, &terms).and(is_fit) {
             let _ = answer.send(Err(refused));
             return Ok(busy);
         }
@@ -328,7 +330,8 @@ impl Driver {
             self.end_backups().await?;
         }
         // What was going on may have decided otherwise meanwhile: then it goes on.
-        if let Err(refused) = self.refuse_loss(operation, &terms) {
+        let is_fit = self.refuse_unfit(operation, &terms);
+        if let Err(refused) = self.refuse_loss(operation, &terms).and(is_fit) {
             let _ = answer.send(Err(refused));
             return self.begin_task().await;
         }
@@ -395,7 +398,7 @@ impl Driver {
             self.migration.outcome.planned = None;
         }
         if state.task != Some(Task::VerifyLive) {
-            self.migration.outcome.verifying = None;
+            self.migration.outcome.end_verifying();
         }
         let mut records = vec![Record::State(state.clone())];
         let new_task = state.task.is_some() && (state.task != self.migration.state.task || is_mending);
@@ -455,7 +458,7 @@ impl Driver {
             planned: self.migration.outcome.planned,
             throttle: Some(self.throttled()),
             room: self.room.clone(),
-            differences: self.migration.outcome.differences_found,
+            differences: self.migration.outcome.known_differences(),
             kept: self.migration.outcome.kept.clone(),
             readiness: None,
         });

@@ -24,6 +24,7 @@ use self::course::Course;
 use crate::change::{Change, Changes, LogPosition};
 use crate::failure::Failure;
 use crate::name::{CaptureId, DatasetName, MigrationId};
+use crate::pass::database::refuse_altered;
 use crate::pass::{Message, Work};
 use crate::ports::{ChangesRequest, Direction, Fence, KeyedTarget, Parts, Result, Spool};
 use crate::rows::{Key, TableName};
@@ -208,14 +209,16 @@ impl Follower {
         Failure::permanent(self.dataset.to_string(), "its changes are not kept").hint("abort, and plan again")
     }
 
-    /// Opens a snapshot of the source and lets it go, to learn how long that takes.
+    /// Opens a snapshot of the source and lets it go, to learn how long that takes. Refused where its schema has changed since it was
+    /// copied: following does not notice each such change.
     pub async fn try_open(&self) -> Result<()> {
         let digest = crate::digest::Digest::of(format!("{} tried", self.capture).as_bytes());
         let lease = format!("l-{}", digest.short())
             .parse()
             .map_err(|e| Failure::permanent("lease", "cannot be named").because(e))?;
-        self.work.source.host.open(&lease, &self.dataset, Parts::Whole).await?;
-        self.work.source.host.close(&lease).await
+        let opened = self.work.source.host.open(&lease, &self.dataset, Parts::Whole).await?;
+        self.work.source.host.close(&lease).await?;
+        refuse_altered(&self.work, &self.dataset, &opened.schema).await.map(drop)
     }
 
     /// Carries out the oldest changes; false when none wait.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::calendar::Calendar;
@@ -9,6 +10,8 @@ use crate::check::Finding;
 use crate::driver::Status;
 use crate::expiry::{Expiry, Span};
 use crate::failure::Failure;
+use crate::follow::Figures;
+use crate::name::DatasetName;
 use crate::phase::{Condition, Operation, Phase, Task};
 use crate::report::Terms;
 use crate::reserve::Reserve;
@@ -82,7 +85,7 @@ pub fn readiness(status: &Status, facts: &Facts) -> Option<Readiness> {
     condition(status, next, &mut unmet);
     copy(status, next, &mut unmet);
     if next == Some(Operation::Cutover) {
-        behind(status, &mut unmet);
+        late(status, &mut unmet);
     }
     let is_followed = next == Some(Operation::Cutover);
     let short = status.room.as_ref().and_then(|room| room.short(facts.reserve, is_followed));
@@ -133,13 +136,23 @@ fn copy(status: &Status, next: Option<Operation>, unmet: &mut Vec<Unmet>) {
     }
 }
 
-/// A cut-over waits for what is behind, and is called off when that takes too long.
-fn behind(status: &Status, unmet: &mut Vec<Unmet>) {
+/// Databases that are further behind than a cut-over takes, and by how many milliseconds.
+pub(crate) fn behind<'a>(
+    following: &'a BTreeMap<DatasetName, Figures>,
+    terms: &Terms,
+) -> impl Iterator<Item = (&'a DatasetName, u64)> {
+    let max_lag_ms = terms.max_lag_ms;
+    let waiting = following.iter().filter(|(_, figures)| figures.waiting > 0);
+    waiting.map(|(name, figures)| (name, figures.lag_ms)).filter(move |(_, lag_ms)| *lag_ms > max_lag_ms)
+}
+
+/// A cut-over does not begin while a database is too far behind. It passes over all of the trees, and is called off when that takes too long.
+fn late(status: &Status, unmet: &mut Vec<Unmet>) {
     let terms = status.cutover.map_or_else(Terms::default, |cutover| cutover.terms);
-    let databases = status.following.iter().filter(|(_, f)| f.waiting > 0).map(|(name, f)| (name, f.lag_ms));
+    let databases = behind(&status.following, &terms);
     let trees = status.following_trees.iter().filter(|(_, f)| f.pending > 0 || !f.told);
-    let trees = trees.map(|(name, f)| (name, f.lag_ms));
-    for (name, lag_ms) in databases.chain(trees).filter(|(_, lag_ms)| *lag_ms > terms.max_lag_ms) {
+    let trees = trees.map(|(name, f)| (name, f.lag_ms)).filter(|(_, lag_ms)| *lag_ms > terms.max_lag_ms);
+    for (name, lag_ms) in databases.chain(trees) {
         unmet.push(Unmet {
             item: format!("dataset {name}"),
             what: format!("it is {} s behind, and a cut-over takes {} ms", lag_ms / 1000, terms.max_lag_ms),
@@ -178,7 +191,6 @@ fn calendar(next: Option<Operation>, facts: &Facts) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::calendar::{Entry, Kind};
-    use crate::follow::Figures;
     use crate::phase::State;
     use crate::progress::Progress;
     use crate::report::Cutover;

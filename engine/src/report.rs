@@ -183,6 +183,12 @@ pub struct Cutover {
     /// When the target had taken over.
     #[serde(default)]
     pub live_at: Option<Timestamp>,
+    /// It has, and its services are still being started: nobody is served yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_services: bool,
+    /// When users were served again: its services were up and found healthy. As `live_at` where the plan starts none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving_at: Option<Timestamp>,
     /// Whether the source follows the target since.
     #[serde(default)]
     pub back: Back,
@@ -204,10 +210,14 @@ pub enum Back {
 }
 
 impl Cutover {
-    /// How long writers found neither side, in milliseconds; none before the target has taken over.
+    /// How long users found neither side, in milliseconds; none before the target serves them. Of records that do not tell when that was:
+    /// until it had taken over.
     pub fn downtime_ms(&self) -> Option<u64> {
-        let (fenced, live) = (self.fenced_at?.millis(), self.live_at?.millis());
-        Some(u64::try_from(live - fenced).unwrap_or(0))
+        if self.awaits_services {
+            return None;
+        }
+        let (fenced, serving) = (self.fenced_at?.millis(), self.serving_at.or(self.live_at)?.millis());
+        Some(u64::try_from(serving - fenced).unwrap_or(0))
     }
 }
 
@@ -347,7 +357,7 @@ pub struct Report {
     /// When it ended, if it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// How long writers found neither side at the cut-over, in milliseconds.
+    /// How long users found neither side at the cut-over, in milliseconds: from the fence until the target's services were up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_ms: Option<u64>,
     /// What happened, when, and who asked for it; the first of it are left out where it is long.

@@ -52,6 +52,8 @@ mod throttle;
 mod trial;
 #[path = "e2e/trouble.rs"]
 mod trouble;
+#[path = "e2e/unfit.rs"]
+mod unfit;
 #[path = "e2e/upgrades.rs"]
 mod upgrades;
 #[path = "e2e/verifying.rs"]

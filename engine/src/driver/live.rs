@@ -192,6 +192,8 @@ impl Runner {
         self.stage(|kind| *kind == StepKind::Publish).await?;
         if cutover.live_at.is_none() {
             cutover.live_at = Some(self.work.clock.now());
+            cutover.awaits_services = self.plans(&StepKind::Serve);
+            cutover.serving_at = cutover.live_at.filter(|_| !cutover.awaits_services);
             cutover.back = self.back();
             self.tell(cutover).await?;
         }
@@ -203,6 +205,11 @@ impl Runner {
             self.tell_hooks(Moment::LabelOn).await?;
         }
         self.stage(|kind| *kind == StepKind::Serve).await?;
+        if cutover.awaits_services {
+            cutover.serving_at = Some(self.work.clock.now());
+            cutover.awaits_services = false;
+            self.tell(cutover).await?;
+        }
         self.stage(|kind| *kind == StepKind::Licence).await?;
         self.tell_hooks(Moment::AfterPublish).await?;
         self.stage(|kind| matches!(kind, StepKind::Settle(_))).await?;
@@ -219,7 +226,11 @@ impl Runner {
         let late = |what: String| Err(Failure::operator(format!("migration {}", self.work.migration), what));
         // How much of it is new is not known of rows that are fitted: all are read.
         if !self.fits() && takes > terms.max_lag_ms + FIXED_MS + beside {
-            return late(format!("the copy is too far behind: {takes} ms would be needed"));
+            return late(format!("the copy is too far behind: {takes} ms would be needed")).map_err(
+                |failure| {
+                    failure.hint("wait until less is written at the source, or allow more with --max-lag")
+                },
+            );
         }
         if takes > terms.max_downtime_ms {
             let what = format!(

@@ -301,8 +301,10 @@ impl Runner {
             StepKind::CatchUp(dataset) => match self.target(dataset)? {
                 TargetDataset::Database(database) => {
                     let follower = self.follower(dataset).await?;
-                    let rest = pass::database::recopy(work.clone(), dataset.clone(), database);
-                    tokio::try_join!(follower.catch_up(), rest).map(drop)
+                    let rest = pass::database::recopy(work.clone(), dataset.clone(), database.clone());
+                    tokio::try_join!(follower.catch_up(), rest)?;
+                    // Nothing else has read them yet: what is followed is verified under load.
+                    pass::verify::recopied(work.clone(), dataset.clone(), database).await
                 }
                 TargetDataset::Tree(tree) => {
                     work.desk.send(Message::CopyBegins(dataset.clone())).await?;

@@ -191,6 +191,28 @@ impl Follower {
         Ok(())
     }
 
+    /// A failure where rows have changed since everything was carried over behind the fence: triggers do not stop everybody. What came waits
+    /// in the spool, also when this is asked again, and is carried out when following goes on.
+    pub async fn at_rest(&self) -> Result<()> {
+        let (mut confirmed, mut table) = (Instant::now(), None);
+        loop {
+            let part = self.part(Duration::ZERO, &mut confirmed).await?;
+            let changed = part.changes.first().and_then(|change| part.tables.get(change.table() as usize));
+            table = table.or_else(|| changed.cloned());
+            if part.is_end {
+                break;
+            }
+        }
+        if self.spool.backlog().changes == 0 {
+            return Ok(());
+        }
+        let table = table.map(|table| format!(", table {table}")).unwrap_or_default();
+        let item = format!("dataset {}{table}", self.dataset);
+        Err(Failure::operator(item, "its rows have changed behind the fence").hint(
+            "stop what passes it, then try again: a server that applies what a primary or a subscription sends, or an administrator's TRUNCATE",
+        ))
+    }
+
     /// Waits until everything that was committed at the source before the call is carried out, by whoever follows meanwhile.
     async fn caught_up(&self) {
         self.course.caught_up(&*self.spool).await;

@@ -145,6 +145,8 @@ impl Runner {
         let rest =
             || try_join_all(ways.iter().map(|way| way.follower.bring_rest(&way.home))).map(drop_all).boxed();
         self.persist("bring-back", || self.work.desk.recorded(), rest).await?;
+        let at_rest = || try_join_all(ways.iter().map(|way| way.follower.at_rest())).map(drop_all).boxed();
+        self.persist("bring-back", || self.work.desk.recorded(), at_rest).await?;
         cutover.back = Back::Returned;
         self.tell(cutover).await?;
         let text = "everything that was written at the target is at the source again".to_owned();

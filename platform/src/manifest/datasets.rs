@@ -64,6 +64,11 @@ impl DatabaseSection {
         Place::parse(&self.url)
     }
 
+    /// Where its replica is; a manifest that was read has been checked for it.
+    pub fn replica_place(&self) -> Option<Place> {
+        Place::parse(self.replica.as_deref()?).ok()
+    }
+
     /// The url without credentials, for messages.
     fn shown_url(&self) -> String {
         match self.url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {

@@ -56,7 +56,7 @@ fn of_database(section: &DatabaseSection, place: Place, database: Arc<dyn Databa
         database,
         live: place.live(name.clone(), excluded.clone()),
         fenced: place.fenced(name.clone()),
-        gauge: place.gauge(name.clone()),
+        gauge: place.gauge(name.clone(), section.replica_place()),
         fencing: Arc::default(),
         place,
     };

@@ -2,8 +2,11 @@
 //! so that a change is kept if and only if it happens, and is told only when it can be seen.
 //!
 //! `__handover_changes_<capture>` keeps the keys; `__handover_rows_<capture>` has one row whose number a VACUUM would change, as it
-//! may change those of every table without an INTEGER PRIMARY KEY; `__handover_fence` is there while writers are refused.
+//! may change those of every table without an INTEGER PRIMARY KEY, and in it the number of the file; `__handover_definitions_<capture>`
+//! keeps what the schema was; `__handover_fence` is there while writers are refused.
 
+mod check;
+mod definitions;
 mod fence;
 mod log;
 mod triggers;
@@ -65,6 +68,7 @@ impl SqliteLive {
 struct Names {
     changes: String,
     rows: String,
+    definitions: String,
     /// Its triggers' names begin so.
     triggers: String,
 }
@@ -74,8 +78,13 @@ impl Names {
         Self {
             changes: format!("{OWN}changes_{capture}"),
             rows: format!("{OWN}rows_{capture}"),
+            definitions: format!("{}{capture}", definitions::beginning()),
             triggers: format!("{OWN}{capture}_"),
         }
+    }
+
+    fn tables(&self) -> [&str; 3] {
+        [&self.changes, &self.rows, &self.definitions]
     }
 }
 
@@ -139,11 +148,13 @@ impl Shared {
                 db.execute_batch(&format!(
                     "CREATE TABLE {0} (seq INTEGER PRIMARY KEY, tbl TEXT NOT NULL{columns}); \
                      INSERT INTO {0} (seq, tbl) VALUES (0, ''); \
-                     CREATE TABLE {1} (a); INSERT INTO {1} (rowid, a) VALUES ({MARK}, 1)",
+                     CREATE TABLE {1} (file); INSERT INTO {1} (rowid, file) VALUES ({MARK}, {2})",
                     quote(&names.changes),
                     quote(&names.rows),
+                    self.file()?,
                 ))?;
                 triggers::capture(db, &schema, &names)?;
+                definitions::keep(db, &schema, &names)?;
             }
             Ok(())
         })?;
@@ -173,7 +184,7 @@ impl Shared {
             if !keep_fence {
                 triggers::unfence(db)?;
             }
-            for table in [&names.changes, &names.rows] {
+            for table in names.tables() {
                 db.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote(table)))?;
             }
             Ok(())
@@ -196,8 +207,9 @@ impl Shared {
         let what = format!("rows of {table} cannot be read");
         let db = self.reader()?;
         // One view for the schema and the rows.
+        db.execute_batch("BEGIN").map_err(self.failed(&what))?;
+        self.check_table(&db, table)?;
         let read = || {
-            db.execute_batch("BEGIN")?;
             let schema = catalog::read(&db, &self.exclude)?;
             read::keyed(&db, &schema, table, keys, budget)
         };

@@ -4,7 +4,7 @@ use handover_engine::change::{Change, Changes, LogPosition};
 use handover_engine::failure::Failure;
 use handover_engine::name::CaptureId;
 use handover_engine::ports::Result;
-use handover_engine::rows::{Key, Schema, TableKey, TableName, TableSpec};
+use handover_engine::rows::{Key, Schema, TableName};
 use handover_engine::time::{Clock, Timestamp};
 use rusqlite::Connection;
 
@@ -12,7 +12,7 @@ use super::super::catalog::{self, quote};
 use super::super::error;
 use super::super::shape::value;
 use super::super::{estimate, read};
-use super::{MARK, Names, Shared, triggers, widest, width};
+use super::{Names, Shared, widest, width};
 use crate::SystemClock;
 
 /// Changes that are told at once.
@@ -30,8 +30,10 @@ impl Shared {
     pub(super) fn changes(&self, capture: &CaptureId, after: &LogPosition) -> Result<Changes> {
         let (names, after, db) = (Names::of(capture), self.number(after)?, self.reader()?);
         let now = SystemClock.now();
+        // One view for what is checked and what is told.
+        db.execute_batch("BEGIN").map_err(self.failed("its changes cannot be read"))?;
         let schema = catalog::read(&db, &self.exclude).map_err(self.failed("its schema cannot be read"))?;
-        self.check(&db, &schema, &names)?;
+        self.check(&db, &schema, &names, after)?;
         part(&db, &schema, &names, after, now).map_err(self.failed("its changes cannot be read"))
     }
 
@@ -41,6 +43,7 @@ impl Shared {
         let table = quote(&names.changes);
         let behind = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE seq < {until})");
         let db = self.reader()?;
+        self.check_tables(&db, &names)?;
         let is_behind = db.query_row(&behind, [], |row| row.get::<_, bool>(0));
         if !is_behind.map_err(self.failed("its changes cannot be read"))? {
             return Ok(());
@@ -58,30 +61,6 @@ impl Shared {
             .0
             .parse()
             .map_err(|e| Failure::permanent(self.item(), "a position in its changes that is none").because(e))
-    }
-
-    /// The table of changes is there, all triggers are, and rows have the numbers they had.
-    fn check(&self, db: &Connection, schema: &Schema, names: &Names) -> Result<()> {
-        let refused = |what: &str| {
-            Err(Failure::operator(self.item(), what)
-                .hint("changes may have been missed: `handover abort`, then start again"))
-        };
-        let broken = self.failed::<rusqlite::Error>("its changes cannot be read");
-        if !db.table_exists(None, names.changes.as_str()).map_err(&broken)? {
-            return refused("what keeps its changes is gone");
-        }
-        let mark = format!("SELECT count(*) FROM {} WHERE rowid = {MARK}", quote(&names.rows));
-        let is_marked = db.query_row(&mark, [], |row| row.get::<_, i64>(0)).map_err(&broken)? == 1;
-        let by_number = |table: &TableSpec| matches!(table.key, TableKey::Hidden(_));
-        if !is_marked && schema.tables.iter().any(by_number) {
-            return refused("VACUUM has numbered its rows anew");
-        }
-        let missing =
-            triggers::missing(db, schema, names).map_err(self.failed("its triggers cannot be read"))?;
-        match missing {
-            Some(table) => refused(&format!("table {table} was made or altered while it was followed")),
-            None => Ok(()),
-        }
     }
 }
 

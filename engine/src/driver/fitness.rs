@@ -33,7 +33,7 @@ impl Driver {
 
     /// Refuses what would let users wait for a copy that is further behind than was said.
     pub(super) fn refuse_behind(&self, terms: &Terms) -> Result<()> {
-        let Some((dataset, lag_ms)) = behind(&self.following, terms).next() else { return Ok(()) };
+        let Some((dataset, lag_ms)) = behind(&self.seen.following, terms).next() else { return Ok(()) };
         let what = format!("it is {lag_ms} ms behind, and a cut-over takes {} ms", terms.max_lag_ms);
         Err(Failure::operator(format!("dataset {dataset}"), what)
             .hint("wait until it has caught up (`handover status`), or allow more with --max-lag"))

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::{Busy, Driver, Ports};
+use super::busy::Busy;
+use super::{Driver, Ports};
 use crate::changeover::Facts;
 use crate::expiry::{self, Span};
 use crate::failure::Failure;
@@ -182,7 +183,7 @@ async fn look(ports: &Ports, plan: &Plan, takes: Duration) -> Result<()> {
     let span = Span { now: ports.clock.now(), takes, safety: Duration::ZERO };
     expiry::refuse(&ports.credentials.expiries(), span)?;
     let own = &ports.here.changeover.certificates;
-    if plan.steps.iter().any(|step| step.step == StepKind::Certify) {
+    if plan.has(|kind| *kind == StepKind::Certify) {
         own.check(&ports.source.changeover.certificates.hand_out().await?).await?;
     }
     let (mut source, mut target) = (Inventory::default(), Inventory::default());

@@ -38,8 +38,8 @@ fn what_cannot_be_followed_is_read_again_behind_the_fence() {
 /// A source whose schema changes in a way that following lets pass, until that is taken back.
 fn a_changed_schema_is_named(bed: &Bed, change: impl FnOnce(), undo: impl FnOnce(), object: &str) {
     change();
-    for (args, code) in [(&["--dry-run"] as &[&str], 5), (&["--watch"], 3)] {
-        let told = refused(bed, args, code);
+    for (how, code) in [("--dry-run", 5), ("--watch", 3)] {
+        let told = refused(bed, &[how], code);
         assert!(told.contains("its schema has changed") && told.contains(object), "{told}");
         let status = bed.json(&["status"]).unwrap();
         assert!(status["cutover"]["fenced_at"].is_null(), "writers were kept waiting: {status}");

@@ -50,16 +50,6 @@ fn a_changed_schema_is_named(bed: &Bed, change: impl FnOnce(), undo: impl FnOnce
     assert_eq!(bed.status().unwrap().phase, "trial");
 }
 
-#[test]
-fn an_sqlite_source_with_another_index_is_named() {
-    let bed = following(92);
-    let source = || Connection::open(&bed.original().database).unwrap();
-    let run = |sql: &'static str| move || source().execute_batch(sql).unwrap();
-    let create = run("CREATE INDEX late ON customer (name)");
-    a_changed_schema_is_named(&bed, create, run("DROP INDEX late"), "index late is new");
-    settle_and_compare(&bed);
-}
-
 const TABLE: &str = "CREATE TABLE one (id INT PRIMARY KEY, v INT); INSERT INTO one VALUES (1, 1);";
 
 fn a_changed_server_is_named(engine: Engine, create: &str, drop: &str, object: &str) {

@@ -38,8 +38,8 @@ fn what_cannot_be_followed_is_read_again_behind_the_fence() {
 /// A source whose schema changes in a way that following lets pass, until that is taken back.
 fn a_changed_schema_is_named(bed: &Bed, change: impl FnOnce(), undo: impl FnOnce(), object: &str) {
     change();
-    for (args, code) in [(&["--dry-run"] as &[&str], 5), (&["--watch"], 3)] {
-        let told = refused(bed, args, code);
+    for (how, code) in [("--dry-run", 5), ("--watch", 3)] {
+        let told = refused(bed, &[how], code);
         assert!(told.contains("its schema has changed") && told.contains(object), "{told}");
         let status = bed.json(&["status"]).unwrap();
         assert!(status["cutover"]["fenced_at"].is_null(), "writers were kept waiting: {status}");
@@ -48,16 +48,6 @@ fn a_changed_schema_is_named(bed: &Bed, change: impl FnOnce(), undo: impl FnOnce
     bed.json(&["cutover", "--dry-run"]).unwrap();
     bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
     assert_eq!(bed.status().unwrap().phase, "trial");
-}
-
-#[test]
-fn an_sqlite_source_with_another_index_is_named() {
-    let bed = following(92);
-    let source = || Connection::open(&bed.original().database).unwrap();
-    let run = |sql: &'static str| move || source().execute_batch(sql).unwrap();
-    let create = run("CREATE INDEX late ON customer (name)");
-    a_changed_schema_is_named(&bed, create, run("DROP INDEX late"), "index late is new");
-    settle_and_compare(&bed);
 }
 
 const TABLE: &str = "CREATE TABLE one (id INT PRIMARY KEY, v INT); INSERT INTO one VALUES (1, 1);";

@@ -179,7 +179,8 @@ fn what_differs_is_named_and_put_right() {
     assert_eq!(named(&report, "differences"), planted);
     // Not in the source's place as it is, be it later or tried.
     for how in [&[] as &[&str], &["--dry-run"], &["--at", "2100-01-31T02:30:00Z"]] {
-        let refused = bed.cli(&[&["cutover"], how].concat()).unwrap();
+        let args: Vec<&str> = ["cutover"].iter().chain(how).copied().collect();
+        let refused = bed.cli(&args).unwrap();
         let is_told = refused.text().contains("3 differences") && refused.text().contains("verify --repair");
         assert!(refused.code == Some(5) && is_told, "{}", refused.text());
     }

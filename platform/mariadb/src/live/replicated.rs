@@ -29,16 +29,16 @@ pub async fn refuse(session: &mut Session) -> Result<()> {
     if !applies(session).await? {
         return Ok(());
     }
-    let what =
-        format!("it is a replica, and applies what {} sends: no fence stops that", primaries(session).await);
+    let from = primaries(session).await;
+    let what = format!("it is a replica, and applies what {from} sends: no fence stops that");
     Err(Failure::operator(session.item().to_owned(), what).hint(FIX))
 }
 
 /// The failure of a replica that was started again behind its fence.
 pub async fn passed(session: &mut Session) -> Failure {
+    let from = primaries(session).await;
     let what = format!(
-        "it is a replica that was started again behind the fence, which does not stop what {} sends",
-        primaries(session).await
+        "it is a replica that was started again behind the fence, which does not stop what {from} sends"
     );
     Failure::operator(session.item().to_owned(), what).hint(FIX)
 }

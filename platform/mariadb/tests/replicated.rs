@@ -35,7 +35,7 @@ impl Primary {
         source.sql(
             "",
             &format!(
-                "SET GLOBAL gtid_slave_pos = ''; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'repl', \
+                "SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_binlog_pos; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'repl', \
                  MASTER_PASSWORD = 'secret', MASTER_USE_GTID = slave_pos; START SLAVE",
                 primary.port()
             ),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use handover_engine::time::Timestamp;
 use handover_tests::appliance::Spec;
 use handover_tests::bed::{Bed, Dataset, SERVED};
 use handover_tests::compare::{Side, rows_by_checksum};
@@ -178,7 +179,8 @@ fn what_differs_is_named_and_put_right() {
     let report = verify(&bed, &[], 7);
     assert_eq!(named(&report, "differences"), planted);
     // Not in the source's place as it is, be it later or tried.
-    for how in [&[] as &[&str], &["--dry-run"], &["--at", "2100-01-31T02:30:00Z"]] {
+    let later = Timestamp::from_millis(poll::wall_ms() + 3_600_000).to_string();
+    for how in [&[] as &[&str], &["--dry-run"], &["--at", &later]] {
         let args: Vec<&str> = ["cutover"].iter().chain(how).copied().collect();
         let refused = bed.cli(&args).unwrap();
         let is_told = refused.text().contains("3 differences") && refused.text().contains("verify --repair");

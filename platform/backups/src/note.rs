@@ -41,7 +41,7 @@ pub enum Begun {
     /// An SQLite database.
     Sqlite(sqlite::restore::Begun),
     /// A database of a MariaDB server.
-    Mariadb(mariadb::restore::Begun),
+    Mariadb(Box<mariadb::restore::Begun>),
     /// A database of a PostgreSQL server.
     Postgres(postgres::restore::Begun),
     /// A file tree.

@@ -158,7 +158,7 @@ fn pass_the_fence(database: &Path) -> rusqlite::Result<()> {
         db.query_row(sql, [], |row| Ok(row.get::<_, i64>(0)? > 0))
     };
     while !stands()? {
-        std::thread::sleep(Duration::from_millis(1));
+        poll::pause(Duration::from_millis(1));
     }
     loop {
         db.execute_batch("BEGIN IMMEDIATE")?;
@@ -169,7 +169,7 @@ fn pass_the_fence(database: &Path) -> rusqlite::Result<()> {
             "INSERT INTO __handover_fence VALUES (1); UPDATE customer SET name = 'passed' WHERE id = (SELECT min(id) FROM customer); \
              DELETE FROM __handover_fence; COMMIT",
         )?;
-        std::thread::sleep(Duration::from_millis(1));
+        poll::pause(Duration::from_millis(1));
     }
 }
 

@@ -78,7 +78,7 @@ pub async fn restore(
     let mut begun = build(&client, dataset, server, at, work).await?;
     swap(&client, &begun).await?;
     begun.in_place = true;
-    at.pen.write(Of::Mariadb(begun.clone()))?;
+    at.pen.write(Of::Mariadb(Box::new(begun.clone())))?;
     end(&client, &begun, work).await?;
     Ok(told(&begun))
 }
@@ -113,7 +113,7 @@ async fn build(
     });
     let mut begun =
         Begun { place, scratch, file: at.file.clone(), charset, before, built: None, in_place: false };
-    at.pen.write(Of::Mariadb(begun.clone()))?;
+    at.pen.write(Of::Mariadb(Box::new(begun.clone())))?;
     let mut made = vec![drop_database(&begun.scratch), create(&begun.scratch, &begun.charset)];
     // Whether the account may make it is better known before all is loaded.
     made.extend(begun.before.iter().map(|before| create(&before.database, &before.charset)));
@@ -128,7 +128,7 @@ async fn build(
         before.acts = acts::all(client, &begun.place).await?;
     }
     begun.built = Some(movable(client, &begun.scratch).await?.into_iter().collect());
-    at.pen.write(Of::Mariadb(begun.clone()))?;
+    at.pen.write(Of::Mariadb(Box::new(begun.clone())))?;
     Ok(begun)
 }
 
@@ -186,7 +186,7 @@ pub async fn settle(
             let left = begun.built.iter().flatten().filter(|table| found.scratch.contains(*table));
             rename(&client, &moved(&begun.scratch, &begun.place, left)).await?;
             begun.in_place = true;
-            pen.write(Of::Mariadb(begun.clone()))?;
+            pen.write(Of::Mariadb(Box::new(begun.clone())))?;
         }
         end(&client, &begun, work).await?;
         return Ok(Settled::Ended(told(&begun)));
@@ -195,7 +195,7 @@ pub async fn settle(
         bring_back(&client, &begun, &found, work).await?;
         // All of it is there: from here on nothing but what was built is touched.
         begun.built = None;
-        pen.write(Of::Mariadb(begun.clone()))?;
+        pen.write(Of::Mariadb(Box::new(begun.clone())))?;
     }
     client.change(&[drop_database(&begun.scratch)]).await?;
     if let Some(before) = &begun.before {

@@ -27,8 +27,8 @@ pub fn stopped(bed: &Bed) -> Value {
     failure
 }
 
-/// What captures and fences leave at a server.
-pub fn traces(server: &Server) -> String {
+/// What captures and fences leave at a server, and in a database of it.
+pub fn traces(server: &Server, database: &str) -> String {
     let list = match server.engine() {
         Engine::Mariadb => {
             "SELECT trigger_name FROM information_schema.triggers WHERE trigger_name LIKE '\\_\\_handover%'
@@ -40,7 +40,7 @@ pub fn traces(server: &Server) -> String {
              UNION ALL SELECT tgname::text FROM pg_trigger WHERE tgname LIKE 'handover%'"
         }
     };
-    server.run("app", list).unwrap()
+    server.run(database, list).unwrap()
 }
 
 /// The databases whose names begin as that of the one that is moved.
@@ -73,7 +73,7 @@ fn a_lost_log_stops_and_is_cleaned_up(engine: Engine, lose: impl FnOnce(&Server)
     from.run("app", WRITE).unwrap();
     assert_eq!(from.run("app", "SELECT v FROM one").unwrap(), "4\n");
     assert_eq!(
-        (traces(&from).as_str(), databases(&from), databases(&to)),
+        (traces(&from, "app").as_str(), databases(&from), databases(&to)),
         ("", vec!["app".to_owned()], vec![])
     );
     let kept = std::fs::read_to_string(bed.source.state().join("captures.json")).unwrap();

@@ -188,3 +188,10 @@ fn served(dataset: &DatasetName, chunk: &str, bytes: u64) {
         tracing::debug!(target: "handover::served", %dataset, chunk, bytes, at_ms, "served");
     }
 }
+
+/// Logs that contents were read and are what the target has, for those who count what is read twice.
+fn compared(dataset: &DatasetName, chunk: &str, bytes: u64) {
+    if crate::names_chunks() {
+        tracing::debug!(target: "handover::served::same", %dataset, chunk, bytes, "compared");
+    }
+}

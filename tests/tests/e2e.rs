@@ -28,8 +28,12 @@ mod licence;
 mod live;
 #[path = "e2e/live_files.rs"]
 mod live_files;
+#[path = "e2e/lost_logs.rs"]
+mod lost_logs;
 #[path = "e2e/migrations.rs"]
 mod migrations;
+#[path = "e2e/no_way_back.rs"]
+mod no_way_back;
 #[path = "e2e/places.rs"]
 mod places;
 #[path = "e2e/positions.rs"]
@@ -58,6 +62,8 @@ mod unfit;
 mod upgrades;
 #[path = "e2e/verifying.rs"]
 mod verifying;
+#[path = "e2e/verifying_resumed.rs"]
+mod verifying_resumed;
 
 use std::time::Duration;
 

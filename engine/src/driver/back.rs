@@ -19,6 +19,14 @@ use crate::report::{Back, Cutover};
 /// How long the target's writers are waited for, when they are fenced off.
 const FENCE_WAIT: Duration = Duration::from_secs(30);
 
+/// What can be done once the way back is blocked, in trial…
+const IN_TRIAL: &str = "`handover accept` keeps what was written at the target; `handover abort --discard` leaves it in what is kept aside";
+/// …and in an abort that has begun.
+const IN_ABORT: &str =
+    "`handover abort --discard` leaves what was written at the target in what is kept aside";
+/// What whoever follows advises on the way there.
+const BEGIN_ANEW: [&str; 3] = ["start again", "begin anew", "plan again"];
+
 /// One database's way back.
 struct Way {
     follower: Follower,
@@ -98,7 +106,8 @@ impl Runner {
             self.work.desk.stopping().await;
             Err::<(), Failure>(pass::stopped())
         };
-        tokio::try_join!(followers, stopped).map(|_| Trigger::Done)
+        let done = tokio::try_join!(followers, stopped).map(|_| Trigger::Done);
+        done.map_err(|failure| blocked(failure, IN_TRIAL))
     }
 
     /// The target keeps nothing for the source any more.
@@ -136,17 +145,7 @@ impl Runner {
         if cutover.back != Back::Following {
             return Ok(());
         }
-        let counted = || ways.iter().map(|way| way.follower.carried()).sum();
-        let fence =
-            || try_join_all(ways.iter().map(|way| way.follower.fence(FENCE_WAIT))).map(drop_all).boxed();
-        self.persist("fence", counted, fence).await?;
-        let catch_up = || try_join_all(ways.iter().map(|way| way.follower.catch_up())).map(drop_all).boxed();
-        self.persist("bring-back", counted, catch_up).await?;
-        let rest =
-            || try_join_all(ways.iter().map(|way| way.follower.bring_rest(&way.home))).map(drop_all).boxed();
-        self.persist("bring-back", || self.work.desk.recorded(), rest).await?;
-        let at_rest = || try_join_all(ways.iter().map(|way| way.follower.at_rest())).map(drop_all).boxed();
-        self.persist("bring-back", || self.work.desk.recorded(), at_rest).await?;
+        self.carry_home(&ways).await.map_err(|failure| blocked(failure, IN_ABORT))?;
         cutover.back = Back::Returned;
         self.tell(cutover).await?;
         let text = "everything that was written at the target is at the source again".to_owned();
@@ -159,6 +158,35 @@ impl Runner {
         }
         Ok(())
     }
+
+    /// Fences the target's writers off, and carries over what the source has not.
+    async fn carry_home(&self, ways: &[Way]) -> Result<()> {
+        let counted = || ways.iter().map(|way| way.follower.carried()).sum();
+        let fence =
+            || try_join_all(ways.iter().map(|way| way.follower.fence(FENCE_WAIT))).map(drop_all).boxed();
+        self.persist("fence", counted, fence).await?;
+        let catch_up = || try_join_all(ways.iter().map(|way| way.follower.catch_up())).map(drop_all).boxed();
+        self.persist("bring-back", counted, catch_up).await?;
+        let rest =
+            || try_join_all(ways.iter().map(|way| way.follower.bring_rest(&way.home))).map(drop_all).boxed();
+        self.persist("bring-back", || self.work.desk.recorded(), rest).await?;
+        let at_rest = || try_join_all(ways.iter().map(|way| way.follower.at_rest())).map(drop_all).boxed();
+        self.persist("bring-back", || self.work.desk.recorded(), at_rest).await
+    }
+}
+
+/// Says what can be done where nothing more comes home.
+fn blocked(failure: Failure, ways_out: &str) -> Failure {
+    if failure.is_transient() || failure.hint.contains("--discard") {
+        return failure;
+    }
+    let is_for_the_way_there = BEGIN_ANEW.iter().any(|advice| failure.hint.contains(advice));
+    let hint = if failure.hint.is_empty() || is_for_the_way_there {
+        ways_out.to_owned()
+    } else {
+        format!("{}, then `handover resume`; or else: {ways_out}", failure.hint)
+    };
+    failure.hint(hint)
 }
 
 fn drop_all(done: Result<Vec<()>>) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::backup::Host;
 use crate::failure::Failure;
 use crate::journal::Record;
 use crate::pass::{Message, TargetDataset};
-use crate::phase::{Operation, Phase, State, Task};
+use crate::phase::{Condition, Operation, Phase, State, Task};
 use crate::plan::StepKind;
 use crate::ports::Result;
 use crate::ports::hooks::Moment;
@@ -155,8 +155,19 @@ impl Driver {
             return Ok(());
         }
         let keeps = self.migration.plan.has(|kind| matches!(kind, StepKind::Keep(_)));
+        let mut hint = String::new();
         let what = match cutover.back {
-            Back::Following | Back::Returned => return Ok(()),
+            Back::Following => match self.blocked() {
+                None => return Ok(()),
+                Some(failure) => {
+                    hint.push_str("; where it can be mended, mend it and `handover resume` first");
+                    format!(
+                        "the source has stopped following the target ({}: {}): what was written there since would not be at the source",
+                        failure.item, failure.what
+                    )
+                }
+            },
+            Back::Returned => return Ok(()),
             // Not yet: what has taken over in part alone is brought home, too.
             Back::Not if keeps => return Ok(()),
             Back::Not => {
@@ -172,7 +183,18 @@ impl Driver {
         };
         let keep = if phase == Phase::Accepted { Operation::Finalize } else { Operation::Accept };
         Err(Failure::operator(item, what).hint(format!(
-            "`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside"
+            "`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside{hint}"
         )))
+    }
+
+    /// Why nothing more of what is written at the target comes to the source. An abort would find that out behind the target's fence. A host that is away
+    /// may be back by then.
+    fn blocked(&self) -> Option<&Failure> {
+        match &self.migration.state {
+            State { phase: Phase::Trial, condition: Condition::Failed(failure), .. } => {
+                Some(failure).filter(|failure| !failure.is_transient())
+            }
+            _ => None,
+        }
     }
 }

@@ -100,13 +100,36 @@ async fn what_the_target_alone_has_is_left_there_when_asked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_come_home_keeps_an_abort_from_beginning() {
+    let altered = Failure::operator("table t", "its definition was changed").hint("start again");
+    let mut migration = taken_over(Phase::Trial, Some(Task::FollowBack), Back::Following);
+    migration.state.condition = Condition::Failed(altered);
+    let (driver, handle) = drive(&quiet(), &migration, None).await;
+    let refused = ask(&handle, Operation::Abort).await.unwrap_err();
+    let what = "the source has stopped following the target (table t: its definition was changed): what was written there since \
+                would not be at the source";
+    assert_eq!(refused.what, what);
+    for part in ["handover accept", "handover abort --discard", "handover resume"] {
+        assert!(refused.hint.contains(part), "{refused}");
+    }
+    assert_eq!(handle.status().borrow().state, migration.state, "something was begun");
+    let terms = Terms { discard: true, ..Terms::default() };
+    handle.ask(Operation::Abort, terms, "operator").await.unwrap();
+    driver.await.unwrap().unwrap();
+    assert_eq!(handle.status().borrow().state.phase, Phase::Aborted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_abort_that_goes_on_or_loses_nothing_is_not_refused() {
     let mut begun = taken_over(Phase::Aborting, Some(Task::Undo), Back::Ended);
     begun.state.condition = Condition::Paused;
     let mut unpublished = taken_over(Phase::CuttingOver, Some(Task::CutOver), Back::Not);
     unpublished.state.condition = Condition::Paused;
     unpublished.outcome.cutover = Some(Cutover::default());
-    for migration in [begun, unpublished, taken_over(Phase::Trial, None, Back::Following)] {
+    // A host that was away may be there again.
+    let mut unreachable = taken_over(Phase::Trial, Some(Task::FollowBack), Back::Following);
+    unreachable.state.condition = Condition::Failed(Failure::transient("the source", "is away"));
+    for migration in [begun, unpublished, unreachable, taken_over(Phase::Trial, None, Back::Following)] {
         let (driver, handle) = drive(&quiet(), &migration, None).await;
         ask(&handle, Operation::Abort).await.unwrap();
         driver.await.unwrap().unwrap();

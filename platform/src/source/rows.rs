@@ -11,7 +11,7 @@ use handover_engine::rows::{HeldChunk, KeyRange, RowsChunk, RowsRequest, RowsWan
 use tokio::sync::mpsc;
 
 use super::ahead::AHEAD;
-use super::{LocalSource, served};
+use super::{LocalSource, compared, served};
 
 /// A table of more than this is cut into parts of about this size, which are copied side by side…
 const PART_BYTES: u64 = 32 << 20;
@@ -75,13 +75,14 @@ struct Reading {
 impl Reading {
     /// Sends a chunk; false when nobody wants more.
     async fn send(&self, chunk: RowsChunk) -> bool {
-        let Some(name) = (!chunk.header.unchanged).then(|| chunk.header.range.after.clone()) else {
-            return self.to.send(Ok(chunk)).await.is_ok();
-        };
-        let bytes = chunk.header.bytes;
-        let key =
-            name.map(|key| key.0.iter().map(|b| format!("{b:02x}")).collect::<String>()).unwrap_or_default();
-        served(&self.dataset, &format!("table/{} after {key}", self.table.name), bytes);
+        if crate::names_chunks() {
+            let header = &chunk.header;
+            let key: String =
+                header.range.after.iter().flat_map(|key| key.0.iter()).map(|b| format!("{b:02x}")).collect();
+            let name = format!("table/{} after {key}", self.table.name);
+            let tell = if header.unchanged { compared } else { served };
+            tell(&self.dataset, &name, header.bytes);
+        }
         self.to.send(Ok(chunk)).await.is_ok()
     }
 

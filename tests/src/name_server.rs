@@ -1,9 +1,10 @@
 //! A private name server (BIND): the zone `example.net` in a directory of its own, changed by who has its key. Killed when dropped.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::lab::Host;
 use crate::poll;
 use crate::server::free_port;
 
@@ -26,9 +28,27 @@ pub const KEY: &str = "handover";
 /// The name of one that the server knows, and that may change nothing.
 pub const READER: &str = "reader";
 
+/// Where a server runs.
+#[derive(Debug)]
+struct Place {
+    address: Ipv4Addr,
+    /// What a command is run by there, with its arguments; nothing on this machine itself.
+    by: Vec<OsString>,
+}
+
+impl Place {
+    fn command(&self, program: &str) -> Command {
+        let mut words = self.by.iter().cloned().chain([program.into()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct NameServer {
+    place: Place,
     dir: TempDir,
     port: u16,
     child: Option<Child>,
@@ -37,11 +57,25 @@ pub struct NameServer {
 impl NameServer {
     /// Starts one with these lines in its zone, as `www 3600 A 192.0.2.10`.
     pub fn start(zone: &[&str]) -> Result<Self> {
+        Self::start_in(Place { address: Ipv4Addr::LOCALHOST, by: Vec::new() }, zone)
+    }
+
+    /// The same in the network of a lab's host, at its address there: every host of the lab reaches it.
+    pub fn start_beside(host: &Host, address: Ipv4Addr, zone: &[&str]) -> Result<Self> {
+        let nothing = host.beside(Path::new("env"));
+        let by = [nothing.get_program()].into_iter().chain(nothing.get_args()).map(OsString::from).collect();
+        Self::start_in(Place { address, by }, zone)
+    }
+
+    fn start_in(place: Place, zone: &[&str]) -> Result<Self> {
         ensure!(Path::new(PROGRAM).exists(), "{PROGRAM} is missing: apt-get install bind9 bind9-dnsutils");
         let dir = tempfile::Builder::new().prefix("handover-named-").tempdir()?;
-        let head = "$ORIGIN example.net.\n$TTL 3600\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A 127.0.0.1\n";
+        let head = format!(
+            "$ORIGIN example.net.\n$TTL 3600\n@ SOA ns hostmaster 1 3600 600 86400 60\n@ NS ns\nns A {}\n",
+            place.address
+        );
         fs::write(dir.path().join("zone"), format!("{head}{}\n", zone.join("\n")))?;
-        let mut server = Self { dir, port: 0, child: None };
+        let mut server = Self { place, dir, port: 0, child: None };
         for key in [KEY, READER] {
             write_secret(&server.secret_file(key))?;
         }
@@ -58,7 +92,7 @@ impl NameServer {
 
     /// Where it answers.
     pub fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.port).into()
+        (self.place.address, self.port).into()
     }
 
     /// A key's secret, in base64, in a file for its owner alone.
@@ -85,12 +119,13 @@ impl NameServer {
     pub fn update(&self, commands: &[&str]) -> Result<()> {
         let secret = fs::read_to_string(self.secret_file(KEY))?;
         let script = format!(
-            "server 127.0.0.1 {}\nzone example.net\nkey hmac-sha256:{KEY} {}\n{}\nsend\n",
+            "server {} {}\nzone example.net\nkey hmac-sha256:{KEY} {}\n{}\nsend\n",
+            self.place.address,
             self.port,
             secret.trim(),
             commands.join("\n")
         );
-        let mut client = Command::new("nsupdate");
+        let mut client = self.place.command("nsupdate");
         crate::server::run(client.arg("-v"), &script).map(drop)
     }
 
@@ -109,9 +144,9 @@ impl NameServer {
     }
 
     fn dig(&self, question: &[&str]) -> Result<String> {
-        let mut client = Command::new("dig");
+        let mut client = self.place.command("dig");
         client.args([
-            "@127.0.0.1",
+            &format!("@{}", self.place.address),
             "-p",
             &self.port.to_string(),
             "+tcp",
@@ -128,7 +163,7 @@ impl NameServer {
         let (dir, log) = (self.dir.path(), self.dir.path().join("log"));
         fs::write(dir.join("named.conf"), self.configuration()?)?;
         let out = fs::File::create(&log)?;
-        let mut command = Command::new(PROGRAM);
+        let mut command = self.place.command(PROGRAM);
         command.args(["-g", "-4", "-n", "1", "-c"]).arg(dir.join("named.conf")).current_dir(dir);
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         self.child = Some(command.spawn().with_context(|| format!("{command:?}"))?);
@@ -138,7 +173,11 @@ impl NameServer {
             if is_over.is_some() || told.contains("address in use") {
                 bail!("the name server does not serve:\n{told}");
             }
-            Ok(self.values("ns", "A").ok().filter(|found| found.contains("127.0.0.1")).map(drop))
+            Ok(self
+                .values("ns", "A")
+                .ok()
+                .filter(|found| found.contains(&self.place.address.to_string()))
+                .map(drop))
         });
         if up.is_err() {
             self.kill()?;
@@ -147,10 +186,10 @@ impl NameServer {
     }
 
     fn configuration(&self) -> Result<String> {
-        let (dir, port) = (self.dir.path().display(), self.port);
+        let (dir, address, port) = (self.dir.path().display(), self.place.address, self.port);
         let mut text = format!(
             "options {{ directory \"{dir}\"; pid-file \"{dir}/pid\"; session-keyfile \"{dir}/session.key\";\n\
-             listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; notify no;\n\
+             listen-on port {port} {{ {address}; }}; listen-on-v6 {{ none; }}; recursion no; notify no;\n\
              dnssec-validation no; empty-zones-enable no; }};\ncontrols {{ }};\n"
         );
         for key in [KEY, READER] {

@@ -1,7 +1,9 @@
 //! A shop whose database has a replica, on both sides: `a` is the source with the replica `c`, `b` the target with the server that is to
 //! become its replica, `d`.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,6 +12,7 @@ use serde_json::Value;
 use super::host::address;
 use super::wizard::unit;
 use super::{Host, Pair};
+use crate::name_server::{KEY, NameServer};
 use crate::poll;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -17,9 +20,17 @@ const OPTIONS: &str = "bind_address=0.0.0.0\nlog_slave_updates=1\ngtid_strict_mo
 const SALES: &str = "\n[[service]]\nunit = \"shop-sales.service\"\n";
 const CONTENT: &str = "mariadb --batch -e 'SELECT * FROM sale ORDER BY id' shop | sha256sum";
 
+/// Where the round-robin name leads beside the shop: to a host that is not in the lab, and stays what it is.
+const ANOTHER: &str = "10.77.0.99";
+/// The name, without its zone.
+const POOL: &str = "pool";
+const SECRET: &str = "etc/handover/dns.secret";
+
 /// Four hosts, the shop open on the source.
 #[derive(Debug)]
 pub struct Shop {
+    /// Says where the shop is; in the network of the target's replica.
+    names: NameServer,
     /// The hosts with the agents.
     pub pair: Pair,
 }
@@ -34,7 +45,12 @@ impl Shop {
         let at_source = format!("replica = \"{}\"\n{SALES}", url("handover", 2));
         let login = url("repl", 1);
         let at_target = format!("replica = \"{}\"\nreplication = \"{login}\"\n{SALES}", url("handover", 3));
-        let shop = Self { pair: Pair::among(name, &["a", "b", "c", "d"], OPTIONS, &at_source, &at_target)? };
+        let pair = Pair::among(name, &["a", "b", "c", "d"], OPTIONS, &at_source, &at_target)?;
+        let zone = [format!("{POOL} 300 A {}", address(0)), format!("{POOL} 300 A {ANOTHER}")];
+        let zone: Vec<&str> = zone.iter().map(String::as_str).collect();
+        let names = NameServer::start_beside(&pair.lab.hosts()[3], address(3).parse()?, &zone)?;
+        let shop = Self { names, pair };
+        shop.name_it()?;
         shop.replicate()?;
         for host in [shop.old(), shop.new_one()] {
             let sales =
@@ -70,6 +86,37 @@ impl Shop {
     /// The target's replica, or what is to become it.
     pub fn new_replica(&self) -> &Host {
         &self.pair.lab.hosts()[3]
+    }
+
+    /// The target's manifest knows the name, and may change where it leads.
+    fn name_it(&self) -> Result<()> {
+        let root = self.new_one().root();
+        fs::copy(self.names.secret_file(KEY), root.join(SECRET))?;
+        fs::set_permissions(root.join(SECRET), fs::Permissions::from_mode(0o600))?;
+        let manifest = root.join("etc/handover/appliance.toml");
+        let section = format!(
+            "\n[dns]\nserver = \"{}\"\nround_robin = [\"{POOL}.example.net\"]\n\n[dns.update]\nkey_name = \"{KEY}\"\nsecret_file = \"/{SECRET}\"\n",
+            self.names.address()
+        );
+        fs::write(&manifest, fs::read_to_string(&manifest)? + &section)?;
+        self.pair.restart_target()
+    }
+
+    /// Where the round-robin name leads: to which of the shop's primaries, beside the other host.
+    pub fn leads_to(&self) -> Result<BTreeSet<&str>> {
+        let known = [(address(0), "source"), (address(1), "target"), (ANOTHER.to_owned(), "another")];
+        let found = self.names.values(POOL, "A")?;
+        let name =
+            |value: &String| known.iter().find(|(address, _)| address == value).map_or("?", |one| one.1);
+        Ok(found.iter().map(name).collect())
+    }
+
+    /// Waits until it leads there.
+    pub fn leads_once_to(&self, wanted: &[&str]) -> Result<()> {
+        let wanted: BTreeSet<&str> = wanted.iter().copied().collect();
+        poll::until(&format!("the name to lead to {wanted:?}"), WITHIN, || {
+            Ok((self.leads_to()? == wanted).then_some(()))
+        })
     }
 
     /// Accounts, and the source's replication.

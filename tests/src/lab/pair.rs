@@ -97,14 +97,22 @@ impl Pair {
 
     /// Plans with these options, copies, and waits until the target follows. The plan.
     pub fn follow(&self, options: &[&str]) -> Result<Value> {
-        let mut words = vec!["plan", "--follow"];
-        words.extend(options);
-        let plan = self.json(&words)?;
-        let digest = plan["digest"].as_str().with_context(|| format!("no plan: {plan}"))?;
-        self.json(&["start", digest])?;
+        let plan = self.plan(options)?;
+        self.start(&plan)?;
         poll::until("the copy", WITHIN, || Ok((self.status()?["phase"] == "following").then_some(())))?;
         self.followed()?;
         Ok(plan)
+    }
+
+    /// A plan with these options.
+    pub fn plan(&self, options: &[&str]) -> Result<Value> {
+        self.json(&[&["plan", "--follow"], options].concat())
+    }
+
+    /// Starts what was planned.
+    pub fn start(&self, plan: &Value) -> Result<()> {
+        let digest = plan["digest"].as_str().with_context(|| format!("no plan: {plan}"))?;
+        self.json(&["start", digest]).map(drop)
     }
 
     /// The migration now.
@@ -148,9 +156,10 @@ impl Pair {
     }
 
     fn agents(&self, at_source: &str, at_target: &str) -> Result<()> {
-        for (host, side, more) in [(self.a(), "source", at_source), (self.b(), "target", at_target)] {
+        let sides = [(self.a(), "source", at_source), (self.b(), "target", at_target)];
+        for (at, (host, side, more)) in sides.into_iter().enumerate() {
             let etc = host.root().join("etc/handover");
-            fs::write(etc.join("appliance.toml"), manifest(host.name()) + more)?;
+            fs::write(etc.join("appliance.toml"), manifest(host.name(), at) + more)?;
             if side == "target" {
                 let (now, swapped) = (address(0), address(1));
                 let source = format!("address = \"{now}:7431\"\nothers = [\"{swapped}:7431\"]");
@@ -191,9 +200,10 @@ impl Pair {
     }
 }
 
-fn manifest(host: &str) -> String {
+fn manifest(host: &str, index: usize) -> String {
+    let address = address(index);
     format!(
         "[appliance]\nname = \"demo\"\nrelease = \"1.0\"\nrole = \"standalone\"\nhost_name = \"{host}\"\n\
-         domain = \"demo.example\"\naddresses = []\n\n[[database]]\nname = \"shop\"\nurl = \"{URL}\"\n"
+         domain = \"demo.example\"\naddresses = [\"{address}\"]\n\n[[database]]\nname = \"shop\"\nurl = \"{URL}\"\n"
     )
 }

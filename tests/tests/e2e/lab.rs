@@ -3,6 +3,8 @@
 
 #[path = "lab/changeover.rs"]
 mod changeover;
+#[path = "lab/lease.rs"]
+mod lease;
 #[path = "lab/trial.rs"]
 mod trial;
 
@@ -14,6 +16,9 @@ use handover_tests::poll;
 
 const ROWS: u32 = 60_000;
 const WITHIN: Duration = Duration::from_secs(60);
+/// How exposed systemd may find the units, in tenths: each of them is just below.
+const EXPOSURE: [(&str, u32); 2] = [("source", 30), ("target", 33)];
+const EXPOSURE_OF_WATCH: u32 = 34;
 /// Every row, in an order: equal digests are equal tables.
 const CONTENT: &str = "mariadb --batch -e 'SELECT * FROM customer ORDER BY id; SELECT * FROM note ORDER BY id' shop | sha256sum";
 
@@ -65,6 +70,7 @@ fn two_hosts_hand_a_database_over_though_one_crashes() {
 fn packages_keep_what_is_the_operators() {
     let lab = Lab::up("package", &["a", "b"]).unwrap();
     lab.install_agents("a").unwrap();
+    units_are_whole_and_hardened(&lab);
     let b = lab.host("b").unwrap();
     let install = "dpkg --install /root/handover-target_*.deb";
     // Without a manifest there is nothing to serve yet.
@@ -86,6 +92,22 @@ fn packages_keep_what_is_the_operators() {
     b.sh("dpkg --remove handover-agent-target; test -e /var/lib/handover/mine; grep -x '# mine' /etc/handover/target.toml")
         .unwrap();
     assert!(!b.root().join("usr/bin/handover-target").exists());
+}
+
+/// Nothing in the units is unknown to systemd, and they let the agents do no more than they need.
+fn units_are_whole_and_hardened(lab: &Lab) {
+    for (host, (side, exposure)) in lab.hosts().iter().zip(EXPOSURE) {
+        let (agent, watch) = (format!("handover-{side}.service"), format!("handover-{side}-deadman.service"));
+        let path = format!("handover-{side}-deadman.path");
+        let verified = host.exec(&["systemd-analyze", "verify", "--man=no", &agent, &watch, &path]).unwrap();
+        assert!(verified.code == Some(0) && !verified.text().contains("handover"), "{}", verified.text());
+        for (unit, exposure) in [(agent, exposure), (watch, EXPOSURE_OF_WATCH)] {
+            let threshold = format!("--threshold={exposure}");
+            let judged =
+                host.exec(&["systemd-analyze", "security", "--no-pager", &threshold, &unit]).unwrap();
+            assert_eq!(judged.code, Some(0), "{}", judged.text());
+        }
+    }
 }
 
 fn fill() -> String {

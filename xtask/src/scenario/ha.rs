@@ -4,13 +4,27 @@ use anyhow::Result;
 use handover_tests::lab::ha::Shop;
 use serde_json::{Value, json};
 
+use super::wizard::{Expected, Operation, Took};
 use super::{Options, Outcome};
 use crate::packages;
 use crate::shell::{cargo, run_visibly, say};
 
+/// What the wizard does where there are replicas, and by which steps of a plan. The source's primary is taken out of the round-robin hosts first of all.
+const OPERATIONS: [Operation; 4] = [
+    (2, "put the source into maintenance", &["withdraw", "maintain", "fence"]),
+    (3, "deactivate the replica", &["deactivate"]),
+    (7, "activate the replica", &["replicate"]),
+    (11, "final operations", &["settle:shop", "rejoin"]),
+];
+/// Where the round-robin name leads while the source is in use, while nobody is, and while the target is.
+const AT_SOURCE: [&str; 2] = ["another", "source"];
+const AT_NEITHER: [&str; 1] = ["another"];
+const AT_TARGET: [&str; 2] = ["another", "target"];
+
 /// Moves it, looks at all four hosts, takes it back, moves it once more.
 pub fn run(_: &Options) -> Result<Outcome> {
     packages::install(packages::LAB)?;
+    packages::install(&[("/usr/sbin/named", "bind9"), ("nsupdate", "bind9-dnsutils")])?;
     run_visibly(&mut cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
     let shop = Shop::up("ha")?;
     let mut flaws = Vec::new();
@@ -23,8 +37,12 @@ pub fn run(_: &Options) -> Result<Outcome> {
     expect("the source is a primary", is_primary(&before["source"]));
     expect("its replica runs", runs(&before["source"]));
     expect("the target is no primary", !is_primary(&before["target"]));
+    expect("the round-robin name leads to the source", shop.leads_to()? == AT_SOURCE.into());
 
-    cut_over(&shop)?;
+    let plan = cut_over(&shop)?;
+    expect("the round-robin name leads to the target", shop.leads_to()? == AT_TARGET.into());
+    let operations = Took::of(&shop.pair)?.operations(&Expected::of(&plan), &OPERATIONS);
+    let every_one = operations.iter().all(|one| one["ms"].is_u64());
     let after = shop.roles_once(|roles| !is_primary(&roles["source"]))?;
     expect("the target is a primary", is_primary(&after["target"]));
     expect("the target's replica runs", runs(&after["target"]));
@@ -40,6 +58,7 @@ pub fn run(_: &Options) -> Result<Outcome> {
     say("aborting: everything comes home");
     shop.pair.cli(&["abort"])?.success()?;
     shop.pair.rests_in("aborted")?;
+    expect("the round-robin name leads to the source again", shop.leads_to()? == AT_SOURCE.into());
     shop.caught_up(shop.old(), shop.old_replica())?;
     let restored = shop.roles_once(|roles| !is_primary(&roles["target"]))?;
     expect("the source is a primary again", is_primary(&restored["source"]));
@@ -60,6 +79,7 @@ pub fn run(_: &Options) -> Result<Outcome> {
     shop.sell(shop.new_one(), false)?;
     shop.caught_up(shop.new_one(), shop.new_replica())?;
     let finally = shop.roles()?;
+    expect("the round-robin name leads to the target for good", shop.leads_to()? == AT_TARGET.into());
     expect("replication goes on", runs(&finally["target"]));
     let for_good = shop.differences(shop.new_one(), shop.new_replica())?;
     let kept = shop.new_replica().sh("mariadb -N -e \"SHOW DATABASES LIKE '%handover%'\"")?;
@@ -68,8 +88,9 @@ pub fn run(_: &Options) -> Result<Outcome> {
     let differences = new_pair + old_pair + for_good;
     let link = &after["target"]["replica"]["role"]["follows"][0];
     Ok(Outcome {
-        ok: flaws.is_empty() && differences == 0,
+        ok: flaws.is_empty() && differences == 0 && every_one,
         figures: json!({
+            "operations": operations,
             "roles": { "before": shown(&before), "after": shown(&after), "aborted": shown(&restored), "finalized": shown(&finally) },
             "replica_running": link["running"],
             "seconds_behind": link["behind_seconds"],
@@ -80,11 +101,16 @@ pub fn run(_: &Options) -> Result<Outcome> {
     })
 }
 
-fn cut_over(shop: &Shop) -> Result<()> {
-    shop.pair.follow(&[])?;
+/// Cuts over, and sees the source taken out of the round-robin hosts meanwhile. The plan by which.
+fn cut_over(shop: &Shop) -> Result<Value> {
+    let plan = shop.pair.follow(&[])?;
     say("cutting over");
     shop.pair.cli(&["cutover", "--max-downtime", "60"])?.success()?;
-    shop.pair.rests_in("trial").map(drop)
+    shop.leads_once_to(&AT_NEITHER)?;
+    shop.pair.rests_in("trial")?;
+    // The replica is set up, and the name changed, while the target is in use.
+    shop.leads_once_to(&AT_TARGET)?;
+    Ok(plan)
 }
 
 fn is_primary(side: &Value) -> bool {

@@ -3,22 +3,45 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{Appliance, TAKES_OVER_WITHIN};
 use crate::lab::{Host, Shape};
 use crate::poll;
 
-/// How long an answer is on its way: long enough to cut the link meanwhile.
-const DELAY_MS: u64 = 200;
+/// How long an answer is on its way: long enough to cut the link meanwhile, on a busy machine too.
+const DELAY_MS: u64 = 600;
+/// How often it is tried until an answer is caught on its way.
+const TRIES: u32 = 4;
 
 impl Appliance {
-    /// Cuts over, within such a time, and cuts the link once the source has confirmed the swap and the target does not know it yet. How long
-    /// the hosts took to be what they were before, each by itself; then the link is whole again.
-    pub fn cut_off_unheard(&self, max_downtime: Duration) -> Result<Duration> {
+    /// Copies with these options and cuts over, within such a time, and cuts the link once the source has confirmed the swap and the target
+    /// does not know it yet. How long the hosts took to be what they were before, each by itself; then the link is whole again.
+    pub fn cut_off_unheard(&self, options: &[&str], max_downtime: Duration) -> Result<Duration> {
+        for _ in 0..TRIES {
+            self.follow(options)?;
+            if let Some(began) = self.confirmation_lost(max_downtime)? {
+                let both =
+                    || Ok(self.identity_flaws(false).is_ok_and(|flaws| flaws.is_empty()).then_some(()));
+                poll::until("both hosts to be what they were", TAKES_OVER_WITHIN, both)
+                    .with_context(|| self.pair.logs())?;
+                let took = began.elapsed();
+                self.pair.lab.shape(&Shape::default())?;
+                return Ok(took);
+            }
+            self.pair.lab.shape(&Shape::default())?;
+            self.rests_in("trial")?;
+            self.pair.cli(&["abort"])?.success()?;
+            self.rests_in("aborted")?;
+        }
+        bail!("the target has heard of the confirmation before the link was cut, {TRIES} times")
+    }
+
+    /// Since when the link is cut; none if the target had heard before. It is confirmed then.
+    fn confirmation_lost(&self, max_downtime: Duration) -> Result<Option<Instant>> {
         self.pair.cli(&["cutover", "--max-downtime", &max_downtime.as_secs().to_string()])?.success()?;
-        self.seen("configure")?;
+        ensure!(self.seen("configure")?, "nothing was configured: {}", self.pair.logs());
         self.pair.lab.shape(&Shape { delay_ms: DELAY_MS, ..Shape::default() })?;
         let confirmed = poll::until("the source to confirm the swap", TAKES_OVER_WITHIN, || {
             Ok((standing(self.a(), "source")? == "confirmed").then_some(()))
@@ -26,20 +49,29 @@ impl Appliance {
         confirmed.with_context(|| self.pair.logs())?;
         self.pair.lab.shape(&Shape { cut: true, ..Shape::default() })?;
         let began = Instant::now();
+        // Nothing is on its way any more after that.
         poll::pause(Duration::from_millis(2 * DELAY_MS));
-        let heard = standing(self.b(), "target")?;
-        ensure!(heard == "up", "the link was cut too late: the target's swap is {heard}");
-        let both = || Ok(self.identity_flaws(false).is_ok_and(|flaws| flaws.is_empty()).then_some(()));
-        poll::until("both hosts to be what they were", TAKES_OVER_WITHIN, both)
-            .with_context(|| self.pair.logs())?;
-        let took = began.elapsed();
-        self.pair.lab.shape(&Shape::default())?;
-        Ok(took)
+        Ok((standing(self.b(), "target")? == "up").then_some(began))
     }
 
-    /// Cuts over and aborts, and crashes the target once the source has noted that it takes its own settings back and the target does not know it yet; for
-    /// so long that both have the source's address. Then the target's operator takes the swap back by hand.
-    pub fn abort_unheard(&self) -> Result<()> {
+    /// Copies with these options, cuts over and aborts, and crashes the target once the source has noted that it takes its own settings back and the
+    /// target does not know it yet; for so long that both have the source's address. Then the target's operator takes the swap back by hand.
+    pub fn abort_unheard(&self, options: &[&str]) -> Result<()> {
+        for _ in 0..TRIES {
+            self.follow(options)?;
+            if self.crashed_unheard()? {
+                return self.taken_back_by_hand();
+            }
+            // It knows: it goes on by itself.
+            self.b().boot()?;
+            self.pair.lab.shape(&Shape::default())?;
+            self.rests_in("aborted")?;
+        }
+        bail!("the target has heard of it before it crashed, {TRIES} times")
+    }
+
+    /// Whether the target has crashed before it knew.
+    fn crashed_unheard(&self) -> Result<bool> {
         self.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
         self.rests_in("trial")?;
         self.pair.lab.shape(&Shape { delay_ms: DELAY_MS, ..Shape::default() })?;
@@ -48,8 +80,10 @@ impl Appliance {
             Ok((standing(self.a(), "source")? == "rolled_back").then_some(()))
         })?;
         self.b().crash()?;
-        let heard = standing(self.b(), "target")?;
-        ensure!(heard == "confirmed", "the target crashed too late: its swap is {heard}");
+        Ok(standing(self.b(), "target")? == "confirmed")
+    }
+
+    fn taken_back_by_hand(&self) -> Result<()> {
         let named = |host: &Host, name: &str| {
             Ok((host.sh("hostname").is_ok_and(|is| is.trim() == name)).then_some(()))
         };

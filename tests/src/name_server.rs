@@ -146,7 +146,7 @@ impl NameServer {
     fn dig(&self, question: &[&str]) -> Result<String> {
         let mut client = self.place.command("dig");
         client.args([
-            &format!("@{}", self.place.address),
+            format!("@{}", self.place.address).as_str(),
             "-p",
             &self.port.to_string(),
             "+tcp",

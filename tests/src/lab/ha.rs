@@ -103,7 +103,7 @@ impl Shop {
     }
 
     /// Where the round-robin name leads: to which of the shop's primaries, beside the other host.
-    pub fn leads_to(&self) -> Result<BTreeSet<&str>> {
+    pub fn leads_to(&self) -> Result<BTreeSet<&'static str>> {
         let known = [(address(0), "source"), (address(1), "target"), (ANOTHER.to_owned(), "another")];
         let found = self.names.values(POOL, "A")?;
         let name =

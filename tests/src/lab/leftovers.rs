@@ -32,7 +32,7 @@ pub fn clear(lab: &str, dir: &Path) -> Result<()> {
     }
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix) {
+        if is_labelled(&name, &prefix) {
             run("ip", &["netns", "delete", &name])?;
         }
     }
@@ -72,6 +72,11 @@ pub fn make_room_for_nspawn() -> Result<()> {
     Ok(())
 }
 
+/// Whether a label is of this lab, and of no other whose name begins with this one's: hosts have no hyphen in their names.
+fn is_labelled(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|host| !host.contains('-'))
+}
+
 /// Where groups are made: in systemd's own hierarchies, where there are several.
 fn roots() -> Vec<PathBuf> {
     let split: Vec<_> = ["systemd", "unified"]
@@ -84,7 +89,7 @@ fn roots() -> Vec<PathBuf> {
 
 fn groups_of(prefix: &str) -> Vec<PathBuf> {
     let entries = roots().into_iter().flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
-    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let named = entries.filter(|entry| is_labelled(&entry.file_name().to_string_lossy(), prefix));
     named.map(|entry| entry.path()).collect()
 }
 
@@ -113,5 +118,19 @@ fn remove_group(group: &Path) {
     let inner = walkdir::WalkDir::new(group).contents_first(true).into_iter().flatten();
     for dir in inner.filter(|entry| entry.file_type().is_dir()) {
         let _ = fs::remove_dir(dir.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lab_is_not_taken_for_one_whose_name_goes_on() {
+        let wizard = label("wizard", "");
+        assert!(
+            is_labelled(&label("wizard", "a"), &wizard) && is_labelled(&label("wizard", "link"), &wizard)
+        );
+        assert!(!is_labelled(&label("wizard-crash", "a"), &wizard));
     }
 }

@@ -31,7 +31,8 @@ const TAKES_OVER_WITHIN: Duration = Duration::from_secs(180);
 /// How long the hosts of this appliance wait for each other after a reboot with swapped settings.
 pub const LIMIT: Duration = Duration::from_secs(20);
 /// What users are served, as one digest.
-const PAGES: &str = "cd /srv/www && find . -type f | sort | xargs sha256sum | sha256sum";
+const PAGES: &str =
+    "cd /srv/www && find . -name .handover -prune -o -type f -print | sort | xargs sha256sum | sha256sum";
 
 const SECTIONS: &str = r#"
 [[files]]

@@ -118,7 +118,7 @@ impl Struck<'_> {
             }
         };
         let sold = shop.sales(home)?;
-        match if ended == Ended::Migrated { aborts.pop() } else { None } {
+        match (ended == Ended::Migrated).then(|| aborts.pop()).flatten() {
             Some(blow) => {
                 shop.abort_struck(blow)?;
                 say(format!("{blow:?} while that was taken back: it is"));

@@ -167,14 +167,16 @@ impl LocalDatasets {
             let offers = access::offers(&place, &name).await;
             let returning = access::of_returning(&place, &name, Side::Target).await;
             let (following, excluded) = (Vec::new(), Vec::new());
-            datasets.push(Dataset { name, facts, findings, following, returning, offers, excluded });
+            let is_log = false;
+            datasets.push(Dataset { name, facts, findings, following, returning, offers, excluded, is_log });
         }
         for section in &self.manifest.trees() {
             let facts = self.tree(section).await?;
             let findings = access::of_making_files(&section.root, &section.name);
             let name = section.name.clone();
             let (following, returning, excluded) = (Vec::new(), Vec::new(), Vec::new());
-            datasets.push(Dataset { name, facts, findings, following, returning, offers: None, excluded });
+            let (offers, is_log) = (None, section.is_log);
+            datasets.push(Dataset { name, facts, findings, following, returning, offers, excluded, is_log });
         }
         let licence = self.manifest.local_licence(&self.here).standing().await?;
         let hooks = hooks::HookDirectory::new(&self.manifest, hooks::Side::Target).findings();

@@ -164,6 +164,9 @@ pub struct PlanArguments {
     /// Leave services, settings and certificates alone, whatever the manifests name
     #[arg(long)]
     pub data_only: bool,
+    /// Leave logs where they are: what the source's manifest declares as [[log]]. They are named as not moved
+    #[arg(long)]
+    pub without_logs: bool,
     /// Bring the databases into the schemas that stand at the target, and do what this file says about rows that do not fit (TOML,
     /// docs/rehearsal.md). Nothing written at the target comes back then: `abort` leaves it there, aside
     #[arg(long, value_name = "FILE", requires = "follow", conflicts_with = "swap")]

@@ -4,6 +4,7 @@ mod changeover;
 mod dns;
 mod fitted;
 mod inventory;
+mod operations;
 mod readiness;
 pub mod report;
 mod status;
@@ -16,7 +17,7 @@ use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
 use handover_engine::journal::{Event, Logged};
 use handover_engine::kept::Kept;
-use handover_engine::plan::Plan;
+use handover_engine::plan::{Plan, StepKind};
 use handover_engine::progress::StepProgress;
 
 pub use self::inventory::inventories;
@@ -85,6 +86,9 @@ pub fn plan(plan: &Plan) -> String {
     }
     if let Some(advice) = &plan.dns {
         dns::advice(advice, &mut out);
+    }
+    if !plan.steps.iter().any(|step| matches!(step.step, StepKind::BackUp(_))) {
+        out.push_str("nothing is backed up before the start ([backups] of a manifest has it done)\n");
     }
     for one in &plan.left_behind {
         let _ = writeln!(out, "  not moved: {}: {}", one.item, one.why);

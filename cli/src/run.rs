@@ -367,7 +367,9 @@ impl Session {
 }
 
 fn options(plan: PlanArguments) -> Result<Options> {
-    let PlanArguments { overwrite, datasets, follow, one_way, licence, swap, data_only, decisions } = plan;
-    let decisions = decisions.as_deref().map(rehearse::read).transpose()?;
-    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, decisions })
+    let PlanArguments {
+        overwrite, datasets, follow, one_way, licence, swap, data_only, without_logs, ..
+    } = plan;
+    let decisions = plan.decisions.as_deref().map(rehearse::read).transpose()?;
+    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, without_logs, decisions })
 }

@@ -216,6 +216,9 @@ pub struct CertificateFacts {
     pub action: CertificateAction,
     /// The names it is for.
     pub names: Vec<String>,
+    /// The SHA-256 digest of the host's own certificate, in hexadecimal; none where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// When it expires; none where there is no certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<crate::time::Timestamp>,

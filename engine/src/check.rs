@@ -1,10 +1,12 @@
 //! Findings of a preflight: what stands in the way of a migration, and what to do about it.
 
+mod backups;
 mod changeover;
 mod space;
 
 use serde::{Deserialize, Serialize};
 
+use self::backups::backups;
 use self::changeover::{changeover, replicas};
 pub use self::space::disk_of;
 use self::space::space;
@@ -70,6 +72,7 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
     if options.licence {
         findings.extend(licence::unmet(&source.licence, &target.licence, source.taken_at));
     }
+    backups(source, target, &mut findings);
     changeover(source, target, options, &mut findings);
     replicas(source, options, &mut findings);
     findings.extend(at("source", &source.hooks));
@@ -106,8 +109,7 @@ fn clocks(skew_ms: i64, findings: &mut Vec<Finding>) {
 
 /// What stands in the way of the datasets that were chosen.
 fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
-    let chosen: Vec<&Dataset> =
-        source.datasets.iter().filter(|dataset| options.chooses(&dataset.name)).collect();
+    let chosen: Vec<&Dataset> = source.datasets.iter().filter(|dataset| options.chooses(dataset)).collect();
     for dataset in &chosen {
         of_dataset(dataset, target, options, findings);
     }
@@ -220,12 +222,14 @@ mod tests {
         let facts = DatabaseFacts { engine: "postgres".to_owned(), needs, ..DatabaseFacts::default() };
         let offers = offers.map(|things| things.iter().map(|thing| (*thing).to_owned()).collect());
         let error = |what, hint| vec![Finding::new(Severity::Error, "shop", what, hint)];
-        sample::host(vec![Dataset {
+        let mut host = sample::host(vec![Dataset {
             following: error("no log", "switch it on"),
             returning: error("no way back", "allow it"),
             offers,
             ..sample::dataset("shop", DatasetFacts::Database(facts))
-        }])
+        }]);
+        host.appliance.backups.push(crate::backup::Occasion::Start);
+        host
     }
 
     #[test]

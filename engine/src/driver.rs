@@ -5,6 +5,7 @@ mod act;
 mod back;
 mod backing_up;
 mod busy;
+mod changed;
 mod changing;
 mod command;
 mod cutting_over;

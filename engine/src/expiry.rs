@@ -150,6 +150,7 @@ mod tests {
             name: name.to_owned(),
             action,
             names: Vec::new(),
+            fingerprint: None,
             expires: Some(at(hours)),
             problem: None,
         };

@@ -115,6 +115,9 @@ pub struct Dataset {
     /// What its manifest leaves out of it, at a source: tables, or globs of files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<String>,
+    /// Its files are logs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_log: bool,
 }
 
 impl Dataset {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::Made;
+use crate::backup::{Host, Made};
 use crate::failure::Failure;
 use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Holdings, Record};
@@ -20,9 +20,10 @@ use crate::name::{DatasetName, MigrationId};
 use crate::ports::{DatabaseTarget, Keeper, Result, Source, TreeTarget};
 use crate::progress::Amount;
 use crate::rehearsal::fitted::Fitted;
-use crate::report::{Checked, Cutover, Difference, Verified};
+use crate::report::{Change, Checked, Cutover, Difference, Verified};
 use crate::reserve::Room;
 use crate::throttle::gate::Gate;
+use crate::time::Timestamp;
 
 /// What workers tell the driver. The driver journals, counts and shows it, in the order in which it comes.
 #[derive(Debug)]
@@ -97,6 +98,17 @@ pub enum Message {
     Fitted(DatasetName, Box<Fitted>),
     /// How the cut-over gets on.
     Cutover(Cutover),
+    /// A step has changed something beside the data.
+    Changed(Vec<Change>),
+    /// That was taken back.
+    Undone {
+        /// The steps' ids.
+        steps: Vec<String>,
+        /// At which host; at both where none is named.
+        host: Option<Host>,
+        /// When.
+        at: Timestamp,
+    },
     /// Answers once everything sent before it is journaled.
     Flush(oneshot::Sender<()>),
 }

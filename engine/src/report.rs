@@ -1,7 +1,9 @@
 //! What a migration has brought, in numbers and by name.
 
 mod account;
+mod changed;
 mod cutover;
+mod operations;
 mod outcome;
 mod verifying;
 
@@ -18,7 +20,9 @@ use crate::plan::LeftBehind;
 use crate::time::Timestamp;
 
 pub use self::account::Made;
+pub use self::changed::Change;
 pub use self::cutover::{Back, Cutover, Planned, Terms, When};
+pub use self::operations::Operation;
 pub use self::outcome::{Difference, NAMED, Outcome, Verified};
 pub use self::verifying::{Checked, Found, Verifying};
 
@@ -83,6 +87,12 @@ pub struct Report {
     /// How long users found neither side at the cut-over, in milliseconds: from the fence until the target's services were up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_ms: Option<u64>,
+    /// The plan's steps, in its order: when each began first and ended last. All of them, however long it took.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Operation>,
+    /// What was changed beside the data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Change>,
     /// What happened, when, and who asked for it; the first of it are left out where it is long.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Logged>,
@@ -100,7 +110,7 @@ pub struct Report {
 impl Report {
     /// The report of a migration that holds `datasets`.
     pub fn of(migration: &Migration, datasets: BTreeMap<DatasetName, Sums>) -> Self {
-        let outcome = migration.outcome.clone();
+        let mut outcome = migration.outcome.clone();
         let mut totals = Totals {
             differences: outcome.differences_found,
             repaired: outcome.repaired_found.values().sum(),
@@ -130,6 +140,8 @@ impl Report {
             left_behind: migration.plan.left_behind.clone(),
             ended_at: None,
             downtime_ms: outcome.cutover.and_then(|cutover| cutover.downtime_ms()),
+            operations: Operation::all(&migration.plan),
+            changed: std::mem::take(&mut outcome.changed),
             history: Vec::new(),
             history_left_out: 0,
             dns: migration.plan.dns.clone(),

@@ -44,6 +44,8 @@ mod preflight;
 mod refusals;
 #[path = "e2e/rehearsal.rs"]
 mod rehearsal;
+#[path = "e2e/report.rs"]
+mod report;
 #[path = "e2e/room.rs"]
 mod room;
 #[path = "e2e/settings_rows.rs"]

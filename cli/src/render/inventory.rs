@@ -26,9 +26,13 @@ fn inventory(side: &str, inventory: &Inventory) -> String {
         host.cpus,
         bytes(host.memory_bytes)
     );
+    let domain = match appliance.domain.as_str() {
+        "" => String::new(),
+        domain => format!(" in {domain}"),
+    };
     let _ = writeln!(
         out,
-        "  appliance {} {} ({}), {} {}",
+        "  appliance {} {} ({}), {}{domain} {}",
         appliance.name,
         appliance.release,
         appliance.role,

@@ -7,7 +7,7 @@ use handover_engine::audit::{Act, Entry};
 use handover_engine::journal::Event;
 use handover_engine::report::{Made, Report};
 
-use super::{bytes, dns, event, fitted, time};
+use super::{bytes, dns, event, fitted, operations, time};
 
 /// What was moved and how it was verified.
 pub fn report(report: &Report) -> String {
@@ -69,6 +69,8 @@ pub fn report(report: &Report) -> String {
     for one in &report.left_behind {
         let _ = writeln!(out, "  not moved: {}: {}", one.item, one.why);
     }
+    operations::changed(&report.changed, &mut out);
+    operations::operations(&report.operations, &mut out);
     account(report, &mut out);
     let _ = write!(
         out,

@@ -12,7 +12,7 @@ const HEADROOM: f64 = 1.10;
 /// What does not fit on the disks of the target.
 pub(super) fn space(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
     let mut needed = BTreeMap::<&str, (u64, u64)>::new();
-    for dataset in source.datasets.iter().filter(|dataset| options.chooses(&dataset.name)) {
+    for dataset in source.datasets.iter().filter(|dataset| options.chooses(dataset)) {
         let Some(here) = target.datasets.iter().find(|d| d.name == dataset.name) else { continue };
         let place = match &here.facts {
             DatasetFacts::Database(database) => &database.location,

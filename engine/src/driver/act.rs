@@ -50,7 +50,8 @@ impl Runner {
             StepKind::Replicate => self.replicate(&kind.id()).await,
             StepKind::Repoint => self.change_records(Stage::Cutover).await,
             StepKind::Rejoin => self.change_records(Stage::End).await,
-        }
+        }?;
+        self.tell_changed(kind).await
     }
 
     /// The first pass finds the target as the plan allows it, or goes no further.

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::task::Runner;
+use crate::backup::Host;
 use crate::changeover::{Bundle, Scope, SwapStanding};
 use crate::failure::Failure;
 use crate::name::DatasetName;
@@ -229,7 +230,7 @@ impl Runner {
         if self.plans(&StepKind::Configure) {
             self.each_until_done(|| self.own().settings.restore(id).boxed()).await?;
         }
-        Ok(())
+        self.tell_undone(&[StepKind::Configure, StepKind::Certify], None).await
     }
 
     /// The services of both hosts are what they were before the cut-over. One that does not come up keeps nobody else from it.
@@ -237,7 +238,7 @@ impl Runner {
         if self.plans(&StepKind::Maintain) {
             let put_back = || self.there().services.put_back(&self.work.migration).boxed();
             let theirs = self.each_until_done(put_back).await;
-            self.note_services("source", theirs).await?;
+            self.note_services(Host::Source, theirs).await?;
         }
         self.own_services_back().await
     }
@@ -249,18 +250,18 @@ impl Runner {
         }
         let put_back = || self.own().services.put_back(&self.work.migration).boxed();
         let own = self.each_until_done(put_back).await;
-        self.note_services("target", own).await
+        self.note_services(Host::Target, own).await
     }
 
-    async fn note_services(&self, side: &str, back: Result<()>) -> Result<()> {
+    async fn note_services(&self, host: Host, back: Result<()>) -> Result<()> {
         match back {
             Err(failure) if failure.is_transient() => Err(failure),
             Err(failure) => {
                 self.work.desk.checkpoint()?;
-                let text = format!("the {side}'s services are not all what they were: {failure}");
+                let text = format!("the {host}'s services are not all what they were: {failure}");
                 self.note("services", text).await
             }
-            Ok(()) => Ok(()),
+            Ok(()) => self.tell_undone(&[StepKind::Maintain, StepKind::Serve], Some(host)).await,
         }
     }
 
@@ -276,7 +277,7 @@ impl Runner {
         if self.plans(&StepKind::Configure) {
             self.each_until_done(|| own.settings.restore(id).boxed()).await?;
         }
-        Ok(())
+        self.tell_undone(&[StepKind::Configure], Some(Host::Target)).await
     }
 
     /// Nothing of that can be undone any more.

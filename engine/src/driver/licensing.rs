@@ -4,6 +4,7 @@ use futures::FutureExt;
 
 use super::task::Runner;
 use crate::licence;
+use crate::plan::StepKind;
 use crate::ports::Result;
 
 impl Runner {
@@ -32,7 +33,8 @@ impl Runner {
     pub(super) async fn bring_licence_back(&self) -> Result<()> {
         let (source, target) = (&*self.work.source.licences, &*self.here.licences);
         let act = || licence::bring_back(source, target, &self.work.migration).boxed();
-        self.with_licence(act).await
+        self.with_licence(act).await?;
+        self.tell_undone(&[StepKind::Licence], None).await
     }
 
     /// An abort is not possible any more.

@@ -61,7 +61,10 @@ impl Runner {
             return self.tell_records_back(advice).await;
         }
         let restore = || self.names().restore(&self.work.migration).boxed();
-        let Err(failure) = self.each_until_done(restore).await else { return self.forget_records().await };
+        let Err(failure) = self.each_until_done(restore).await else {
+            self.tell_records_undone().await?;
+            return self.forget_records().await;
+        };
         self.work.desk.checkpoint()?;
         self.note("dns", format!("its records are not all what they were: {failure}")).await
     }
@@ -69,7 +72,7 @@ impl Runner {
     /// The operator's records: which of them are to be set back.
     async fn tell_records_back(&self, advice: &Advice) -> Result<()> {
         match self.names().lacking(&dns::undone(&advice.changes)).await {
-            Ok(lacking) if lacking.is_empty() => Ok(()),
+            Ok(lacking) if lacking.is_empty() => self.tell_records_undone().await,
             Ok(lacking) => {
                 self.note("dns", format!("set back at {}:\n{}", advice.server, lines(&lacking))).await
             }
@@ -78,6 +81,10 @@ impl Runner {
                 self.note("dns", format!("whether records are to be set back is not known: {failure}")).await
             }
         }
+    }
+
+    async fn tell_records_undone(&self) -> Result<()> {
+        self.tell_undone(&[StepKind::Withdraw, StepKind::Repoint, StepKind::Rejoin], None).await
     }
 
     /// What was changed is not taken back any more.

@@ -60,7 +60,8 @@ impl Runner {
         if !self.plans(&StepKind::Replicate) {
             return Ok(());
         }
-        self.each_until_done(|| self.own().replicas.put_back(&self.work.migration).boxed()).await
+        self.each_until_done(|| self.own().replicas.put_back(&self.work.migration).boxed()).await?;
+        self.tell_undone(&[StepKind::Replicate], None).await
     }
 
     /// The same, as far as they answer: nobody who works waits for them. They are asked again afterwards.
@@ -81,7 +82,8 @@ impl Runner {
         if !self.plans(&StepKind::Deactivate) {
             return Ok(());
         }
-        self.each_until_done(|| self.there().replicas.put_back(&self.work.migration).boxed()).await
+        self.each_until_done(|| self.there().replicas.put_back(&self.work.migration).boxed()).await?;
+        self.tell_undone(&[StepKind::Deactivate], None).await
     }
 
     /// Nothing of the replicas can be undone any more.

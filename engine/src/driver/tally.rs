@@ -75,6 +75,8 @@ fn is_told_at_the_end(message: &Message) -> bool {
             | Message::BackedUp(_)
             | Message::Kept { .. }
             | Message::Fitted(..)
+            | Message::Changed(_)
+            | Message::Undone { .. }
     )
 }
 
@@ -129,6 +131,8 @@ fn count(message: Message, outcome: &mut Outcome, meter: &mut Meter) -> Option<R
         }
         Message::Fitted(dataset, fitted) => drop(outcome.fitted.insert(dataset, *fitted)),
         Message::Cutover(cutover) => outcome.cutover = Some(cutover),
+        Message::Changed(changes) => outcome.change(changes),
+        Message::Undone { steps, host, at } => outcome.take_back(&steps, host, at),
         Message::Following(..)
         | Message::FollowingTree(..)
         | Message::Room(_)

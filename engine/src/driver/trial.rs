@@ -18,6 +18,7 @@ impl Runner {
     pub(super) async fn end_trial(&self) -> Result<()> {
         if self.plans(&StepKind::Serve) {
             self.each_until_done(|| self.own().services.release(&self.work.migration).boxed()).await?;
+            self.tell_released().await?;
         }
         self.take_label_away().await
     }
@@ -41,6 +42,7 @@ impl Runner {
             return Ok(());
         }
         self.each_until_done(|| label.take_away(id).boxed()).await?;
+        self.tell_undone(&[StepKind::Label], None).await?;
         self.tell_hooks(Moment::LabelOff).await?;
         self.each_until_done(|| label.forget(id).boxed()).await
     }

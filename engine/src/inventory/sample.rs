@@ -12,6 +12,7 @@ pub(crate) fn dataset(name: &str, facts: DatasetFacts) -> Dataset {
         returning: Vec::new(),
         offers: None,
         excluded: Vec::new(),
+        is_log: false,
     }
 }
 

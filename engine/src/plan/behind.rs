@@ -31,7 +31,14 @@ pub(super) fn behind(
     for dataset in &source.datasets {
         let item = format!("dataset {}", dataset.name);
         if !chosen.iter().any(|one| one.name == dataset.name) {
-            out.push(left(item, "it is not among those that were chosen"));
+            let is_named = options.datasets.is_empty() || options.datasets.contains(&dataset.name);
+            out.push(left(
+                item,
+                match is_named && dataset.is_log {
+                    true => "logs stay: the plan is without them",
+                    false => "it is not among those that were chosen",
+                },
+            ));
         } else if !dataset.excluded.is_empty() {
             out.push(left(
                 item,
@@ -130,6 +137,7 @@ mod tests {
             name: (*name).into(),
             action: *action,
             names: Vec::new(),
+            fingerprint: None,
             expires: None,
             problem: None,
         };
@@ -154,6 +162,28 @@ mod tests {
         let chosen: Vec<_> = source.datasets.iter().filter(|one| one.name.as_str() != "tmp").collect();
         let all = behind(&source, &target, &chosen, options);
         all.into_iter().map(|left| format!("{}: {}", left.item, left.why)).collect()
+    }
+
+    #[test]
+    fn logs_stay_where_the_plan_is_without_them() {
+        use crate::plan::sample::{ids, make};
+        let mut source = host(&[("www", &[]), ("traffic", &[])], Facts::default());
+        source.datasets[1].is_log = true;
+        let target = host(&[("www", &[]), ("traffic", &[])], Facts::default());
+        let plan = |options| make(&source, &target, options);
+        let all = plan(Options::default()).unwrap();
+        assert_eq!(
+            (ids(&all.steps), all.left_behind.len()),
+            ("prepare copy:www copy:traffic verify:www verify:traffic".into(), 0)
+        );
+        let without = plan(Options { without_logs: true, ..Options::default() }).unwrap();
+        assert_eq!(ids(&without.steps), "prepare copy:www verify:www");
+        assert_eq!(without.left_behind, [left("dataset traffic", "logs stay: the plan is without them")]);
+        assert_ne!(all.digest(), without.digest());
+        assert!(!String::from_utf8(all.to_bytes()).unwrap().contains("without_logs"));
+        let datasets = vec!["traffic".parse().unwrap()];
+        let nothing = plan(Options { without_logs: true, datasets, ..Options::default() }).unwrap_err();
+        assert!(nothing.what.contains("all that was chosen are logs"), "{nothing}");
     }
 
     #[test]

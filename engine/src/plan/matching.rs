@@ -19,8 +19,11 @@ pub(super) fn choose<'a>(
             .hint("`handover inspect` lists the datasets"));
         }
     }
-    let chosen: Vec<&Dataset> =
-        source.datasets.iter().filter(|dataset| options.chooses(&dataset.name)).collect();
+    let chosen: Vec<&Dataset> = source.datasets.iter().filter(|dataset| options.chooses(dataset)).collect();
+    if chosen.is_empty() && !source.datasets.is_empty() {
+        return Err(Failure::operator("plan", "there is nothing to move: all that was chosen are logs")
+            .hint("plan without --without-logs, or choose other datasets"));
+    }
     if chosen.is_empty() {
         return Err(Failure::operator(
             "plan",

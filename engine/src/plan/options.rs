@@ -35,6 +35,9 @@ pub struct Options {
     /// Leave services, settings and certificates alone, whatever the manifests name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub data_only: bool,
+    /// Leave the logs where they are: datasets that are declared as such.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_logs: bool,
     /// Bring the databases into the schemas that stand at the target, and do this about rows that do not fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions: Option<Decisions>,
@@ -42,8 +45,9 @@ pub struct Options {
 
 impl Options {
     /// Whether a dataset of the source's is to be moved.
-    pub(crate) fn chooses(&self, dataset: &DatasetName) -> bool {
-        self.datasets.is_empty() || self.datasets.contains(dataset)
+    pub(crate) fn chooses(&self, dataset: &Dataset) -> bool {
+        let is_named = self.datasets.is_empty() || self.datasets.contains(&dataset.name);
+        is_named && !(self.without_logs && dataset.is_log)
     }
 
     /// Refuses what cannot be done between these hosts.

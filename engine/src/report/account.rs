@@ -19,8 +19,11 @@ pub struct Made {
 }
 
 impl Report {
-    /// With what has happened: all but tries and beginnings.
+    /// With what has happened, all of which `events` are: when its steps were worked on, and the last of it but tries and beginnings.
     pub fn with_history(mut self, mut events: Vec<Logged>) -> Self {
+        for operation in &mut self.operations {
+            events.iter().for_each(|logged| operation.take(logged));
+        }
         events.retain(|logged| !matches!(logged.event, Event::Retry { .. } | Event::StepStarted { .. }));
         let ended =
             |logged: &Logged| matches!(&logged.event, Event::State { state, .. } if state.phase.is_final());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cutover, Found, Planned, Verifying};
+use super::{Change, Cutover, Found, Planned, Verifying};
 use crate::backup;
 use crate::journal::Sums;
 use crate::kept::Kept;
@@ -96,6 +96,9 @@ pub struct Outcome {
     /// What an abort has kept of what was migrated, until somebody removes it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<DatasetName, Kept>,
+    /// What was changed beside the data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Change>,
     /// How databases were brought into the target's schemas, where the plan does that.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fitted: BTreeMap<DatasetName, Fitted>,

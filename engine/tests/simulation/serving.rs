@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use handover_engine::backup::Host;
 use handover_engine::driver::{Driver, Settings};
 use handover_engine::journal::{Journal, Migration};
 use handover_engine::name::MigrationId;
@@ -41,6 +42,7 @@ fn publishing(last: StepKind) -> Migration {
     migration.plan.options.follow = true;
     migration.plan.steps.truncate(1);
     migration.plan.steps[0].step = last;
+    migration.plan.target.structure.insert("service web.service".to_owned(), "stopped".to_owned());
     let task = Some(Task::CutOver);
     migration.state = State { phase: Phase::CuttingOver, task, condition: Condition::Good };
     let fenced_at = Some(Timestamp::from_millis(0));
@@ -49,7 +51,7 @@ fn publishing(last: StepKind) -> Migration {
 }
 
 /// The cut-over once it is through; no downtime is told before.
-async fn through(last: StepKind) -> (Cutover, Option<u64>) {
+async fn through(last: StepKind) -> (Cutover, Report) {
     let mut world = World::new(1);
     world.quiet = true;
     let port = Port { world: Arc::new(world.into()), crashed: Arc::default(), life: 0 };
@@ -77,20 +79,29 @@ async fn through(last: StepKind) -> (Cutover, Option<u64>) {
     let kept = port.with(|world| world.books.migration.clone().unwrap());
     stop.cancel();
     driver.await.unwrap().unwrap();
-    (cutover, Report::of(&kept, Default::default()).downtime_ms)
+    let events = port.events(&kept.id, 0, 1000).await.unwrap();
+    (cutover, Report::of(&kept, Default::default()).with_history(events))
 }
 
 #[tokio::test(start_paused = true)]
 async fn users_wait_until_services_are_up() {
-    let (cutover, reported) = through(StepKind::Serve).await;
+    let (cutover, report) = through(StepKind::Serve).await;
+    let reported = report.downtime_ms;
     let (live, serving) = (cutover.live_at.unwrap().millis(), cutover.serving_at.unwrap().millis());
     assert!(serving >= live + LOOKS, "{cutover:?}");
     assert_eq!((cutover.downtime_ms(), reported), (u64::try_from(serving).ok(), u64::try_from(serving).ok()));
+    let [step] = &report.operations[..] else { panic!("{:?}", report.operations) };
+    assert_eq!((step.step.as_str(), step.attempts), ("serve", 1));
+    assert!(step.took_ms().unwrap() >= LOOKS.unsigned_abs(), "{step:?}");
+    let [changed] = &report.changed[..] else { panic!("{:?}", report.changed) };
+    let told = (changed.host, changed.item.as_str(), changed.what.as_str(), changed.undone_at);
+    assert_eq!(told, (Some(Host::Target), "service web.service", "left stopped on trial", None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_none_are_started_they_wait_until_it_is_live() {
-    let (cutover, reported) = through(StepKind::Publish).await;
+    let (cutover, report) = through(StepKind::Publish).await;
+    let reported = report.downtime_ms;
     let live = u64::try_from(cutover.live_at.unwrap().millis()).ok();
     assert_eq!((cutover.serving_at, cutover.downtime_ms(), reported), (cutover.live_at, live, live));
 }

@@ -17,6 +17,8 @@ pub(super) struct Declared {
     pub name: DatasetName,
     /// What the manifest leaves out of it.
     pub excluded: Vec<String>,
+    /// Its files are logs.
+    pub is_log: bool,
     pub readable: Readable,
 }
 
@@ -60,7 +62,7 @@ fn of_database(section: &DatabaseSection, place: Place, database: Arc<dyn Databa
         fencing: Arc::default(),
         place,
     };
-    Declared { name, excluded, readable: Readable::Database(Box::new(known)) }
+    Declared { name, excluded, is_log: false, readable: Readable::Database(Box::new(known)) }
 }
 
 fn of_tree(section: &FilesSection) -> Result<Declared> {
@@ -70,6 +72,7 @@ fn of_tree(section: &FilesSection) -> Result<Declared> {
     Ok(Declared {
         name: section.name.clone(),
         excluded: section.exclude.clone(),
+        is_log: section.is_log,
         readable: Readable::Tree(Arc::new(tree)),
     })
 }

@@ -36,8 +36,8 @@ impl LocalSource {
             (Ok(_), Readable::Tree(_)) => {}
         }
         let facts = facts.unwrap_or_else(|failure| unreadable(kind, &failure));
-        let excluded = declared.excluded.clone();
-        Dataset { name: name.clone(), facts, findings, following, returning, offers: None, excluded }
+        let (name, excluded, is_log) = (name.clone(), declared.excluded.clone(), declared.is_log);
+        Dataset { name, facts, findings, following, returning, offers: None, excluded, is_log }
     }
 }
 

@@ -69,6 +69,16 @@ fn an_authority_issues_through_an_agent_that_is_killed() {
     assert!(authority.verify(&chain).unwrap().contains("DNS:www.example.net"));
     assert!(server.values(ASKED, "TXT").unwrap().is_empty());
     assert_eq!(fs::read_dir(bed.root().join("target/state/challenges")).unwrap().count(), 0);
+    let report = bed.json(&["report"]).unwrap();
+    let changed = report["changed"].as_array().unwrap();
+    let named = |item: &str| {
+        changed.iter().find(|one| one["item"] == item).unwrap_or_else(|| panic!("{item}: {report}"))
+    };
+    let certificate = &named("certificate www")["facts"];
+    assert_eq!(
+        (&certificate["names"], certificate["fingerprint"].as_str().map(str::len)),
+        (&"www.example.net".into(), Some(64))
+    );
     bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
     assert!(!chain.exists());
 }

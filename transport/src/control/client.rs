@@ -92,6 +92,7 @@ fn plan_request(options: Options) -> Result<v1::PlanRequest> {
         swap: options.swap,
         data_only: options.data_only,
         decisions_json,
+        without_logs: options.without_logs,
     })
 }
 
@@ -99,6 +100,12 @@ fn plan_request(options: Options) -> Result<v1::PlanRequest> {
 fn no_decisions(peer: &str) -> Failure {
     Failure::operator(peer, "it knows no plans with decisions")
         .hint("upgrade the target's agent: both must be of this release")
+}
+
+/// The same.
+fn no_without_logs(peer: &str) -> Failure {
+    Failure::operator(peer, "it knows no plans without logs")
+        .hint("upgrade the target's agent, or choose what is to be moved with --dataset")
 }
 
 /// What a preflight has found. One that was to look at decisions, too, says that it has.
@@ -127,14 +134,18 @@ impl Control for RemoteControl {
     }
 
     async fn check(&self, options: Options) -> Result<Vec<Finding>> {
-        let decides = options.decisions.is_some();
+        let (decides, without_logs) = (options.decisions.is_some(), options.without_logs);
         let reply =
             self.client.clone().check(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
+        if without_logs && !reply.without_logs {
+            return Err(no_without_logs(&self.peer));
+        }
         findings(&self.peer, &reply, decides)
     }
 
     async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
         let decisions = options.decisions.clone();
+        let without_logs = options.without_logs;
         let reply =
             self.client.clone().plan(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
         let plan: Plan = read_document("plan_json", &reply.plan_json)?;
@@ -144,6 +155,10 @@ impl Control for RemoteControl {
         // Not told, it would be a plan that replaces the new version's schema by the old one.
         if plan.options.decisions != decisions {
             return Err(no_decisions(&self.peer));
+        }
+        // Not told, it would move them.
+        if plan.options.without_logs != without_logs {
+            return Err(no_without_logs(&self.peer));
         }
         Ok(plan)
     }
@@ -287,7 +302,11 @@ mod tests {
 
     #[test]
     fn a_target_that_has_not_looked_at_decisions_is_refused() {
-        let reply = |decisions| v1::CheckReply { findings_json: Bytes::from_static(b"[]"), decisions };
+        let reply = |decisions| v1::CheckReply {
+            findings_json: Bytes::from_static(b"[]"),
+            decisions,
+            without_logs: false,
+        };
         for decides in [false, true] {
             assert_eq!(findings("target t:1", &reply(true), decides).unwrap(), []);
         }

@@ -47,8 +47,8 @@ fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = datasets.collect::<Result<_, BadField>>()?;
     let decisions = request.decisions_json.as_deref().map(|json| read_document("decisions_json", json));
     let decisions = decisions.transpose().map_err(to_status)?;
-    let v1::PlanRequest { overwrite, follow, one_way, licence, swap, data_only, .. } = request;
-    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, decisions })
+    let v1::PlanRequest { overwrite, follow, one_way, licence, swap, data_only, without_logs, .. } = request;
+    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, without_logs, decisions })
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -73,9 +73,9 @@ impl Service for ControlService {
     async fn check(&self, request: Request<v1::PlanRequest>) -> Answer<v1::CheckReply> {
         caller(&request, READ)?;
         let options = options(request.into_inner())?;
-        let decisions = options.decisions.is_some();
+        let (decisions, without_logs) = (options.decisions.is_some(), options.without_logs);
         let findings = self.control.check(options).await.map_err(to_status)?;
-        Ok(Response::new(v1::CheckReply { findings_json: document(&findings)?, decisions }))
+        Ok(Response::new(v1::CheckReply { findings_json: document(&findings)?, decisions, without_logs }))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanReply> {

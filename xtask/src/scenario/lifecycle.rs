@@ -189,7 +189,7 @@ impl Life<'_> {
 
     /// On trial, with sales at the target.
     fn trial(&mut self) -> Result<()> {
-        self.shop.follow(&["--licence", "--overwrite"])?;
+        self.shop.follow(&["--licence", "--overwrite", "--without-logs"])?;
         self.expect_mode("Migration", "Inservice")?;
         self.cli(&["cutover", "--max-downtime", "300"])?.success()?;
         self.shop.rests_in("trial")?;
@@ -261,6 +261,7 @@ impl Life<'_> {
         let flaws = self.shop.flaws_for_good()?;
         self.flaws.extend(flaws.into_iter().map(|flaw| format!("finalized: {flaw}")));
         say("accepted and finalized");
+        self.old_system_is_readable()?;
         let backups =
             self.shop.pair.json(&["backups", "--verify"])?["verified"].as_array().map_or(0, |all| {
                 let id = |one: &Value| one["backup"].as_str().is_some_and(|id| id.starts_with(&migration));
@@ -289,6 +290,29 @@ impl Life<'_> {
                 &["--report", &by],
             )?,
         })
+    }
+
+    /// The source is there for records: it can be read and not written to, and what is there alone is named.
+    fn old_system_is_readable(&mut self) -> Result<()> {
+        let report = self.shop.pair.json(&["report"])?;
+        let behind = report["left_behind"].as_array().cloned().unwrap_or_default();
+        if !behind.iter().any(|one| one["item"] == "dataset traffic") {
+            self.flaws.push(format!("the traffic logs are not named as not moved: {behind:?}"));
+        }
+        let a = self.shop.pair.a();
+        let sold = self.shop.sales(a)?;
+        if sold < 20_000 {
+            self.flaws.push(format!("{sold} sales can be read at the source, of more than 20000"));
+        }
+        let written = a.exec(&["mariadb", "shop", "-e", "INSERT INTO sale (item) VALUES ('late')"])?;
+        if written.code == Some(0) || !written.text().contains("read-only here") {
+            self.flaws.push(format!("the source after finalize takes writes: {}", written.text()));
+        }
+        let logs = a.sh("cat /var/log/shop/traffic.log | wc -l")?;
+        if logs.trim() == "0" {
+            self.flaws.push("the source's traffic logs cannot be read".to_owned());
+        }
+        Ok(())
     }
 
     /// What was backed up when the target was accepted is put back: how many sales that are.

@@ -40,6 +40,18 @@ const OPERATIONS: [Operation; 11] = [
 /// All that is moved: the database with a table of settings stays.
 const EVERYTHING: [&str; 8] =
     ["--licence", "--swap", "--dataset", "shop", "--dataset", "www", "--dataset", "traffic"];
+/// What it changes beside the data, at which host, and what has to be known of it.
+const CHANGES: [(&str, &str, &str); 9] = [
+    ("settings address", "source", "file"),
+    ("settings address", "target", "file"),
+    ("settings shop", "source", "file"),
+    ("settings shop", "target", "file"),
+    ("service shop-web.service", "source", ""),
+    ("service shop-web.service", "target", ""),
+    ("certificate www", "target", "fingerprint"),
+    ("licence", "source", "guid"),
+    ("licence", "target", "guid"),
+];
 
 /// Two hosts with the appliance, and these sections more in their manifests; the packages are made of what is built now.
 pub(super) fn appliance(name: &str, more: &str) -> Result<Appliance> {
@@ -64,10 +76,12 @@ pub fn run(_: &Options) -> Result<Outcome> {
     let cutover = &status["cutover"];
     // Users were without the appliance from the one to the other: the report must not say less.
     let seen = took.between("maintain", "serve");
-    let reported = shop.pair.json(&["report"])?["downtime_ms"].as_i64();
+    let report = shop.pair.json(&["report"])?;
+    let reported = report["downtime_ms"].as_i64();
+    let untold = untold(&report, &plan);
     let is_told = reported.zip(seen).is_some_and(|(reported, seen)| reported >= seen);
     Ok(Outcome {
-        ok: flaws.is_empty() && differences.is_empty() && every_one && is_told,
+        ok: flaws.is_empty() && differences.is_empty() && every_one && is_told && untold.is_empty(),
         figures: json!({
             "operations": operations,
             "flaws": flaws,
@@ -76,6 +90,7 @@ pub fn run(_: &Options) -> Result<Outcome> {
             "predicted_ms": cutover["predicted_ms"],
             "downtime_ms": seen,
             "reported_downtime_ms": reported,
+            "untold": untold,
         }),
     })
 }
@@ -96,6 +111,32 @@ impl Expected {
     }
 }
 
+/// What the report has to tell and does not: when each step of the plan was worked on, and what was changed by it.
+fn untold(report: &Value, plan: &Value) -> Vec<String> {
+    let list = |name: &str| report[name].as_array().cloned().unwrap_or_default();
+    let (operations, changed) = (list("operations"), list("changed"));
+    let has_times = |step: &str| {
+        let told = operations.iter().find(|one| one["step"] == step);
+        let times = told.map(|one| (ms(&one["from"]), ms(&one["to"])));
+        matches!(times, Some((Some(from), Some(to))) if from <= to)
+    };
+    let steps = Expected::of(plan).0.into_keys().filter(|step| !has_times(step));
+    let is_named = |(item, host, fact): &(&str, &str, &str)| {
+        let is_it = |one: &Value| one["item"] == *item && one["host"] == *host;
+        let known = changed.iter().find(|one| is_it(one) && one["undone_at"].is_null());
+        known.is_some_and(|one| {
+            fact.is_empty() || one["facts"][fact].as_str().is_some_and(|fact| !fact.is_empty())
+        })
+    };
+    let changes = CHANGES.iter().filter(|change| !is_named(change));
+    steps.chain(changes.map(|(item, host, _)| format!("{item} at the {host}"))).collect()
+}
+
+/// A moment in a document, in milliseconds.
+fn ms(at: &Value) -> Option<i64> {
+    Some(at["seconds"].as_i64()? * 1000 + at["nanos"].as_i64()? / 1_000_000)
+}
+
 /// When the steps of the last migration began, and when they were done, in milliseconds.
 pub(super) struct Took(BTreeMap<String, (i64, i64)>);
 
@@ -106,9 +147,7 @@ impl Took {
             seen.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let (mut since, mut took) = (BTreeMap::new(), BTreeMap::new());
         for event in events.iter().map(|line| &line["event"]) {
-            let at = &event["at"];
-            let ms =
-                at["seconds"].as_i64().unwrap_or(0) * 1000 + at["nanos"].as_i64().unwrap_or(0) / 1_000_000;
+            let ms = ms(&event["at"]).unwrap_or(0);
             let step = event["step"].as_str().unwrap_or_default().to_owned();
             if event["event"] == "step_started" {
                 since.entry(step).or_insert(ms);

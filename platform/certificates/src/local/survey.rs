@@ -10,6 +10,7 @@ use crate::acme::Orders;
 use crate::checked::{self, Checked};
 use crate::material::{self, Pair, Unfit};
 use crate::place::{self, Stored};
+use crate::record::digest;
 use crate::reissue::Authority;
 use crate::section::{CertificateSection, Issuer};
 use crate::{command, names};
@@ -63,8 +64,8 @@ pub struct Survey<'a> {
 impl Survey<'_> {
     pub fn facts(&self, section: &CertificateSection) -> CertificateFacts {
         let (name, action) = (section.name.clone(), section.action);
-        let blank =
-            CertificateFacts { name, action, names: section.names.clone(), expires: None, problem: None };
+        let (names, fingerprint) = (section.names.clone(), None);
+        let blank = CertificateFacts { name, action, names, fingerprint, expires: None, problem: None };
         let found = match read(section) {
             Ok(found) => found,
             Err(error) => {
@@ -94,6 +95,7 @@ impl Survey<'_> {
         }
         let chain = found.chain.as_ref().and_then(|stored| material::certificates(&stored.contents).ok());
         let leaf = chain.as_ref().and_then(|chain| checked::parse(&chain[0]).ok());
+        let fingerprint = leaf.as_ref().and(chain.as_ref()).map(|chain| digest(&chain[0]));
         let expires = leaf.as_ref().map(|leaf| leaf.validity().not_after.timestamp());
         let names = leaf.as_ref().map_or(blank.names, names::of);
         let checked = found.pair().and_then(|pair| Checked::new(pair, self.now, &section.names));
@@ -107,7 +109,7 @@ impl Survey<'_> {
             Ok(checked) => checked.warning().map(str::to_owned),
         };
         let expires = expires.map(|seconds| Timestamp { seconds, nanos: 0 });
-        CertificateFacts { names, expires, problem, ..blank }
+        CertificateFacts { names, fingerprint, expires, problem, ..blank }
     }
 
     /// What keeps a new one from being issued or put in place.

@@ -274,6 +274,9 @@ async fn facts_tell_what_is_wrong() {
     let (world, root) = (World::new(), Ca::root("Root"));
     let facts = async |section| {
         let facts = world.host(vec![section]).facts().await.unwrap().remove(0);
+        // Which one it is, is told wherever there is one.
+        let digits = facts.fingerprint.map_or(0, |fingerprint| fingerprint.len());
+        assert_eq!(digits, if facts.expires.is_some() { 64 } else { 0 });
         (facts.expires.map(|at| (at.seconds - NOW.seconds) / DAY), facts.problem.unwrap_or_default())
     };
     assert_eq!(facts(section(&world, "none")).await, (None, String::new()));

@@ -30,6 +30,8 @@ mod live;
 mod live_files;
 #[path = "e2e/migrations.rs"]
 mod migrations;
+#[path = "e2e/on_failure.rs"]
+mod on_failure;
 #[path = "e2e/places.rs"]
 mod places;
 #[path = "e2e/positions.rs"]

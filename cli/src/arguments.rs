@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use handover_certs::identity::Role;
 use handover_engine::name::{DatasetName, MigrationId};
+use handover_engine::plan::OnFailure;
 use handover_engine::time::Timestamp;
 
 use crate::backups::{BackupArguments, BackupsArguments, RestoreArguments};
@@ -171,6 +172,10 @@ pub struct PlanArguments {
     /// docs/rehearsal.md). Nothing written at the target comes back then: `abort` leaves it there, aside
     #[arg(long, value_name = "FILE", requires = "follow", conflicts_with = "swap")]
     pub decisions: Option<PathBuf>,
+    /// What it leads to when the target has taken over and its certificates, label or services fail: `stop` names the failure and leaves it to the
+    /// operator, `undo` goes back to the source at once, with what was written at the target. `stop` when left out
+    #[arg(long, value_name = "stop|undo", requires = "follow")]
+    pub on_failure: Option<OnFailure>,
 }
 
 /// Which migration.

@@ -34,6 +34,7 @@ pub fn status(status: &Status) -> Value {
         "mode": Mode::of(&status.state),
         "instance": Instance::of(&status.state).or_kept(!status.kept.is_empty()),
         "kept": status.kept,
+        "undone_because": status.undone_because,
         "condition": condition,
         "failure": failure,
         "activity": activity(status),
@@ -83,6 +84,7 @@ mod tests {
             room: None,
             differences: 0,
             kept: Default::default(),
+            undone_because: None,
             readiness: None,
         });
         assert_eq!(document["phase"], "copying");

@@ -17,7 +17,7 @@ use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
 use handover_engine::journal::{Event, Logged};
 use handover_engine::kept::Kept;
-use handover_engine::plan::{Plan, StepKind};
+use handover_engine::plan::{OnFailure, Plan, StepKind};
 use handover_engine::progress::StepProgress;
 
 pub use self::inventory::inventories;
@@ -71,6 +71,9 @@ pub fn plan(plan: &Plan) -> String {
     if let Some(decisions) = &plan.options.decisions {
         fitted::planned(decisions, &mut out);
     }
+    if plan.options.follow {
+        out.push_str(on_failure(plan.options.on_failure));
+    }
     for step in &plan.steps {
         let mut size = Vec::new();
         for (number, what) in [(step.rows, "rows"), (step.files, "files")] {
@@ -98,6 +101,18 @@ pub fn plan(plan: &Plan) -> String {
     let digest = plan.digest();
     let _ = write!(out, "digest: {digest}\nstart it with: handover start {}", digest.short());
     out
+}
+
+/// What a target that does not come up leads to.
+fn on_failure(on_failure: OnFailure) -> &'static str {
+    match on_failure {
+        OnFailure::Stop => {
+            "on failure: stop (if the target has taken over and does not come up, that is left to the operator)\n"
+        }
+        OnFailure::Undo => {
+            "on failure: undo (if the target has taken over and does not come up, everything goes back to the source by itself)\n"
+        }
+    }
 }
 
 /// What an abort has kept, and how much room that takes.

@@ -49,9 +49,7 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         Verb::Check(plan) => session.check(plan).await,
         Verb::Plan(plan) => session.plan(plan).await,
         Verb::Start { digest, watch } => session.start(&digest, watch).await,
-        Verb::Watch(which) => {
-            watch::watch(&session.control, &session.pick(which).await?.migration, arguments.json).await
-        }
+        Verb::Watch(which) => session.watch(which).await,
         Verb::Status(which) => session.status(which).await,
         Verb::List => session.list().await,
         Verb::Pause(act) => session.act(Operation::Pause, act).await,
@@ -191,6 +189,17 @@ impl Session {
         if watch { watch::watch(&self.control, id, self.json).await } else { Ok(Code::Done) }
     }
 
+    /// A migration that was undone without anybody's asking has failed, however well that went.
+    async fn watch(&self, which: Which) -> Result<Code> {
+        let id = self.pick(which).await?.migration;
+        let code = self.settle(&id, true).await?;
+        if code != Code::Done {
+            return Ok(code);
+        }
+        let status = self.pick(Which { id: Some(id) }).await?;
+        Ok(if status.undone_because.is_some() { Code::Failed } else { Code::Done })
+    }
+
     async fn status(&self, which: Which) -> Result<Code> {
         let status = self.pick(which).await?;
         self.print(&render::status(&status), &documents::status(&status));
@@ -274,7 +283,7 @@ impl Session {
         Ok(if ended.is_some() { Code::Failed } else { Code::Done })
     }
 
-    /// A watched cut-over that was called off has failed, although the migration goes on.
+    /// A watched cut-over that was called off has failed, although the migration goes on; so has one that was undone.
     async fn cut_over(&self, terms: Terms, act: Act) -> Result<Code> {
         let is_watched = act.watch;
         let (id, code) = self.ask(Operation::Cutover, terms, act).await?;
@@ -282,7 +291,8 @@ impl Session {
             return Ok(code);
         }
         let status = self.pick(Which { id: Some(id) }).await?;
-        Ok(if status.state.phase == Phase::Following { Code::Failed } else { Code::Done })
+        let is_undone = matches!(status.state.phase, Phase::Following | Phase::Aborted);
+        Ok(if is_undone { Code::Failed } else { Code::Done })
     }
 
     /// Prints what a cut-over would do, and for how long writers would wait.
@@ -371,5 +381,17 @@ fn options(plan: PlanArguments) -> Result<Options> {
         overwrite, datasets, follow, one_way, licence, swap, data_only, without_logs, ..
     } = plan;
     let decisions = plan.decisions.as_deref().map(rehearse::read).transpose()?;
-    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, without_logs, decisions })
+    let on_failure = plan.on_failure.unwrap_or_default();
+    Ok(Options {
+        overwrite,
+        datasets,
+        follow,
+        one_way,
+        licence,
+        swap,
+        data_only,
+        without_logs,
+        decisions,
+        on_failure,
+    })
 }

@@ -22,6 +22,7 @@ mod notice;
 mod planned;
 mod records;
 mod replicating;
+mod serving;
 mod status;
 mod steps;
 mod tally;

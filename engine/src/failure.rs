@@ -107,6 +107,8 @@ impl PartialEq for Failure {
     }
 }
 
+impl Eq for Failure {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

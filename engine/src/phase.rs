@@ -8,6 +8,7 @@
 //!    └──────abort─────┴─────────────abort────────┴─────────────────┴──► Aborting ──done──► Aborted
 //! ```
 //! In trial the source follows the target, where the plan says so; accepting ends that, and an abort brings home what was written.
+//! Where the plan says so, a cut-over goes to `Aborting` by itself when the target has taken over and does not come up.
 //!
 //! Paused and failed are conditions on a phase, not phases. `Draft` and `Approved` are plans, not yet migrations;
 //! `Rehearsing` is reserved and cannot be reached yet. A plan that follows the source's changes is finalized after its
@@ -179,6 +180,8 @@ pub enum Trigger {
     TakenOver,
     /// The cut-over was undone before the target took over; following goes on.
     CalledOff,
+    /// The target has taken over and does not come up; the plan says that everything is undone then.
+    GivenUp(Failure),
     /// The task stopped on a failure.
     Failed(Failure),
 }
@@ -258,6 +261,10 @@ impl State {
             {
                 to(Aborting, Some(Task::Undo), Condition::Good)
             }
+            // As by an abort that nobody has to ask for.
+            (Trigger::GivenUp(_), CuttingOver, Some(Task::CutOver), Condition::Good) => {
+                to(Aborting, Some(Task::Undo), Condition::Good)
+            }
             (Trigger::Failed(failure), phase, Some(task), Condition::Good) => {
                 to(phase, Some(task), Condition::Failed(failure.clone()))
             }
@@ -293,6 +300,7 @@ impl State {
             Trigger::Asked(operation) => operation.to_string(),
             Trigger::Done | Trigger::Copied | Trigger::TakenOver => "done".to_owned(),
             Trigger::CalledOff => "calling it off".to_owned(),
+            Trigger::GivenUp(_) => "giving it up".to_owned(),
             Trigger::Failed(_) => "failing".to_owned(),
         };
         Refused { what, state: self.to_string() }

@@ -10,6 +10,7 @@ mod expected;
 mod fitting;
 mod lasted;
 mod matching;
+mod on_failure;
 mod options;
 #[cfg(test)]
 mod sample;
@@ -34,6 +35,7 @@ use self::course::Course;
 pub(crate) use self::fitting::unfit;
 pub use self::lasted::Lasted;
 pub(crate) use self::matching::matches_target;
+pub use self::on_failure::{BadOnFailure, OnFailure};
 pub use self::options::Options;
 pub use self::steps::{PlannedStep, StepKind};
 

@@ -212,6 +212,7 @@ mod tests {
             room: None,
             differences: 0,
             kept: Default::default(),
+            undone_because: None,
             readiness: None,
         }
     }

@@ -34,6 +34,8 @@ mod lost_logs;
 mod migrations;
 #[path = "e2e/no_way_back.rs"]
 mod no_way_back;
+#[path = "e2e/on_failure.rs"]
+mod on_failure;
 #[path = "e2e/places.rs"]
 mod places;
 #[path = "e2e/positions.rs"]

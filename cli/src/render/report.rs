@@ -7,7 +7,7 @@ use handover_engine::audit::{Act, Entry};
 use handover_engine::journal::Event;
 use handover_engine::report::{Made, Report};
 
-use super::{bytes, dns, event, fitted, operations, time};
+use super::{bytes, dns, event, fitted, operations, time, with_causes};
 
 /// What was moved and how it was verified.
 pub fn report(report: &Report) -> String {
@@ -17,6 +17,9 @@ pub fn report(report: &Report) -> String {
     let _ = writeln!(out, "plan {plan}, started by {by} at {at}");
     let _ = writeln!(out, "from {} to {}, {} passes", report.agents.0, report.agents.1, report.passes);
     timings(report, &mut out);
+    if let Some(failure) = &report.outcome.undone_because {
+        let _ = writeln!(out, "undone because of {}: {}", failure.item, with_causes(failure));
+    }
     for (name, held) in &report.datasets {
         let verified = report.outcome.verified.get(name).map_or("not verified yet".to_owned(), |v| {
             format!("verified {} rows, {} files, {}", v.read.rows, v.read.files, bytes(v.read.bytes))

@@ -37,6 +37,9 @@ pub fn status(status: &Status) -> String {
     for (dataset, kept) in &status.kept {
         let _ = write!(out, "\n  {dataset}: what was migrated is kept: {}", super::kept(kept));
     }
+    if let Some(failure) = &status.undone_because {
+        let _ = write!(out, "\n  undone because of {}: {}", failure.item, with_causes(failure));
+    }
     if let Condition::Failed(failure) = &status.state.condition {
         let _ = write!(out, "\n  {}: {}", failure.item, with_causes(failure));
         if !failure.hint.is_empty() {

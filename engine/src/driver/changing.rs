@@ -1,5 +1,5 @@
 //! What both hosts do to themselves at a cut-over, beside the data: services stop, settings change with or without a reboot,
-//! certificates are put in place, services start. And the way back of all that.
+//! certificates are put in place and services start ([`super::serving`]). And the way back of all that.
 //!
 //! Every act is a port's, idempotent, with its undo record at the host that acts. The order keeps the way back open: settings are changed,
 //! and hosts rebooted, while the cut-over can still be called off; certificates and services follow once the target's data is in place.
@@ -184,33 +184,6 @@ impl Runner {
             return Err(Failure::transient("source", "it reboots with its own settings"));
         }
         Ok(())
-    }
-
-    /// Checks and puts in place the certificates at the target.
-    pub(super) async fn certify(&self) -> Result<()> {
-        let theirs = self.there().certificates.hand_out().await?;
-        self.own().certificates.install(&self.work.migration, &theirs).await
-    }
-
-    /// Before the source is fenced off: what would be refused later is refused now.
-    pub(super) async fn certificates_are_fit(&self) -> Result<()> {
-        if !self.plans(&StepKind::Certify) {
-            return Ok(());
-        }
-        let look = || {
-            async {
-                let theirs = self.there().certificates.hand_out().await?;
-                self.own().certificates.check(&theirs).await
-            }
-            .boxed()
-        };
-        self.each_until_done(look).await
-    }
-
-    /// Starts the target's services, and sees them serve their certificates.
-    pub(super) async fn serve(&self) -> Result<()> {
-        self.own().services.start(&self.work.migration).await?;
-        self.own().certificates.prove(&self.work.migration).await
     }
 
     /// Before writers are let in at the source again: everything at both hosts is what it was. (The source's services start once its fence is

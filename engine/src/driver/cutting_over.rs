@@ -40,8 +40,7 @@ impl Runner {
             cutover.committed = true;
             self.tell(cutover).await?;
         }
-        self.take_over(cutover).await?;
-        Ok(self.taken_over())
+        self.take_over(cutover).await
     }
 
     /// All that can be called off; how it has ended, where it was.
@@ -102,8 +101,8 @@ impl Runner {
         Ok(None)
     }
 
-    /// All that only goes forward.
-    async fn take_over(&self, mut cutover: Cutover) -> Result<()> {
+    /// All that only goes forward, or is undone as by an abort.
+    async fn take_over(&self, mut cutover: Cutover) -> Result<Trigger> {
         self.stage(|kind| *kind == StepKind::Publish).await?;
         if cutover.live_at.is_none() {
             cutover.live_at = Some(self.work.clock.now());
@@ -114,12 +113,9 @@ impl Runner {
         }
         self.close_leases().await;
         self.repoint_early().await?;
-        self.stage(|kind| *kind == StepKind::Certify).await?;
-        self.stage(|kind| *kind == StepKind::Label).await?;
-        if self.plans(&StepKind::Label) {
-            self.tell_hooks(Moment::LabelOn).await?;
+        if let Some(given_up) = self.let_users_in().await? {
+            return Ok(given_up);
         }
-        self.stage(|kind| *kind == StepKind::Serve).await?;
         if cutover.awaits_services {
             cutover.serving_at = Some(self.work.clock.now());
             cutover.awaits_services = false;
@@ -131,7 +127,8 @@ impl Runner {
         self.stage(|kind| *kind == StepKind::Replicate).await?;
         // Updates were made before; the operator is waited for last.
         self.stage(|kind| *kind == StepKind::Repoint).await?;
-        self.stage(|kind| *kind == StepKind::Rejoin).await
+        self.stage(|kind| *kind == StepKind::Rejoin).await?;
+        Ok(self.taken_over())
     }
 
     /// Carries all that waits, round by round, until a round is short; how long writers will have to wait, in milliseconds.

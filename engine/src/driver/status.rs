@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Driver, steps};
+use crate::failure::Failure;
 use crate::follow::{Figures, TreeFigures};
 use crate::journal::{Migration, Record};
 use crate::kept::Kept;
@@ -58,6 +59,9 @@ pub struct Status {
     /// What an abort has kept of what was migrated, until somebody removes it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<DatasetName, Kept>,
+    /// Why it is undone, or was, without anybody's asking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone_because: Option<Failure>,
     /// Whether it is ready for what comes next; none when it is over, or being undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<Readiness>,
@@ -94,6 +98,7 @@ impl Status {
             room: None,
             differences: migration.outcome.known_differences(),
             kept: migration.outcome.kept.clone(),
+            undone_because: migration.outcome.undone_because.clone(),
             readiness: None,
         }
     }

@@ -17,10 +17,17 @@ impl Driver {
         let is_mending = trigger == Trigger::Asked(Operation::Resume)
             && self.migration.state.task == Some(Task::Pass)
             && self.migration.outcome.differences_found > 0;
+        let given_up = match &trigger {
+            Trigger::GivenUp(why) => Some(why.clone()),
+            _ => None,
+        };
         let state = match self.migration.state.next(trigger) {
             Ok(state) => state,
             Err(refused) => return Ok(Err(refused)),
         };
+        if given_up.is_some() {
+            self.migration.outcome.undone_because = given_up;
+        }
         if state.phase == Phase::Aborting {
             self.migration.outcome.planned = None;
         }

@@ -72,7 +72,11 @@ fn the_table_of_ends() {
     assert_eq!(State::started().next(Trigger::Copied), Ok(live.clone()));
     assert_eq!(state(CuttingOver, Some(Task::CutOver)).next(Trigger::CalledOff), Ok(live));
     let followed = state(Trial, Some(Task::FollowBack));
-    assert_eq!(state(CuttingOver, Some(Task::CutOver)).next(Trigger::TakenOver), Ok(followed));
+    assert_eq!(state(CuttingOver, Some(Task::CutOver)).next(Trigger::TakenOver), Ok(followed.clone()));
+    let given_up = Trigger::GivenUp(Failure::operator("x", "y"));
+    let undone = state(Aborting, Some(Task::Undo));
+    assert_eq!(state(CuttingOver, Some(Task::CutOver)).next(given_up.clone()), Ok(undone));
+    assert!(followed.next(given_up).is_err(), "users are at work");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::fitting;
+use super::{OnFailure, fitting};
 use crate::failure::Failure;
 use crate::inventory::{Dataset, Inventory};
 use crate::licence;
@@ -41,6 +41,9 @@ pub struct Options {
     /// Bring the databases into the schemas that stand at the target, and do this about rows that do not fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions: Option<Decisions>,
+    /// What it leads to when the target has taken over and does not come up.
+    #[serde(default, skip_serializing_if = "OnFailure::is_stop")]
+    pub on_failure: OnFailure,
 }
 
 impl Options {
@@ -63,6 +66,7 @@ impl Options {
         if self.swap && !self.follow {
             return Err(without_cutover("settings", "they are swapped"));
         }
+        self.on_failure.check(self, chosen)?;
         if !self.licence {
             return Ok(());
         }
@@ -73,7 +77,7 @@ impl Options {
     }
 }
 
-fn without_cutover(item: &str, what: &str) -> Failure {
+pub(super) fn without_cutover(item: &str, what: &str) -> Failure {
     Failure::operator(item, format!("{what} at the cut-over of a plan that follows its source"))
         .hint("plan with --follow, too")
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Cutover, Found, Planned, Verifying};
 use crate::backup;
+use crate::failure::Failure;
 use crate::journal::Sums;
 use crate::kept::Kept;
 use crate::name::DatasetName;
@@ -87,6 +88,9 @@ pub struct Outcome {
     /// The source was given up: it is undone without it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
+    /// Why it is undone without anybody's asking: the target had taken over and did not come up, and the plan says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undone_because: Option<Failure>,
     /// How the source is throttled, where an operator has said it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttle: Option<Throttle>,

@@ -14,7 +14,7 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::name::MigrationId;
 use handover_engine::phase::Operation;
-use handover_engine::plan::{Options, Plan};
+use handover_engine::plan::{OnFailure, Options, Plan};
 use handover_engine::ports::backups::{Order, Standing, Wanted};
 use handover_engine::ports::{Answers, Result};
 use handover_engine::rehearsal::decision::Decisions;
@@ -93,25 +93,33 @@ fn plan_request(options: Options) -> Result<v1::PlanRequest> {
         data_only: options.data_only,
         decisions_json,
         without_logs: options.without_logs,
+        on_failure: match options.on_failure {
+            OnFailure::Stop => String::new(),
+            other => other.to_string(),
+        },
     })
 }
 
+const DECISIONS: &str = "decisions";
+const ON_FAILURE: &str = "--on-failure";
+const WITHOUT_LOGS: &str = "--without-logs";
+
 /// A target of an earlier release, which leaves out what it does not know.
-fn no_decisions(peer: &str) -> Failure {
-    Failure::operator(peer, "it knows no plans with decisions")
+fn no_such_plans(peer: &str, with: &str) -> Failure {
+    Failure::operator(peer, format!("it knows no plans with {with}"))
         .hint("upgrade the target's agent: both must be of this release")
 }
 
-/// The same.
-fn no_without_logs(peer: &str) -> Failure {
-    Failure::operator(peer, "it knows no plans without logs")
-        .hint("upgrade the target's agent, or choose what is to be moved with --dataset")
-}
-
-/// What a preflight has found. One that was to look at decisions, too, says that it has.
-fn findings(peer: &str, reply: &v1::CheckReply, decides: bool) -> Result<Vec<Finding>> {
-    if decides && !reply.decisions {
-        return Err(no_decisions(peer));
+/// What a preflight has found. One that was to look at more than data, too, says that it has.
+fn findings(peer: &str, reply: &v1::CheckReply, asked: &Options) -> Result<Vec<Finding>> {
+    if asked.decisions.is_some() && !reply.decisions {
+        return Err(no_such_plans(peer, DECISIONS));
+    }
+    if asked.on_failure != OnFailure::Stop && !reply.on_failure {
+        return Err(no_such_plans(peer, ON_FAILURE));
+    }
+    if asked.without_logs && !reply.without_logs {
+        return Err(no_such_plans(peer, WITHOUT_LOGS));
     }
     read_document("findings_json", &reply.findings_json)
 }
@@ -134,17 +142,14 @@ impl Control for RemoteControl {
     }
 
     async fn check(&self, options: Options) -> Result<Vec<Finding>> {
-        let (decides, without_logs) = (options.decisions.is_some(), options.without_logs);
+        let asked = options.clone();
         let reply =
             self.client.clone().check(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
-        if without_logs && !reply.without_logs {
-            return Err(no_without_logs(&self.peer));
-        }
-        findings(&self.peer, &reply, decides)
+        findings(&self.peer, &reply, &asked)
     }
 
     async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
-        let decisions = options.decisions.clone();
+        let (decisions, on_failure) = (options.decisions.clone(), options.on_failure);
         let without_logs = options.without_logs;
         let reply =
             self.client.clone().plan(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
@@ -154,11 +159,15 @@ impl Control for RemoteControl {
         }
         // Not told, it would be a plan that replaces the new version's schema by the old one.
         if plan.options.decisions != decisions {
-            return Err(no_decisions(&self.peer));
+            return Err(no_such_plans(&self.peer, DECISIONS));
+        }
+        // Not told, it would wait for an operator who relies on its not waiting.
+        if plan.options.on_failure != on_failure {
+            return Err(no_such_plans(&self.peer, ON_FAILURE));
         }
         // Not told, it would move them.
         if plan.options.without_logs != without_logs {
-            return Err(no_without_logs(&self.peer));
+            return Err(no_such_plans(&self.peer, WITHOUT_LOGS));
         }
         Ok(plan)
     }
@@ -301,21 +310,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_that_has_not_looked_at_decisions_is_refused() {
-        let reply = |decisions| v1::CheckReply {
+    fn a_target_that_has_not_looked_at_what_was_asked_is_refused() {
+        let reply = |known| v1::CheckReply {
             findings_json: Bytes::from_static(b"[]"),
-            decisions,
-            without_logs: false,
+            decisions: known,
+            on_failure: known,
+            without_logs: known,
         };
-        for decides in [false, true] {
-            assert_eq!(findings("target t:1", &reply(true), decides).unwrap(), []);
+        let decides = Options { decisions: Some(Decisions::none()), ..Options::default() };
+        let undoes = Options { on_failure: OnFailure::Undo, ..Options::default() };
+        let leaves = Options { without_logs: true, ..Options::default() };
+        for asked in [&Options::default(), &decides, &undoes, &leaves] {
+            assert_eq!(findings("target t:1", &reply(true), asked).unwrap(), []);
         }
         // As an older one answers, which does not say so.
-        assert_eq!(findings("target t:1", &reply(false), false).unwrap(), []);
-        let refused = findings("target t:1", &reply(false), true).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "target t:1: it knows no plans with decisions (upgrade the target's agent: both must be of this release)"
-        );
+        assert_eq!(findings("target t:1", &reply(false), &Options::default()).unwrap(), []);
+        for (asked, with) in [(decides, "decisions"), (undoes, "--on-failure"), (leaves, "--without-logs")] {
+            let refused = findings("target t:1", &reply(false), &asked).unwrap_err();
+            let told = format!(
+                "target t:1: it knows no plans with {with} (upgrade the target's agent: both must be of this release)"
+            );
+            assert_eq!(refused.to_string(), told);
+        }
     }
 }

@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use handover_certs::identity::Role;
 use handover_engine::backup::{BadHost, Host};
 use handover_engine::phase::Operation;
-use handover_engine::plan::Options;
+use handover_engine::plan::{BadOnFailure, OnFailure, Options};
 use handover_engine::ports::backups::Order;
 use handover_engine::report::{Terms, When};
 use handover_engine::throttle::Change;
@@ -47,8 +47,28 @@ fn options(request: v1::PlanRequest) -> Result<Options, Status> {
     let datasets = datasets.collect::<Result<_, BadField>>()?;
     let decisions = request.decisions_json.as_deref().map(|json| read_document("decisions_json", json));
     let decisions = decisions.transpose().map_err(to_status)?;
+    let on_failure = on_failure(&request.on_failure)?;
     let v1::PlanRequest { overwrite, follow, one_way, licence, swap, data_only, without_logs, .. } = request;
-    Ok(Options { overwrite, datasets, follow, one_way, licence, swap, data_only, without_logs, decisions })
+    Ok(Options {
+        overwrite,
+        datasets,
+        follow,
+        one_way,
+        licence,
+        swap,
+        data_only,
+        without_logs,
+        decisions,
+        on_failure,
+    })
+}
+
+/// Those who say nothing of it leave it to the operator.
+fn on_failure(text: &str) -> Result<OnFailure, BadField> {
+    if text.is_empty() {
+        return Ok(OnFailure::Stop);
+    }
+    text.parse().map_err(|bad: BadOnFailure| BadField { field: "on_failure", problem: bad.to_string() })
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -74,8 +94,10 @@ impl Service for ControlService {
         caller(&request, READ)?;
         let options = options(request.into_inner())?;
         let (decisions, without_logs) = (options.decisions.is_some(), options.without_logs);
+        let on_failure = options.on_failure != OnFailure::Stop;
         let findings = self.control.check(options).await.map_err(to_status)?;
-        Ok(Response::new(v1::CheckReply { findings_json: document(&findings)?, decisions, without_logs }))
+        let findings_json = document(&findings)?;
+        Ok(Response::new(v1::CheckReply { findings_json, decisions, on_failure, without_logs }))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanReply> {

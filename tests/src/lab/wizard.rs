@@ -12,14 +12,13 @@ mod unheard;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use self::licence::Licence;
-use super::{Host, Pair, Shape};
-use crate::poll;
+use super::{Host, Pair};
 
 pub use rollback::{Rollback, UNCONFIRMED, UNRENEWED};
 pub use steps::{Steps, step_id};
@@ -176,23 +175,6 @@ impl Appliance {
     pub fn forget_swapped_address(&self) -> Result<()> {
         self.b().sh("sed -i '/^others = /d' /etc/handover/target.toml")?;
         self.pair.restart_target()
-    }
-
-    /// Cuts over with a swap that cuts the hosts off from each other; for how long they were not what they were before, once they are
-    /// again. With a cut link they are cut off in any case, and it is whole again only after that.
-    pub fn cut_off(&self, link: bool) -> Result<Duration> {
-        self.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
-        ensure!(self.seen("configure")?, "nothing was configured: {}", self.pair.logs());
-        let began = Instant::now();
-        self.pair.lab.shape(&Shape { cut: link, ..Shape::default() })?;
-        let swapped = |to: bool| {
-            let both = move || Ok(self.identity_flaws(to).is_ok_and(|flaws| flaws.is_empty()).then_some(()));
-            poll::until(&format!("the hosts to be swapped: {to}"), TAKES_OVER_WITHIN, both)
-        };
-        swapped(true).and_then(|()| swapped(false)).with_context(|| self.pair.logs())?;
-        let took = began.elapsed();
-        self.pair.lab.shape(&Shape::default())?;
-        Ok(took)
     }
 
     /// Its migration now.

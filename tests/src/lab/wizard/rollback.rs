@@ -20,6 +20,8 @@ const WATCHED: [&str; 2] = ["Started ", "the dead-man watch"];
 pub struct Rollback {
     /// How long its timer ran: since the host had booted, or since the watch began where it was not booted in between.
     pub after: Duration,
+    /// Whether the host had booted in between, with the other one's settings.
+    pub booted: bool,
     /// From there until it had booted with its own settings.
     pub reboot: Duration,
 }
@@ -69,7 +71,11 @@ impl Rollback {
             before.iter().rfind(begins)?.at
         };
         let again = entries[at..].iter().find(|entry| entry.boot != then.boot)?;
-        Some(Self { after: then.at.saturating_sub(began), reboot: again.at.saturating_sub(then.at) })
+        Some(Self {
+            after: then.at.saturating_sub(began),
+            booted: booted >= since,
+            reboot: again.at.saturating_sub(then.at),
+        })
     }
 }
 

@@ -16,16 +16,39 @@ const DELAY_MS: u64 = 600;
 const TRIES: u32 = 4;
 
 impl Appliance {
+    /// Cuts over with a swap that cuts the hosts off from each other; for how long they were not what they were before, once they are
+    /// again. With a cut link they are cut off in any case, and it is whole again only after that.
+    pub fn cut_off(&self, link: bool) -> Result<Duration> {
+        self.pair.cli(&["cutover", "--max-downtime", "300"])?.success()?;
+        ensure!(self.seen("configure")?, "nothing was configured: {}", self.pair.logs());
+        let began = Instant::now();
+        self.pair.lab.shape(&Shape { cut: link, ..Shape::default() })?;
+        for (host, side) in [(self.a(), "source"), (self.b(), "target")] {
+            poll::until(&format!("the {side} to take its settings back"), TAKES_OVER_WITHIN, || {
+                Ok((standing(host, side)? == "rolled_back").then_some(()))
+            })
+            .with_context(|| self.pair.logs())?;
+        }
+        self.are_themselves()?;
+        let took = began.elapsed();
+        self.pair.lab.shape(&Shape::default())?;
+        Ok(took)
+    }
+
+    /// Waits until both hosts are what they were.
+    fn are_themselves(&self) -> Result<()> {
+        let both = || Ok(self.identity_flaws(false).is_ok_and(|flaws| flaws.is_empty()).then_some(()));
+        poll::until("both hosts to be what they were", TAKES_OVER_WITHIN, both)
+            .with_context(|| self.pair.logs())
+    }
+
     /// Copies with these options and cuts over, within such a time, and cuts the link once the source has confirmed the swap and the target
     /// does not know it yet. How long the hosts took to be what they were before, each by itself; then the link is whole again.
     pub fn cut_off_unheard(&self, options: &[&str], max_downtime: Duration) -> Result<Duration> {
         for _ in 0..TRIES {
             self.follow(options)?;
             if let Some(began) = self.confirmation_lost(max_downtime)? {
-                let both =
-                    || Ok(self.identity_flaws(false).is_ok_and(|flaws| flaws.is_empty()).then_some(()));
-                poll::until("both hosts to be what they were", TAKES_OVER_WITHIN, both)
-                    .with_context(|| self.pair.logs())?;
+                self.are_themselves()?;
                 let took = began.elapsed();
                 self.pair.lab.shape(&Shape::default())?;
                 return Ok(took);

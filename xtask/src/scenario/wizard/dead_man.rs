@@ -106,7 +106,12 @@ fn way(
         Ok(Timer { found, within: limit + COUNTS_WITHIN })
     };
     let timers = [timer(shop.pair.a(), timers[0])?, timer(shop.pair.b(), timers[1])?];
-    let flaws = shop.flaws_at_source()?.into_iter().map(|flaw| format!("{name}: {flaw}")).collect();
+    let mut flaws: Vec<_> =
+        shop.flaws_at_source()?.into_iter().map(|flaw| format!("{name}: {flaw}")).collect();
+    // A link that is cut may keep one of them from rebooting at all.
+    if !timers.iter().all(|timer| timer.found.booted || name == "link") {
+        flaws.push(format!("{name}: a host was never booted with the settings of the other one"));
+    }
     shop.pair.cli(&["abort"])?.success()?;
     shop.rests_in("aborted")?;
     Ok(Way { name, took, timers, flaws })

@@ -5,6 +5,7 @@
 
 mod backing_up;
 mod checks;
+mod cutover;
 mod ends;
 mod hooks;
 mod journal;

@@ -1,9 +1,17 @@
 //! Entry point.
 
+use std::process::ExitCode;
+
 use clap::Parser;
+use handover_agent_source::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    handover_platform::daemon::complete_environment();
+    run(&arguments)
+}
 
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
-    let arguments = handover_agent_source::Arguments::parse();
-    handover_agent_source::main(&arguments).await
+async fn run(arguments: &Arguments) -> ExitCode {
+    handover_agent_source::main(arguments).await
 }

@@ -52,6 +52,7 @@ pub fn status(status: &Status) -> Value {
             "downtime_ms": cutover.downtime_ms(),
             "fenced_at": cutover.fenced_at.map(|at| at.to_string()),
             "live_at": cutover.live_at.map(|at| at.to_string()),
+            "serving_at": cutover.serving_at.map(|at| at.to_string()),
             "back": cutover.back,
         })),
     })

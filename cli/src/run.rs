@@ -10,6 +10,7 @@ use handover_certs::reload::Credentials;
 use handover_engine::check::Severity;
 use handover_engine::driver::Status;
 use handover_engine::failure::Failure;
+use handover_engine::journal::{Event, Logged};
 use handover_engine::name::MigrationId;
 use handover_engine::phase::{Condition, Operation, Phase};
 use handover_engine::plan::Options;
@@ -290,6 +291,7 @@ impl Session {
         let begun = self.control.act(&id, Operation::Cutover, terms, "").await?;
         let acts = begun.progress.steps;
         let mut seen = self.control.watch(&id, begun.last_event).await?;
+        let mut in_the_way = None;
         // What was found is in the status from the end on.
         let predicted = loop {
             match seen.try_next().await? {
@@ -299,13 +301,20 @@ impl Session {
                 Some(Seen::Status(status)) if matches!(status.state.condition, Condition::Failed(_)) => {
                     break 0;
                 }
+                Some(Seen::Event(Logged { event: Event::Note { item, text }, .. })) if item == "cutover" => {
+                    in_the_way = Some(text);
+                }
                 Some(_) => {}
                 None => break 0,
             }
         };
         if predicted == 0 {
-            return Err(Failure::operator(format!("migration {id}"), "it could not be tried")
-                .hint("`handover watch` tells what stood in its way"));
+            let item = format!("migration {id}");
+            return Err(match in_the_way {
+                Some(what) => Failure::operator(item, what),
+                None => Failure::operator(item, "it could not be tried")
+                    .hint("`handover watch` tells what stood in its way"),
+            });
         }
         let document =
             json!({ "acts": acts, "predicted_ms": predicted, "max_downtime_ms": terms.max_downtime_ms });

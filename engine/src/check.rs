@@ -1,9 +1,15 @@
 //! Findings of a preflight: what stands in the way of a migration, and what to do about it.
 
+mod changeover;
+mod space;
+
 use serde::{Deserialize, Serialize};
 
-use crate::dns;
-use crate::inventory::{Dataset, DatasetFacts, DiskFacts, Inventory};
+use self::changeover::{changeover, replicas};
+pub use self::space::disk_of;
+use self::space::space;
+use crate::failure::Failure;
+use crate::inventory::{Dataset, DatasetFacts, Inventory};
 use crate::licence;
 use crate::name::DatasetName;
 use crate::plan::{self, Options};
@@ -43,12 +49,15 @@ impl Finding {
     ) -> Self {
         Self { severity, item: item.into(), what: what.into(), hint: hint.into() }
     }
+
+    /// What a plan is refused for.
+    fn refusal(failure: Failure) -> Self {
+        Self::new(Severity::Error, failure.item, failure.what, failure.hint)
+    }
 }
 
 /// Clocks further apart than this make time stamps misleading and certificates fail.
 const SKEW_WARNING_MS: i64 = 5_000;
-/// What the journal, the staging area and the engines' own files need over the data itself.
-const HEADROOM: f64 = 1.10;
 
 /// What two inventories tell, and how far the source's clock is ahead of the target's. Pure; that the source can be reached, and with which
 /// certificate, is found by who asks.
@@ -67,58 +76,6 @@ pub fn compare(source: &Inventory, target: &Inventory, skew_ms: i64, options: &O
     findings.extend(at("target", &target.hooks));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
-}
-
-/// Services, settings, certificates, replicas and DNS records, where the plan has something to do with them.
-fn changeover(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
-    if options.data_only || source.changeover.is_empty() && target.changeover.is_empty() {
-        return;
-    }
-    if !options.follow {
-        let what = "services, settings, certificates and replicas stay as they are: they change over with a cut-over";
-        findings.push(Finding::new(Severity::Info, "manifest", what, "plan with --follow for one"));
-        return;
-    }
-    for (side, facts) in [("source", &source.changeover), ("target", &target.changeover)] {
-        findings.extend(facts.problems().map(|(item, problem)| {
-            let hint =
-                "mend that, or plan with --data-only to leave services, settings, certificates and replicas alone";
-            Finding::new(Severity::Error, item, format!("at the {side}: {problem}"), hint)
-        }));
-    }
-    if let Some(Err(failure)) = target
-        .changeover
-        .dns
-        .as_ref()
-        .filter(|dns| dns.problem.is_none())
-        .map(|dns| dns::advise(&source.appliance, &target.appliance, dns, options.swap))
-    {
-        findings.push(Finding::new(Severity::Error, failure.item, failure.what, failure.hint));
-    }
-    for one in &source.changeover.settings {
-        let left = if options.swap { false } else { one.group.is_of_the_host() };
-        if !left && !target.changeover.settings.iter().any(|here| here.name == one.name) {
-            let what = "the target's manifest has no such section: they are not copied";
-            let hint = "add [[settings]] of the same name there, if they should be";
-            findings.push(Finding::new(Severity::Info, format!("settings {}", one.name), what, hint));
-        }
-    }
-}
-
-/// Replicas of the source that nobody names stay with it.
-fn replicas(source: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
-    if options.data_only || !options.follow {
-        return;
-    }
-    for one in source.changeover.replication.iter().filter(|one| one.replica.is_none()) {
-        let Some(role) = one.role.as_ref().filter(|role| !role.replicas.is_empty()) else { continue };
-        let what = format!(
-            "it has replicas ({}) that the source's manifest does not name: they stay with it",
-            role.replicas.join(", ")
-        );
-        let hint = "name one as `replica` of its [[database]], if the target is to have one, too";
-        findings.push(Finding::new(Severity::Warning, format!("server {}", one.server), what, hint));
-    }
 }
 
 fn versions(source: &Inventory, target: &Inventory, findings: &mut Vec<Finding>) {
@@ -147,69 +104,21 @@ fn clocks(skew_ms: i64, findings: &mut Vec<Finding>) {
     }
 }
 
+/// What stands in the way of the datasets that were chosen.
 fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
-    let chosen = |name| options.datasets.is_empty() || options.datasets.contains(name);
-    for dataset in source.datasets.iter().filter(|d| chosen(&d.name)) {
-        let item = format!("dataset {}", dataset.name);
-        let here = target.datasets.iter().find(|d| d.name == dataset.name);
-        findings.extend(at("source", &dataset.findings));
-        let is_followed = options.follow && options.decisions.is_none();
-        if is_followed {
-            findings.extend(at("source", &dataset.following));
-        }
-        if is_followed && !options.one_way {
-            findings.extend(at("source", &dataset.returning));
-            findings.extend(here.into_iter().flat_map(|here| at("target", &here.returning)));
-        }
-        findings.extend(here.into_iter().flat_map(|here| at("target", &here.findings)));
-        findings.extend(here.into_iter().flat_map(|here| lacking(dataset, here)));
-        let notes = match &dataset.facts {
-            DatasetFacts::Unreadable { problem, hint, .. } => {
-                let what = format!("the source cannot read it: {problem}");
-                findings.push(Finding::new(Severity::Error, item, what, hint));
-                continue;
-            }
-            DatasetFacts::Database(facts) => &facts.notes,
-            DatasetFacts::Files(facts) => &facts.notes,
-        };
-        findings.extend(notes.iter().map(|note| Finding::new(Severity::Info, &item, note, "")));
-        match here.map(|here| &here.facts) {
-            None => findings.push(Finding::new(
-                Severity::Error,
-                item,
-                "the target's manifest does not name it",
-                "add a section of the same name to the target's appliance.toml",
-            )),
-            Some(facts) if holds_data(facts) && !options.overwrite => findings.push(Finding::new(
-                Severity::Error,
-                item,
-                "the target holds data of it already",
-                "plan with --overwrite to replace it (abort brings it back until finalize), or empty it",
-            )),
-            Some(DatasetFacts::Unreadable { problem, hint, .. }) => {
-                let what = format!("the target cannot look at its place: {problem}");
-                findings.push(Finding::new(Severity::Error, item, what, hint));
-            }
-            Some(_) => {
-                if let Err(failure) = plan::matches_target(dataset, target) {
-                    findings.push(Finding::new(Severity::Error, failure.item, failure.what, failure.hint));
-                }
-            }
-        }
+    let chosen: Vec<&Dataset> =
+        source.datasets.iter().filter(|dataset| options.chooses(&dataset.name)).collect();
+    for dataset in &chosen {
+        of_dataset(dataset, target, options, findings);
     }
     if options.decisions.is_some() {
-        let chosen: Vec<&Dataset> = source.datasets.iter().filter(|d| chosen(&d.name)).collect();
         findings.extend(plan::unfit(target, &chosen, options));
     }
     let unknown = |name: &&DatasetName| !source.datasets.iter().any(|dataset| dataset.name == **name);
     findings.extend(options.datasets.iter().filter(unknown).map(|name| {
-        let what = "the source's manifest does not name it";
-        Finding::new(
-            Severity::Error,
-            format!("dataset {name}"),
-            what,
-            "`handover inspect` lists the datasets",
-        )
+        let (what, hint) =
+            ("the source's manifest does not name it", "`handover inspect` lists the datasets");
+        Finding::new(Severity::Error, format!("dataset {name}"), what, hint)
     }));
     if source.datasets.is_empty() {
         findings.push(Finding::new(
@@ -218,6 +127,60 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
             "there is nothing to move: the source's manifest names no dataset",
             "add [[database]] or [[files]] sections to the source's appliance.toml",
         ));
+    }
+}
+
+/// What stands in the way of one of them.
+fn of_dataset(dataset: &Dataset, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
+    let item = format!("dataset {}", dataset.name);
+    let here = target.datasets.iter().find(|d| d.name == dataset.name);
+    findings.extend(at("source", &dataset.findings));
+    let is_followed = options.follow && options.decisions.is_none();
+    if is_followed {
+        findings.extend(at("source", &dataset.following));
+    }
+    if is_followed && !options.one_way {
+        findings.extend(at("source", &dataset.returning));
+        findings.extend(here.into_iter().flat_map(|here| at("target", &here.returning)));
+    }
+    findings.extend(here.into_iter().flat_map(|here| at("target", &here.findings)));
+    findings.extend(here.into_iter().flat_map(|here| lacking(dataset, here)));
+    let notes = match &dataset.facts {
+        DatasetFacts::Unreadable { problem, hint, .. } => {
+            let what = format!("the source cannot read it: {problem}");
+            findings.push(Finding::new(Severity::Error, item, what, hint));
+            return;
+        }
+        DatasetFacts::Database(facts) => &facts.notes,
+        DatasetFacts::Files(facts) => &facts.notes,
+    };
+    findings.extend(notes.iter().map(|note| Finding::new(Severity::Info, &item, note, "")));
+    findings.extend(place(dataset, here, target, options));
+}
+
+/// What stands in the way of a dataset at its place at the target.
+fn place(
+    dataset: &Dataset,
+    here: Option<&Dataset>,
+    target: &Inventory,
+    options: &Options,
+) -> Option<Finding> {
+    let error = |what: &str, hint: &str| {
+        Some(Finding::new(Severity::Error, format!("dataset {}", dataset.name), what, hint))
+    };
+    match here.map(|here| &here.facts) {
+        None => error(
+            "the target's manifest does not name it",
+            "add a section of the same name to the target's appliance.toml",
+        ),
+        Some(facts) if holds_data(facts) && !options.overwrite => error(
+            "the target holds data of it already",
+            "plan with --overwrite to replace it (abort brings it back until finalize), or empty it",
+        ),
+        Some(DatasetFacts::Unreadable { problem, hint, .. }) => {
+            error(&format!("the target cannot look at its place: {problem}"), hint)
+        }
+        Some(_) => plan::matches_target(dataset, target).err().map(Finding::refusal),
     }
 }
 
@@ -246,88 +209,23 @@ pub fn holds_data(facts: &DatasetFacts) -> bool {
     }
 }
 
-/// Bytes of a dataset as it will lie on disk.
-fn bytes(facts: &DatasetFacts) -> u64 {
-    match facts {
-        DatasetFacts::Database(database) => database.bytes,
-        // A file takes up whole blocks.
-        DatasetFacts::Files(tree) => tree.bytes + tree.files * 2048,
-        DatasetFacts::Unreadable { .. } => 0,
-    }
-}
-
-fn space(source: &Inventory, target: &Inventory, options: &Options, findings: &mut Vec<Finding>) {
-    let mut needed = std::collections::BTreeMap::<&str, (u64, u64)>::new();
-    let chosen = |name| options.datasets.is_empty() || options.datasets.contains(name);
-    for dataset in source.datasets.iter().filter(|dataset| chosen(&dataset.name)) {
-        let Some(here) = target.datasets.iter().find(|d| d.name == dataset.name) else { continue };
-        let place = match &here.facts {
-            DatasetFacts::Database(database) => &database.location,
-            DatasetFacts::Files(tree) => &tree.root,
-            DatasetFacts::Unreadable { .. } => continue,
-        };
-        if let Some(disk) = nearest(place, target) {
-            let entry = needed.entry(&disk.mount_point).or_insert((0, disk.available_bytes));
-            // What is fitted lies there once more, where it is tried.
-            let is_fitted = options.decisions.is_some() && matches!(dataset.facts, DatasetFacts::Database(_));
-            entry.0 += bytes(&dataset.facts) * if is_fitted { 2 } else { 1 };
-        }
-    }
-    for (mount_point, (bytes, available)) in needed {
-        let wanted = (bytes as f64 * HEADROOM) as u64;
-        if wanted > available {
-            let what = format!("{wanted} bytes are needed on the target, {available} are free");
-            let hint = "free space or mount a larger file system before starting";
-            findings.push(Finding::new(Severity::Error, format!("disk {mount_point}"), what, hint));
-        }
-    }
-}
-
-/// The file system that a place lies on; none of what is no path.
-fn nearest<'a>(place: &str, host: &'a Inventory) -> Option<&'a DiskFacts> {
-    let disks = host.host.disks.iter().filter(|disk| lies_on(place, &disk.mount_point));
-    disks.max_by_key(|disk| disk.mount_point.len())
-}
-
-/// The mount point of the file system that a place lies on, by which findings name it.
-pub fn disk_of<'a>(place: &str, host: &'a Inventory) -> Option<&'a str> {
-    nearest(place, host).map(|disk| disk.mount_point.as_str())
-}
-
-fn lies_on(place: &str, mount_point: &str) -> bool {
-    let below = place.strip_prefix(mount_point.trim_end_matches('/'));
-    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{DatabaseFacts, Need};
+    use crate::inventory::{DatabaseFacts, Need, sample};
     use crate::replication::{ReplicaFacts, ReplicationFacts, ServerRole};
 
     /// An inventory of one database.
     fn inventory(needs: Vec<Need>, offers: Option<&[&str]>) -> Inventory {
         let facts = DatabaseFacts { engine: "postgres".to_owned(), needs, ..DatabaseFacts::default() };
         let offers = offers.map(|things| things.iter().map(|thing| (*thing).to_owned()).collect());
-        let name = "shop".parse().unwrap();
-        Inventory {
-            agent_version: "1".to_owned(),
-            taken_at: crate::time::Timestamp::default(),
-            appliance: crate::inventory::ApplianceFacts::default(),
-            host: crate::inventory::HostFacts::default(),
-            datasets: vec![Dataset {
-                name,
-                facts: DatasetFacts::Database(facts),
-                findings: Vec::new(),
-                following: vec![Finding::new(Severity::Error, "shop", "no log", "switch it on")],
-                returning: vec![Finding::new(Severity::Error, "shop", "no way back", "allow it")],
-                offers,
-                excluded: Vec::new(),
-            }],
-            licence: licence::Standing::default(),
-            changeover: Default::default(),
-            hooks: Vec::new(),
-        }
+        let error = |what, hint| vec![Finding::new(Severity::Error, "shop", what, hint)];
+        sample::host(vec![Dataset {
+            following: error("no log", "switch it on"),
+            returning: error("no way back", "allow it"),
+            offers,
+            ..sample::dataset("shop", DatasetFacts::Database(facts))
+        }])
     }
 
     #[test]

@@ -24,6 +24,7 @@ use self::course::Course;
 use crate::change::{Change, Changes, LogPosition};
 use crate::failure::Failure;
 use crate::name::{CaptureId, DatasetName, MigrationId};
+use crate::pass::database::refuse_altered;
 use crate::pass::{Message, Work};
 use crate::ports::{ChangesRequest, Direction, Fence, KeyedTarget, Parts, Result, Spool};
 use crate::rows::{Key, TableName};
@@ -190,6 +191,28 @@ impl Follower {
         Ok(())
     }
 
+    /// A failure where rows have changed since everything was carried over behind the fence: triggers do not stop everybody. What came waits
+    /// in the spool, also when this is asked again, and is carried out when following goes on.
+    pub async fn at_rest(&self) -> Result<()> {
+        let (mut confirmed, mut table) = (Instant::now(), None);
+        loop {
+            let part = self.part(Duration::ZERO, &mut confirmed).await?;
+            let changed = part.changes.first().and_then(|change| part.tables.get(change.table() as usize));
+            table = table.or_else(|| changed.cloned());
+            if part.is_end {
+                break;
+            }
+        }
+        if self.spool.backlog().changes == 0 {
+            return Ok(());
+        }
+        let table = table.map(|table| format!(", table {table}")).unwrap_or_default();
+        let item = format!("dataset {}{table}", self.dataset);
+        Err(Failure::operator(item, "its rows have changed behind the fence").hint(
+            "stop what passes it, then try again: a server that applies what a primary or a subscription sends, or an administrator's TRUNCATE",
+        ))
+    }
+
     /// Waits until everything that was committed at the source before the call is carried out, by whoever follows meanwhile.
     async fn caught_up(&self) {
         self.course.caught_up(&*self.spool).await;
@@ -208,14 +231,16 @@ impl Follower {
         Failure::permanent(self.dataset.to_string(), "its changes are not kept").hint("abort, and plan again")
     }
 
-    /// Opens a snapshot of the source and lets it go, to learn how long that takes.
+    /// Opens a snapshot of the source and lets it go, to learn how long that takes. Refused where its schema has changed since it was
+    /// copied: following does not notice each such change.
     pub async fn try_open(&self) -> Result<()> {
         let digest = crate::digest::Digest::of(format!("{} tried", self.capture).as_bytes());
         let lease = format!("l-{}", digest.short())
             .parse()
             .map_err(|e| Failure::permanent("lease", "cannot be named").because(e))?;
-        self.work.source.host.open(&lease, &self.dataset, Parts::Whole).await?;
-        self.work.source.host.close(&lease).await
+        let opened = self.work.source.host.open(&lease, &self.dataset, Parts::Whole).await?;
+        self.work.source.host.close(&lease).await?;
+        refuse_altered(&self.work, &self.dataset, &opened.schema).await.map(drop)
     }
 
     /// Carries out the oldest changes; false when none wait.

@@ -1,5 +1,8 @@
 //! What an agent found on its host: facts, never secrets.
 
+#[cfg(test)]
+pub(crate) mod sample;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -112,6 +115,13 @@ pub struct Dataset {
     /// What its manifest leaves out of it, at a source: tables, or globs of files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub excluded: Vec<String>,
+}
+
+impl Dataset {
+    /// Whether it is a database that could be looked at.
+    pub fn is_database(&self) -> bool {
+        matches!(self.facts, DatasetFacts::Database(_))
+    }
 }
 
 /// What was found of a dataset, by kind.

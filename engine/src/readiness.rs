@@ -1,7 +1,8 @@
 //! Whether a migration is ready for what comes next, computed from what is known of it: each condition that is not met, with what to do.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::calendar::Calendar;
@@ -9,6 +10,8 @@ use crate::check::Finding;
 use crate::driver::Status;
 use crate::expiry::{Expiry, Span};
 use crate::failure::Failure;
+use crate::follow::Figures;
+use crate::name::DatasetName;
 use crate::phase::{Condition, Operation, Phase, Task};
 use crate::report::Terms;
 use crate::reserve::Reserve;
@@ -18,12 +21,17 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readiness {
     /// The operation that comes next; none while the first copy is made, after which it is followed by itself or waits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub next: Option<Operation>,
     /// Nothing is in its way.
     pub ready: bool,
     /// What is.
     pub unmet: Vec<Unmet>,
+}
+
+/// None, too, where it is one of a later release.
+fn known<'de, D: Deserializer<'de>>(next: D) -> Result<Option<Operation>, D::Error> {
+    Ok(Option::<String>::deserialize(next)?.and_then(|word| Operation::named(&word)))
 }
 
 /// A condition that is not met.
@@ -77,7 +85,7 @@ pub fn readiness(status: &Status, facts: &Facts) -> Option<Readiness> {
     condition(status, next, &mut unmet);
     copy(status, next, &mut unmet);
     if next == Some(Operation::Cutover) {
-        behind(status, &mut unmet);
+        late(status, &mut unmet);
     }
     let is_followed = next == Some(Operation::Cutover);
     let short = status.room.as_ref().and_then(|room| room.short(facts.reserve, is_followed));
@@ -128,13 +136,23 @@ fn copy(status: &Status, next: Option<Operation>, unmet: &mut Vec<Unmet>) {
     }
 }
 
-/// A cut-over waits for what is behind, and is called off when that takes too long.
-fn behind(status: &Status, unmet: &mut Vec<Unmet>) {
+/// Databases that are further behind than a cut-over takes, and by how many milliseconds.
+pub(crate) fn behind<'a>(
+    following: &'a BTreeMap<DatasetName, Figures>,
+    terms: &Terms,
+) -> impl Iterator<Item = (&'a DatasetName, u64)> {
+    let max_lag_ms = terms.max_lag_ms;
+    let waiting = following.iter().filter(|(_, figures)| figures.waiting > 0);
+    waiting.map(|(name, figures)| (name, figures.lag_ms)).filter(move |(_, lag_ms)| *lag_ms > max_lag_ms)
+}
+
+/// A cut-over does not begin while a database is too far behind. It passes over all of the trees, and is called off when that takes too long.
+fn late(status: &Status, unmet: &mut Vec<Unmet>) {
     let terms = status.cutover.map_or_else(Terms::default, |cutover| cutover.terms);
-    let databases = status.following.iter().filter(|(_, f)| f.waiting > 0).map(|(name, f)| (name, f.lag_ms));
+    let databases = behind(&status.following, &terms);
     let trees = status.following_trees.iter().filter(|(_, f)| f.pending > 0 || !f.told);
-    let trees = trees.map(|(name, f)| (name, f.lag_ms));
-    for (name, lag_ms) in databases.chain(trees).filter(|(_, lag_ms)| *lag_ms > terms.max_lag_ms) {
+    let trees = trees.map(|(name, f)| (name, f.lag_ms)).filter(|(_, lag_ms)| *lag_ms > terms.max_lag_ms);
+    for (name, lag_ms) in databases.chain(trees) {
         unmet.push(Unmet {
             item: format!("dataset {name}"),
             what: format!("it is {} s behind, and a cut-over takes {} ms", lag_ms / 1000, terms.max_lag_ms),
@@ -173,7 +191,6 @@ fn calendar(next: Option<Operation>, facts: &Facts) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::calendar::{Entry, Kind};
-    use crate::follow::Figures;
     use crate::phase::State;
     use crate::progress::Progress;
     use crate::report::Cutover;
@@ -208,6 +225,22 @@ mod tests {
 
     fn live() -> Status {
         status(Phase::Following, Some(Task::Follow))
+    }
+
+    #[test]
+    fn operations_of_a_later_release_are_left_out() {
+        for operation in Operation::ALL {
+            assert_eq!(serde_json::to_value(operation).unwrap(), operation.as_str());
+        }
+        let mut expected = live();
+        expected.readiness =
+            Some(Readiness { next: Some(Operation::Cutover), ready: true, unmet: Vec::new() });
+        let mut document = serde_json::to_value(&expected).unwrap();
+        assert_eq!(serde_json::from_value::<Status>(document.clone()).unwrap(), expected);
+        document["allowed"].as_array_mut().unwrap().insert(1, "hand_back".into());
+        document["readiness"]["next"] = "hand_back".into();
+        expected.readiness.as_mut().unwrap().next = None;
+        assert_eq!(serde_json::from_value::<Status>(document).unwrap(), expected);
     }
 
     /// What makes one condition unmet.

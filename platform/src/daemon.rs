@@ -1,6 +1,8 @@
 //! What both agents need of the host as daemons: logging, one instance per state directory, the address they serve at,
 //! and the signals that stop them.
 
+mod environment;
+
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -11,6 +13,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+pub use self::environment::complete_environment;
 
 /// A state directory that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -101,11 +101,17 @@ impl Place {
         }
     }
 
-    /// Looks at the database's load.
-    pub fn gauge(&self, name: DatasetName) -> Arc<dyn Gauge> {
+    /// Looks at the database's load, and at that of its replica.
+    pub fn gauge(&self, name: DatasetName, replica: Option<Self>) -> Arc<dyn Gauge> {
         match self.clone() {
             Self::Sqlite(path) => Arc::new(SqliteGauge::new(name, path)),
-            Self::Mariadb(settings) => Arc::new(MariaGauge::new(name, settings)),
+            Self::Mariadb(settings) => {
+                let replica = match replica {
+                    Some(Self::Mariadb(replica)) => Some(replica),
+                    _ => None,
+                };
+                Arc::new(MariaGauge::new(name, settings, replica))
+            }
             Self::Postgres(settings) => Arc::new(PostgresGauge::new(name, &settings)),
         }
     }

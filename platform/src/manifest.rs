@@ -1,34 +1,35 @@
 //! `appliance.toml`: what an appliance consists of on one host. The source's says what may be read, the target's where it
 //! lands; parts are matched by name. An agent touches nothing that its own manifest does not name.
 
+mod appliance;
 mod backups;
 mod calendar;
 mod checks;
+mod datasets;
 mod error;
 mod hooks;
 mod label;
 mod licence;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use handover_certificates::CertificateSection;
 use handover_dns::DnsSection;
 use handover_engine::inventory::ApplianceFacts;
-use handover_engine::name::DatasetName;
 use handover_notices::{NoticeSection, NoticesSection};
 use handover_services::ServiceSection;
 use handover_settings::SettingsSection;
 use serde::Deserialize;
 
+pub use self::appliance::{Appliance, Role};
 pub use self::backups::BackupsSection;
 pub use self::calendar::{CalendarSection, DowntimeSection};
 pub use self::checks::CheckScriptSection;
+pub use self::datasets::{DatabaseSection, FilesSection, LogSection};
 pub use self::error::{ManifestError, read_toml};
 pub use self::hooks::{HookSection, HooksSection, OnFailure};
 pub use self::label::LabelSection;
 pub use self::licence::LicenceSection;
-use crate::database::Place;
 use crate::licence::{IssuerKey, LocalLicence};
 
 /// A manifest.
@@ -87,103 +88,6 @@ pub struct Manifest {
     pub notice: Vec<NoticeSection>,
 }
 
-/// `[appliance]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Appliance {
-    /// Its name; the same on both hosts.
-    pub name: String,
-    /// The release it runs.
-    #[serde(default)]
-    pub release: String,
-    /// Its role.
-    #[serde(default)]
-    pub role: Role,
-    /// The host name that users know it by.
-    #[serde(default)]
-    pub host_name: String,
-    /// Its domain.
-    #[serde(default)]
-    pub domain: String,
-    /// Its addresses.
-    #[serde(default)]
-    pub addresses: Vec<String>,
-}
-
-/// The part a host plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// The only host.
-    #[default]
-    Standalone,
-    /// The master of a high-availability pair.
-    HaMaster,
-    /// The replica of a high-availability pair.
-    HaReplica,
-}
-
-impl Role {
-    /// As it is written in a manifest.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Standalone => "standalone",
-            Role::HaMaster => "ha-master",
-            Role::HaReplica => "ha-replica",
-        }
-    }
-}
-
-/// `[[database]]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseSection {
-    /// The dataset's name.
-    pub name: DatasetName,
-    /// Where it is: `sqlite:/absolute/path`, `mariadb://…` or `postgres://…`.
-    pub url: String,
-    /// Its replica: `mariadb://…`, the same database on another server.
-    #[serde(default)]
-    pub replica: Option<String>,
-    /// At the target: how the replica signs in at its primary, and where it finds it: `mariadb://…`.
-    #[serde(default)]
-    pub replication: Option<String>,
-    /// Tables that are left out, with their indexes and triggers.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-}
-
-/// `[[files]]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FilesSection {
-    /// The dataset's name.
-    pub name: DatasetName,
-    /// The tree's root, absolute.
-    pub root: PathBuf,
-    /// Only what one of these globs matches; everything when empty.
-    #[serde(default)]
-    pub include: Vec<String>,
-    /// Not what one of these globs matches.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// Its files are logs.
-    #[serde(skip)]
-    pub is_log: bool,
-}
-
-/// `[[log]]`
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogSection {
-    /// The dataset's name.
-    pub name: DatasetName,
-    /// The directory that the logs lie in, absolute.
-    pub root: PathBuf,
-    /// The files that one of these globs matches: those being written, and what they are rotated to.
-    pub pattern: Vec<String>,
-}
-
 impl Manifest {
     /// Reads and checks a manifest.
     pub fn read(path: &Path) -> Result<Self, ManifestError> {
@@ -218,32 +122,7 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), (&'static str, String, String)> {
-        let mut names = HashSet::new();
-        for database in &self.database {
-            let refuse = |problem: String| Err(("database", database.name.to_string(), problem));
-            if !names.insert(&database.name) {
-                return refuse("the name is used twice".to_owned());
-            }
-            if let Err(problem) = database.place() {
-                return refuse(format!("`url = \"{}\"`: {problem}", database.shown_url()));
-            }
-            if let Err(problem) = database.check_replica() {
-                return refuse(problem);
-            }
-        }
-        for files in &self.trees() {
-            let section = if files.is_log { "log" } else { "files" };
-            let refuse = |problem: &str| Err((section, files.name.to_string(), problem.to_owned()));
-            if !names.insert(&files.name) {
-                return refuse("the name is used twice");
-            }
-            if !files.root.is_absolute() {
-                return refuse("`root`: write an absolute path");
-            }
-            if files.is_log && files.include.is_empty() {
-                return refuse("`pattern`: write at least one glob, such as \"*.log*\"");
-            }
-        }
+        datasets::check(&self.database, &self.trees())?;
         hooks::check(&self.hooks, &self.hook)?;
         handover_services::section::check(&self.service)?;
         self.check_servers()?;
@@ -292,13 +171,7 @@ impl Manifest {
 
     /// Its file trees, and its logs as trees of the files that their patterns match.
     pub fn trees(&self) -> Vec<FilesSection> {
-        let logs = self.log.iter().cloned().map(|LogSection { name, root, pattern }| FilesSection {
-            name,
-            root,
-            include: pattern,
-            exclude: Vec::new(),
-            is_log: true,
-        });
+        let logs = self.log.iter().cloned().map(FilesSection::from);
         self.files.iter().cloned().chain(logs).collect()
     }
 
@@ -320,161 +193,5 @@ impl Manifest {
     }
 }
 
-impl DatabaseSection {
-    /// Where it is.
-    pub fn place(&self) -> Result<Place, String> {
-        Place::parse(&self.url)
-    }
-
-    /// The url without credentials, for messages.
-    fn shown_url(&self) -> String {
-        match self.url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
-            Some((scheme, rest)) => format!("{scheme}://…@{rest}"),
-            None => self.url.clone(),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use handover_engine::backup::Occasion;
-
-    use super::*;
-
-    const GOOD: &str = r#"
-        [appliance]
-        name = "mail"
-        release = "4.2"
-        role = "ha-master"
-        [[database]]
-        name = "main"
-        url = "sqlite:/var/lib/mail/main.db"
-        [[files]]
-        name = "spool"
-        root = "/var/spool/mail"
-        exclude = ["*.tmp"]
-    "#;
-
-    const LOG: &str = r#"
-        [[log]]
-        name = "logs"
-        root = "/var/log/mail"
-        pattern = ["*.log*"]
-    "#;
-
-    const LICENCE: &str = r#"
-        [licence]
-        file = "/etc/mail/licence"
-        public_key = """
------BEGIN PUBLIC KEY-----
-MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
------END PUBLIC KEY-----
-"""
-    "#;
-
-    const BACKUPS: &str = r#"
-        [backups]
-        directory = "/srv/backups"
-        before = ["start", "accept"]
-        keep = 5
-    "#;
-
-    fn read(text: &str) -> Result<Manifest, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("appliance.toml");
-        std::fs::write(&path, text).unwrap();
-        Manifest::read(&path).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_good_one_is_read() {
-        let manifest = read(GOOD).unwrap();
-        assert_eq!(manifest.database[0].place().unwrap().location(), "/var/lib/mail/main.db");
-        assert_eq!(manifest.facts().role, "ha-master");
-        assert!(read(&format!("{GOOD}{LICENCE}")).unwrap().licence.is_some());
-        assert_eq!(manifest.facts().backups, []);
-        let facts = read(&format!("{GOOD}{BACKUPS}")).unwrap().facts();
-        assert_eq!(facts.backups, [Occasion::Start, Occasion::Accept]);
-    }
-
-    #[test]
-    fn a_replica_makes_sense_or_is_refused() {
-        let with = |url: &str, more: &str| {
-            read(&GOOD.replace("sqlite:/var/lib/mail/main.db\"", &format!("{url}\"\n{more}")))
-        };
-        let (url, replica) = ("mariadb://u@db1/mail", "replica = \"mariadb://u:secret@db2/mail\"");
-        assert!(with(url, replica).is_ok());
-        assert!(with(url, &format!("{replica}\nreplication = \"mariadb://r@db1/mail\"")).is_ok());
-        for (url, more, expected) in [
-            ("sqlite:/x.db", replica, "only a mariadb:// database can have one"),
-            (url, "replica = \"postgres://u:secret@db2/mail\"", "`replica`: write mariadb://…"),
-            (url, "replica = \"mariadb://u:secret@db2/other\"", "write mail"),
-            (url, "replica = \"mariadb://u:secret@db1/mail\"", "it is the server of `url`"),
-            (url, "replication = \"mariadb://u:secret@db1/mail\"", "means nothing without `replica`"),
-            (
-                url,
-                &format!("{replica}\nreplication = \"mariadb://u@h/mail?socket=/s\""),
-                "write the primary's host and port",
-            ),
-        ] {
-            let error = with(url, more).unwrap_err();
-            assert!(error.contains(expected) && !error.contains("secret"), "{expected}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_bad_one_is_refused_by_name() {
-        let table = [
-            (GOOD.replace("release", "relaese"), "relaese"),
-            (GOOD.replace("release", "relaese"), "line 4"),
-            (GOOD.replace("sqlite:/var", "sqlite:var"), "write the path absolutely"),
-            (GOOD.replace("sqlite:/var", "oracle://joe:secret@db/var"), "oracle://…@db/var"),
-            (GOOD.replace("\"/var/spool", "\"var/spool"), "`spool`: `root`"),
-            (GOOD.replace("\"spool\"", "\"main\""), "the name is used twice"),
-            (GOOD.replace("\"spool\"", "\"a b\""), "is not a valid name"),
-            (GOOD.replace("ha-master", "king"), "king"),
-            (GOOD.replace("[appliance]", "[appliances]"), "appliances"),
-            (GOOD.replace("exclude =", "is_log ="), "is_log"),
-            (format!("{GOOD}{LOG}").replace("pattern", "patern"), "patern"),
-            (format!("{GOOD}{LOG}").replace("pattern", "patern"), "line 17"),
-            (format!("{GOOD}{LOG}").replace("\"*.log*\"", ""), "[[log]] `logs`: `pattern`"),
-            (format!("{GOOD}{LOG}").replace("\"/var/log", "\"log"), "[[log]] `logs`: `root`"),
-            (
-                format!("{GOOD}{LICENCE}").replace("/etc/mail", "/var/spool/mail"),
-                "[licence] `file`: it would be copied with `spool`: write \"licence\"",
-            ),
-            (format!("{GOOD}{LOG}").replace("\"logs\"", "\"spool\""), "the name is used twice"),
-            (
-                format!("{GOOD}{LICENCE}").replace("\"/etc", "\"etc"),
-                "[licence] `file`: write an absolute path",
-            ),
-            (
-                format!("{GOOD}{LICENCE}").replace("MCow", "MCoa"),
-                "[licence] `public_key`: write the issuer's Ed25519 key",
-            ),
-            (format!("{GOOD}{LICENCE}").replace("public_key", "private_key"), "private_key"),
-            (
-                format!("{GOOD}{BACKUPS}").replace("\"/srv", "\"srv"),
-                "[backups] `directory`: write an absolute path",
-            ),
-            (
-                format!("{GOOD}{BACKUPS}").replace("/srv", "/var/spool/mail"),
-                "a tree that is backed up itself",
-            ),
-            (format!("{GOOD}{BACKUPS}").replace("accept", "manual"), "[backups] `before`: write \"start\""),
-            (format!("{GOOD}{BACKUPS}").replace("accept", "start"), "name each once"),
-            (format!("{GOOD}{BACKUPS}").replace("accept", "lunch"), "lunch"),
-            (format!("{GOOD}{BACKUPS}").replace("= 5", "= 0"), "[backups] `keep`: write 1 or more"),
-            (
-                format!("{GOOD}[[service]]\nunit = 'mariadb'")
-                    .replace("sqlite:/var/lib/mail/main.db", "mariadb://u@h/d"),
-                "[[service]] `mariadb",
-            ),
-        ];
-        for (text, expected) in table {
-            let error = read(&text).unwrap_err();
-            assert!(error.contains(expected), "{expected}: {error}");
-            assert!(!error.contains("secret"), "{error}");
-        }
-    }
-}
+mod tests;

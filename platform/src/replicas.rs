@@ -15,7 +15,7 @@ use handover_mariadb::{Pair, ReplicaSide, Settings, Shared, Survey, role_of};
 use self::record::{Record, Records, Stage};
 use crate::access::Side;
 use crate::database::Place;
-use crate::manifest::{DatabaseSection, Manifest};
+use crate::manifest::Manifest;
 
 /// The replicas of a host's databases. Those of one server and one replica go together.
 pub struct LocalReplicas {
@@ -210,45 +210,5 @@ impl Replicas for LocalReplicas {
             }
         }
         self.records.remove(migration).await
-    }
-}
-
-impl DatabaseSection {
-    /// What is wrong with the replica that it names.
-    pub(crate) fn check_replica(&self) -> Result<(), String> {
-        let parsed = |key: &str, url: &str| match Place::parse(url) {
-            Ok(Place::Mariadb(settings)) => Ok(settings),
-            Ok(_) => Err(format!("`{key}`: write mariadb://…")),
-            Err(problem) => Err(format!("`{key}`: {problem}")),
-        };
-        let Some(replica) = &self.replica else {
-            let is_lost = self.replication.is_some();
-            return if is_lost {
-                Err("`replication` means nothing without `replica`".to_owned())
-            } else {
-                Ok(())
-            };
-        };
-        let Some(own) = of_mariadb(&self.url) else {
-            return Err("`replica`: only a mariadb:// database can have one".to_owned());
-        };
-        let replica = parsed("replica", replica)?;
-        if replica.database != own.database {
-            return Err(format!(
-                "`replica`: it holds the database under the same name: write {}",
-                own.database
-            ));
-        }
-        if replica.server() == own.server() {
-            return Err("`replica`: it is the server of `url`".to_owned());
-        }
-        if let Some(replication) = &self.replication
-            && parsed("replication", replication)?.socket.is_some()
-        {
-            return Err(
-                "`replication`: write the primary's host and port as the replica sees them".to_owned()
-            );
-        }
-        Ok(())
     }
 }

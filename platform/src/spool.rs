@@ -6,34 +6,32 @@
 //! is cut away; any other damage is an error.
 
 mod directory;
+mod frame;
 mod record;
+mod recover;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use handover_engine::change::{Changes, LogPosition};
-use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::{Backlog, Result, Spool, SpoolMark, Window};
 use handover_engine::time::Timestamp;
 
 pub use self::directory::SpoolDirectory;
+use self::frame::Framed;
 use crate::tree::blocking;
 
 /// A segment is left once it is larger than this.
 const SEGMENT: u64 = 16 << 20;
 /// Bytes of records that are taken at once.
 const WINDOW_BYTES: u64 = 16 << 20;
-/// Bytes before a record's contents.
-const FRAME: usize = 4 + 32;
-/// Nothing that was written is larger: a length beyond it is damage.
-const LARGEST: u32 = 1 << 30;
 
 /// One database's spool.
 #[derive(Clone)]
@@ -106,6 +104,10 @@ impl Shared {
             .hint(hint)
     }
 
+    fn unreadable(&self, error: std::io::Error) -> Failure {
+        self.failed("it cannot be read", error)
+    }
+
     fn damaged(&self, segment: u64) -> Failure {
         let item = format!("{}, spool {}", self.dataset, self.path(segment).display());
         Failure::permanent(item, "a record is damaged")
@@ -128,51 +130,6 @@ impl Shared {
         }
         out.sort_unstable();
         Ok(out)
-    }
-
-    /// How far the changes were carried out when that was last written down.
-    fn head(&self) -> SpoolMark {
-        let text = fs::read_to_string(self.dir.join("head")).unwrap_or_default();
-        let mut parts = text.split_whitespace().map(str::parse);
-        match (parts.next(), parts.next()) {
-            (Some(Ok(segment)), Some(Ok(offset))) => SpoolMark { segment, offset },
-            // What was carried out is carried out again, which is the same.
-            _ => SpoolMark { segment: 0, offset: 0 },
-        }
-    }
-
-    fn recover(&self) -> Result<()> {
-        let failed = |error| self.failed("it cannot be read", error);
-        let (segments, head) = (self.segments().map_err(failed)?, self.head());
-        let mut state = self.lock();
-        for &segment in &segments {
-            let is_last = segments.last() == Some(&segment);
-            let mut file = File::open(self.path(segment)).map_err(failed)?;
-            let len = file.metadata().map_err(failed)?.len();
-            let mut offset = 0;
-            while offset < len {
-                let contents = match next_record(&mut file, len - offset).map_err(failed)? {
-                    Read::Whole(contents) => contents,
-                    Read::CutOff if is_last => {
-                        let file = OpenOptions::new().write(true).open(self.path(segment)).map_err(failed)?;
-                        file.set_len(offset).and_then(|()| file.sync_all()).map_err(failed)?;
-                        break;
-                    }
-                    Read::CutOff | Read::Damaged => return Err(self.damaged(segment)),
-                };
-                let part = record::parse_head(&contents).ok_or_else(|| self.damaged(segment))?;
-                let start = SpoolMark { segment, offset };
-                offset += (FRAME + contents.len()) as u64;
-                let end = SpoolMark { segment, offset };
-                state.position = Some(part.until);
-                state.known_at = part.at;
-                if start >= head && part.changes > 0 {
-                    state.waiting.push_back(Waiting { start, end, changes: part.changes, at: part.at });
-                }
-            }
-            state.tail = SpoolMark { segment, offset };
-        }
-        Ok(())
     }
 
     fn begin(&self, at: &LogPosition) -> Result<()> {
@@ -224,11 +181,7 @@ impl Shared {
                 "raise [limits] spool_bytes in the target's configuration, or wait until it has caught up, then resume",
             ));
         }
-        let mut frame = Vec::with_capacity(FRAME + contents.len());
-        // A part is bounded by its sender, and by the largest message.
-        frame.extend_from_slice(&u32::try_from(contents.len()).unwrap_or(u32::MAX).to_le_bytes());
-        frame.extend_from_slice(&Digest::of(&contents).0);
-        frame.extend_from_slice(&contents);
+        let frame = frame::around(&contents);
         self.put(start, &frame, is_new).map_err(|error| self.failed("changes cannot be kept", error))?;
         let end = SpoolMark { segment: start.segment, offset: start.offset + frame.len() as u64 };
         self.lock().tail = end;
@@ -266,17 +219,17 @@ impl Shared {
         let Some((_, end)) = wanted.last().copied() else { return Ok(None) };
         let mut window = Window { tables: Vec::new(), changes: Vec::new(), end };
         for (start, end) in wanted {
-            let contents = self.read(start, end).map_err(|error| self.failed("it cannot be read", error))?;
-            let Read::Whole(contents) = contents else { return Err(self.damaged(start.segment)) };
+            let contents = self.read(start, end).map_err(|error| self.unreadable(error))?;
+            let Framed::Whole(contents) = contents else { return Err(self.damaged(start.segment)) };
             record::add(&contents, &mut window).ok_or_else(|| self.damaged(start.segment))?;
         }
         Ok(Some(window))
     }
 
-    fn read(&self, start: SpoolMark, end: SpoolMark) -> std::io::Result<Read> {
+    fn read(&self, start: SpoolMark, end: SpoolMark) -> std::io::Result<Framed> {
         let mut file = File::open(self.path(start.segment))?;
         file.seek(SeekFrom::Start(start.offset))?;
-        next_record(&mut file, end.offset - start.offset)
+        frame::read(&mut file, end.offset - start.offset)
     }
 
     fn done(&self, mark: SpoolMark) -> Result<()> {
@@ -323,40 +276,6 @@ impl Shared {
             _ => Ok(()),
         }
     }
-}
-
-/// What lies where a record should.
-enum Read {
-    /// Its contents.
-    Whole(Vec<u8>),
-    /// The last bytes of the file, which are not, or not yet, a record: nobody was told that they are there.
-    CutOff,
-    /// Something else, with more behind it.
-    Damaged,
-}
-
-/// Reads the record at the file's place, before whose end there are `room` bytes.
-fn next_record(file: &mut File, room: u64) -> std::io::Result<Read> {
-    let mut frame = [0; FRAME];
-    if room < FRAME as u64 {
-        return Ok(Read::CutOff);
-    }
-    file.read_exact(&mut frame)?;
-    let (len, digest) = frame.split_at(4);
-    let len = u32::from_le_bytes([len[0], len[1], len[2], len[3]]);
-    let behind = room - FRAME as u64;
-    if len > LARGEST || u64::from(len) > behind {
-        return Ok(Read::CutOff);
-    }
-    let mut contents = vec![0; len as usize];
-    file.read_exact(&mut contents)?;
-    Ok(if Digest::of(&contents).0 == digest {
-        Read::Whole(contents)
-    } else if u64::from(len) == behind {
-        Read::CutOff
-    } else {
-        Read::Damaged
-    })
 }
 
 #[async_trait]

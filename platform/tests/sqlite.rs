@@ -4,6 +4,10 @@
 mod captures;
 #[path = "sqlite/contract.rs"]
 mod contract;
+#[path = "sqlite/definitions.rs"]
+mod definitions;
+#[path = "sqlite/following.rs"]
+mod following;
 #[path = "sqlite/place.rs"]
 mod place;
 #[path = "sqlite/schema.rs"]

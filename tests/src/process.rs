@@ -56,6 +56,11 @@ impl Agent {
         &self.address
     }
 
+    /// Its process, while it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Its state directory.
     pub fn state(&self) -> &Path {
         &self.program.state
@@ -129,8 +134,6 @@ impl Agent {
         let stderr = OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = Command::new(binary);
         command.arg("--config").arg(config).env("HANDOVER_LOG", filter).env("HANDOVER_LOG_FORMAT", "json");
-        // As the agents' units do.
-        command.env("MYSQL_ASYNC_BUFFER_POOL_CAP", "4").env("MYSQL_ASYNC_BUFFER_SIZE_CAP", "262144");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let mut child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
         let listens = poll::until(&format!("the {name} to listen"), LISTENS_WITHIN, || {

@@ -12,6 +12,8 @@ mod certificates;
 mod crashes;
 #[path = "e2e/dns.rs"]
 mod dns;
+#[path = "e2e/environment.rs"]
+mod environment;
 #[path = "e2e/fitting.rs"]
 mod fitting;
 #[path = "e2e/hooks.rs"]
@@ -50,6 +52,8 @@ mod throttle;
 mod trial;
 #[path = "e2e/trouble.rs"]
 mod trouble;
+#[path = "e2e/unfit.rs"]
+mod unfit;
 #[path = "e2e/upgrades.rs"]
 mod upgrades;
 #[path = "e2e/verifying.rs"]

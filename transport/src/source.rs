@@ -5,19 +5,18 @@ mod bulk;
 mod changeover;
 mod fenced;
 mod licence;
+mod scan;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use handover_certs::identity::Role;
 use handover_engine::change::LogPosition;
 use handover_engine::chunk::Chunk;
-use handover_engine::failure::Failure;
 use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::{ChangesRequest, Parts, Source};
 use handover_engine::time::Clock;
-use handover_engine::tree::{Cursor, Entry, Spots};
+use handover_engine::tree::{Cursor, Spots};
 use handover_proto::v1;
-use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
@@ -27,12 +26,6 @@ use crate::failure::to_status;
 use crate::listen::caller;
 use crate::wire::{self, BadField, FromWire, IntoWire};
 use crate::{MAX_MESSAGE_BYTES, version};
-
-/// Entries of one scan message, and their bytes: bounded well below the largest message, however long paths and attributes are.
-const SCAN_BATCH: usize = 512;
-const SCAN_BYTES: usize = 8 << 20;
-/// Blocks of a basis that are taken at most: a file of 64 KiB blocks that is 4 TiB large.
-const MAX_BASIS: usize = 64 << 20;
 
 /// Keys that are looked up for one request at most.
 const MAX_KEYS: usize = 1 << 20;
@@ -64,7 +57,7 @@ fn from_target<T>(request: Request<T>) -> Result<T, Status> {
 #[tonic::async_trait]
 impl Service for SourceService {
     type RowsStream = Frames;
-    type ScanStream = BoxStream<'static, Result<v1::ScanReply, Status>>;
+    type ScanStream = scan::Replies;
     type PackStream = Frames;
     type FileStream = Frames;
     type ProbeStream = Frames;
@@ -116,14 +109,7 @@ impl Service for SourceService {
             self.source.trees.scan_at(&dataset, &spots).await
         };
         let batches = batches.map_err(to_status)?;
-        let replies = batches.flat_map(move |batch| {
-            let replies = match batch {
-                Ok(entries) => scan_replies(&dataset, entries),
-                Err(failure) => vec![Err(to_status(failure))],
-            };
-            futures::stream::iter(replies)
-        });
-        Ok(Response::new(replies.boxed()))
+        Ok(Response::new(scan::replies(dataset, batches)))
     }
 
     async fn changed(
@@ -319,34 +305,6 @@ fn captured(request: &v1::CaptureRequest) -> Result<(DatasetName, CaptureId), Ba
     Ok((wire::name("dataset", &request.dataset)?, wire::name("capture", &request.capture)?))
 }
 
-/// Entries as messages; one that no message can carry ends the scan, by name.
-fn scan_replies(dataset: &DatasetName, entries: Vec<Entry>) -> Vec<Result<v1::ScanReply, Status>> {
-    let (mut replies, mut open, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for entry in entries {
-        let path = entry.path.clone();
-        let entry: v1::Entry = entry.into_wire();
-        let len = entry.encoded_len();
-        if len > MAX_MESSAGE_BYTES / 2 {
-            let item = format!("{dataset}, {path}");
-            let failure =
-                Failure::operator(item, format!("its extended attributes are too large: {len} bytes"))
-                    .hint("leave it out (`exclude` in the source's manifest), or remove attributes");
-            replies.push(Err(to_status(failure)));
-            return replies;
-        }
-        if open.len() == SCAN_BATCH || bytes + len > SCAN_BYTES && !open.is_empty() {
-            replies.push(Ok(v1::ScanReply { entries: std::mem::take(&mut open) }));
-            bytes = 0;
-        }
-        bytes += len;
-        open.push(entry);
-    }
-    if !open.is_empty() {
-        replies.push(Ok(v1::ScanReply { entries: open }));
-    }
-    replies
-}
-
 /// What both services say of themselves.
 pub(crate) fn hello(clock_ms: i64) -> v1::HelloReply {
     v1::HelloReply {
@@ -361,40 +319,4 @@ pub(crate) fn hello(clock_ms: i64) -> v1::HelloReply {
 pub(crate) fn document<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes, Status> {
     let json = serde_json::to_vec(value).map_err(|error| Status::internal(error.to_string()))?;
     Ok(json.into())
-}
-
-/// Refuses a basis that no file of a sane size has.
-fn within_bounds(blocks: usize) -> Result<(), BadField> {
-    if blocks <= MAX_BASIS {
-        return Ok(());
-    }
-    Err(BadField { field: "basis", problem: format!("has more than {MAX_BASIS} blocks") })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use handover_engine::tree::{EntryKind, Meta, RelPath, Stamp};
-
-    fn entry(name: &str, attribute: usize) -> Entry {
-        let xattrs = [(b"user.a".to_vec(), vec![7; attribute])].into();
-        let meta = Meta { mode: 0o644, uid: 0, gid: 0, mtime: Default::default(), xattrs };
-        let kind = EntryKind::File { size: 0, sparse: false, linked: false };
-        Entry { path: RelPath::new(name.as_bytes()).unwrap(), kind, meta, stamp: Stamp::default() }
-    }
-
-    #[test]
-    fn large_attributes_travel_in_messages_of_their_own() {
-        let dataset: DatasetName = "www".parse().unwrap();
-        let entries: Vec<Entry> = (0..700).map(|n| entry(&format!("f{n}"), 64 << 10)).collect();
-        let replies = scan_replies(&dataset, entries);
-        let replies: Vec<v1::ScanReply> = replies.into_iter().collect::<Result<_, _>>().unwrap();
-        assert!(replies.iter().all(|reply| reply.encoded_len() <= SCAN_BYTES + 1024));
-        assert_eq!(replies.iter().map(|reply| reply.entries.len()).sum::<usize>(), 700);
-        let small = scan_replies(&dataset, (0..700).map(|n| entry(&format!("f{n}"), 1)).collect());
-        assert_eq!(small.len(), 2);
-        let none = scan_replies(&dataset, vec![entry("a", 1), entry("huge", MAX_MESSAGE_BYTES)]);
-        let status = none.into_iter().last().unwrap().unwrap_err();
-        assert!(status.message().contains("www, huge"), "{status:?}");
-    }
 }

@@ -10,7 +10,7 @@ use super::task::Runner;
 use crate::failure::Failure;
 use crate::follow::{BehindFence, Follower, capture_id};
 use crate::name::DatasetName;
-use crate::pass::{self, Message, TargetDataset, Work};
+use crate::pass::{self, TargetDataset, Work};
 use crate::phase::Trigger;
 use crate::plan::StepKind;
 use crate::ports::{Direction, Fence, Result};
@@ -28,7 +28,7 @@ struct Way {
 impl Runner {
     /// Whether the plan has the source follow the target.
     fn goes_back(&self) -> bool {
-        self.plan.steps.iter().any(|step| matches!(step.step, StepKind::Keep(_)))
+        self.plan.has(|kind| matches!(kind, StepKind::Keep(_)))
     }
 
     async fn way(&self, dataset: &DatasetName) -> Result<Way> {
@@ -117,7 +117,7 @@ impl Runner {
             // The source may be gone for good by now: the target stays whatever becomes of it.
             if let Err(failure) = way.home.source.stand_down(&way.home.fence).await {
                 let text = format!("the source was not told that the target stays: {failure}");
-                self.work.desk.send(Message::Note { item: "accept".to_owned(), text }).await?;
+                self.note("accept", text).await?;
             }
         }
         Ok(())
@@ -145,10 +145,12 @@ impl Runner {
         let rest =
             || try_join_all(ways.iter().map(|way| way.follower.bring_rest(&way.home))).map(drop_all).boxed();
         self.persist("bring-back", || self.work.desk.recorded(), rest).await?;
+        let at_rest = || try_join_all(ways.iter().map(|way| way.follower.at_rest())).map(drop_all).boxed();
+        self.persist("bring-back", || self.work.desk.recorded(), at_rest).await?;
         cutover.back = Back::Returned;
         self.tell(cutover).await?;
         let text = "everything that was written at the target is at the source again".to_owned();
-        self.work.desk.send(Message::Note { item: "abort".to_owned(), text }).await?;
+        self.note("abort", text).await?;
         for way in &ways {
             // It goes with the database, which still takes no writes.
             if let Err(failure) = way.follower.end(true).await {

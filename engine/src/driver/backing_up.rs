@@ -50,7 +50,7 @@ impl Runner {
             return Err(failure);
         }
         let text = format!("the source was not backed up again: {failure}");
-        self.work.desk.send(Message::Note { item: "backup".to_owned(), text }).await
+        self.note("backup", text).await
     }
 
     /// Has a host make its backup, and waits for it. One that is whole is not made again.

@@ -13,7 +13,7 @@ use super::task::Runner;
 use crate::changeover::{Bundle, Scope, SwapStanding};
 use crate::failure::Failure;
 use crate::name::DatasetName;
-use crate::pass::{self, Message};
+use crate::pass;
 use crate::plan::StepKind;
 use crate::ports::Result;
 use crate::ports::changeover::Changeover;
@@ -34,7 +34,7 @@ impl Runner {
 
     /// Whether the plan has such a step.
     pub(super) fn plans(&self, wanted: &StepKind) -> bool {
-        self.plan.steps.iter().any(|step| step.step == *wanted)
+        self.plan.has(|kind| kind == wanted)
     }
 
     /// What steps beside the data are expected to add to the time that users wait for, in milliseconds.
@@ -258,7 +258,7 @@ impl Runner {
             Err(failure) => {
                 self.work.desk.checkpoint()?;
                 let text = format!("the {side}'s services are not all what they were: {failure}");
-                self.work.desk.send(Message::Note { item: "services".to_owned(), text }).await
+                self.note("services", text).await
             }
             Ok(()) => Ok(()),
         }

@@ -154,7 +154,7 @@ impl Driver {
         if terms.discard || phase == Phase::Aborting {
             return Ok(());
         }
-        let keeps = self.migration.plan.steps.iter().any(|step| matches!(step.step, StepKind::Keep(_)));
+        let keeps = self.migration.plan.has(|kind| matches!(kind, StepKind::Keep(_)));
         let what = match cutover.back {
             Back::Following | Back::Returned => return Ok(()),
             // Not yet: what has taken over in part alone is brought home, too.

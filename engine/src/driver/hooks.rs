@@ -4,7 +4,7 @@ use futures::FutureExt;
 
 use super::task::Runner;
 use crate::journal::Record;
-use crate::pass::{self, Message};
+use crate::pass;
 use crate::ports::Result;
 use crate::ports::hooks::{Hooks, Moment, Occasion};
 
@@ -33,7 +33,7 @@ impl Runner {
                 Err(failure) => {
                     // Stopped by the operator, or by the agent's end: it is told again.
                     self.work.desk.checkpoint()?;
-                    self.note_hook(format!("the {side}'s hooks at {moment}: {failure}")).await?;
+                    self.note("hooks", format!("the {side}'s hooks at {moment}: {failure}")).await?;
                 }
             }
         }
@@ -58,7 +58,7 @@ impl Runner {
                     warnings = hooks.run(occasion) => warnings?,
                 };
                 for text in warnings {
-                    self.note_hook(text).await?;
+                    self.note("hooks", text).await?;
                 }
                 Ok(())
             }
@@ -69,10 +69,6 @@ impl Runner {
             return run().await;
         }
         self.persist("hooks", || self.work.desk.recorded(), run).await
-    }
-
-    async fn note_hook(&self, text: String) -> Result<()> {
-        self.work.desk.send(Message::Note { item: "hooks".to_owned(), text }).await
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::{Busy, Driver, Ports};
+use super::busy::Busy;
+use super::{Driver, Ports};
 use crate::changeover::Facts;
 use crate::expiry::{self, Span};
 use crate::failure::Failure;
@@ -82,12 +83,15 @@ impl Driver {
     }
 
     /// How long it is until the planned cut-over can begin; none while there is none, or something else goes on, or it is being looked at what it
-    /// needs.
+    /// needs, or the copy has to catch up first.
     pub(super) fn until_due(&self) -> Option<Duration> {
         let is_following = matches!(self.migration.state.task, Some(Task::Follow | Task::VerifyLive))
             && self.migration.state.is_busy();
         let planned = self.migration.outcome.planned.filter(|_| is_following && self.looks.is_empty())?;
         let left = planned.at.millis() - self.ports.clock.now().millis();
+        if left <= 0 && self.late(&planned) <= GRACE && self.refuse_behind(&planned.terms).is_err() {
+            return None;
+        }
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
@@ -136,19 +140,31 @@ impl Driver {
             return Ok(busy);
         }
         let now = Terms { when: When::Now, ..planned.terms };
-        if let Err(refused) = self.look_at_calendar(Operation::Cutover, &now).and(looked) {
-            self.note(format!("it was planned for {}, and does not begin: {refused}", planned.at)).await?;
-            self.give_notice(None);
+        let is_fit = self.refuse_different();
+        if let Err(refused) = self.look_at_calendar(Operation::Cutover, &now).and(looked).and(is_fit) {
+            self.give_up(&planned, &refused).await?;
             return Ok(busy);
         }
         if let Some(busy) = busy {
             self.wind_down(busy).await?;
+        }
+        // A verification may have found something meanwhile.
+        if let Err(refused) = self.refuse_different() {
+            self.give_up(&planned, &refused).await?;
+            return self.begin_task().await;
         }
         self.set_terms(planned.terms);
         self.transition(Trigger::Asked(Operation::Cutover), None)
             .await?
             .map_err(|refused| Failure::permanent("migration", refused.to_string()))?;
         self.begin_task().await
+    }
+
+    /// It does not begin, and those who were given notice of it hear that.
+    async fn give_up(&mut self, planned: &Planned, why: &Failure) -> Result<()> {
+        self.note(format!("it was planned for {}, and does not begin: {why}", planned.at)).await?;
+        self.give_notice(None);
+        Ok(())
     }
 
     /// A cut-over begins. What the last one has left in unpublished databases is still there.
@@ -167,7 +183,7 @@ async fn look(ports: &Ports, plan: &Plan, takes: Duration) -> Result<()> {
     let span = Span { now: ports.clock.now(), takes, safety: Duration::ZERO };
     expiry::refuse(&ports.credentials.expiries(), span)?;
     let own = &ports.here.changeover.certificates;
-    if plan.steps.iter().any(|step| step.step == StepKind::Certify) {
+    if plan.has(|kind| *kind == StepKind::Certify) {
         own.check(&ports.source.changeover.certificates.hand_out().await?).await?;
     }
     let (mut source, mut target) = (Inventory::default(), Inventory::default());

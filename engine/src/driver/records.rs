@@ -6,7 +6,6 @@ use futures::FutureExt;
 use super::task::Runner;
 use crate::dns::{self, Advice, RecordChange, Stage};
 use crate::failure::Failure;
-use crate::pass::Message;
 use crate::plan::StepKind;
 use crate::ports::{NameServer, Result};
 
@@ -64,17 +63,19 @@ impl Runner {
         let restore = || self.names().restore(&self.work.migration).boxed();
         let Err(failure) = self.each_until_done(restore).await else { return self.forget_records().await };
         self.work.desk.checkpoint()?;
-        self.note(format!("its records are not all what they were: {failure}")).await
+        self.note("dns", format!("its records are not all what they were: {failure}")).await
     }
 
     /// The operator's records: which of them are to be set back.
     async fn tell_records_back(&self, advice: &Advice) -> Result<()> {
         match self.names().lacking(&dns::undone(&advice.changes)).await {
             Ok(lacking) if lacking.is_empty() => Ok(()),
-            Ok(lacking) => self.note(format!("set back at {}:\n{}", advice.server, lines(&lacking))).await,
+            Ok(lacking) => {
+                self.note("dns", format!("set back at {}:\n{}", advice.server, lines(&lacking))).await
+            }
             Err(failure) => {
                 self.work.desk.checkpoint()?;
-                self.note(format!("whether records are to be set back is not known: {failure}")).await
+                self.note("dns", format!("whether records are to be set back is not known: {failure}")).await
             }
         }
     }
@@ -83,10 +84,6 @@ impl Runner {
     pub(super) async fn forget_records(&self) -> Result<()> {
         let Some(Advice { automatic: true, .. }) = &self.plan.dns else { return Ok(()) };
         self.each_until_done(|| self.names().forget(&self.work.migration).boxed()).await
-    }
-
-    async fn note(&self, text: String) -> Result<()> {
-        self.work.desk.send(Message::Note { item: "dns".to_owned(), text }).await
     }
 }
 

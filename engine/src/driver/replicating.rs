@@ -71,7 +71,7 @@ impl Runner {
         if let Err(failure) = self.own().replicas.put_back(&self.work.migration).await {
             self.work.desk.checkpoint()?;
             let text = format!("the target's replica is put back at the end: {failure}");
-            self.work.desk.send(Message::Note { item: "replicas".to_owned(), text }).await?;
+            self.note("replicas", text).await?;
         }
         Ok(())
     }

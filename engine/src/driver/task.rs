@@ -11,18 +11,15 @@ use tokio::time::Instant;
 
 use super::throttling;
 use super::watchman::Watchman;
-use crate::backup::Occasion;
-use crate::dns::Stage;
 use crate::failure::Failure;
-use crate::journal::{Event, Migration, Record};
+use crate::journal::{Event, Record};
 use crate::name::DatasetName;
-use crate::pass::{self, Message, TargetDataset, Work};
-use crate::phase::{Phase, Task, Trigger};
+use crate::pass::{Message, TargetDataset, Work};
+use crate::phase::{Task, Trigger};
 use crate::plan::{Plan, StepKind};
 use crate::ports::hooks::Moment;
 use crate::ports::scratch::Trials;
-use crate::ports::{Parts, Result, Source, Spools};
-use crate::progress::{StepProgress, StepState};
+use crate::ports::{Result, Source, Spools};
 use crate::report::{Cutover, Verifying};
 use crate::reserve::Reserve;
 use crate::rows::Schema;
@@ -30,61 +27,10 @@ use crate::rows::Schema;
 /// The first wait before a step is tried again; doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// A lease is renewed this often while its database is not being read.
-const RENEW_EVERY: Duration = Duration::from_secs(10);
-
-/// The steps of the task at hand, with those that are done marked.
-pub fn steps(migration: &Migration) -> Vec<StepProgress> {
-    let done = |step: &str| migration.steps_done.iter().any(|done| done == step);
-    let planned = migration.plan.steps.iter().filter(|step| match migration.state.task {
-        Some(Task::Verify | Task::VerifyLive) => matches!(step.step, StepKind::Verify(_)),
-        Some(Task::Undo | Task::Finalize | Task::Follow | Task::FollowBack) => false,
-        Some(Task::Part) => is_of_accepting(&step.step),
-        // What was undone is no longer there.
-        None if migration.state.phase == Phase::Aborted => false,
-        Some(Task::Pass) => is_of_pass(migration, &step.step),
-        Some(Task::CutOver) => is_of_cutover(migration, &step.step),
-        None => migration.state.phase != Phase::Trial || !is_of_accepting(&step.step),
-    });
-    let finished = migration.state.task.is_none();
-    planned
-        .map(|step| {
-            let mut progress = StepProgress::planned(step);
-            if finished || done(&progress.step) {
-                progress.state = StepState::Done;
-                progress.bytes = progress.bytes_total;
-                progress.rows = progress.rows_total;
-                progress.files = progress.files_total;
-            } else if migration.pass > 1 && matches!(step.step, StepKind::Copy(_) | StepKind::Fit(_)) {
-                // What a later pass has to move is not known before it has looked.
-                (progress.bytes_total, progress.rows_total, progress.files_total) = (0, 0, 0);
-            }
-            progress
-        })
-        .collect()
-}
-
-/// Whether a step belongs to a pass: what is backed up is so once.
-fn is_of_pass(migration: &Migration, step: &StepKind) -> bool {
-    let is_over = matches!(step, StepKind::BackUp(_)) && migration.pass > 1;
-    !is_over && !is_of_cutover(migration, step) && !is_of_accepting(step)
-}
-
-/// Whether a step belongs to the cut-over; in a plan that does not follow its source none does.
-fn is_of_cutover(migration: &Migration, step: &StepKind) -> bool {
-    use StepKind::{BackUp, Capture, Copy, Fit, Index, Prepare, Verify};
-    let is_before =
-        matches!(step, BackUp(_) | Prepare | Capture(_) | Copy(_) | Fit(_) | Index(_) | Verify(_));
-    migration.plan.options.follow && !is_before && !is_of_accepting(step)
-}
-
-/// Whether a step belongs to what comes with the target's being accepted.
-fn is_of_accepting(step: &StepKind) -> bool {
-    matches!(step, StepKind::BackUpAgain(_))
-}
 
 /// Runs one task.
-pub struct Runner {
+#[derive(Clone)]
+pub(super) struct Runner {
     pub work: Work,
     pub datasets: HashMap<DatasetName, TargetDataset>,
     pub plan: Plan,
@@ -95,7 +41,7 @@ pub struct Runner {
     /// Up to which pass each tree's contents were read again.
     pub verified_passes: BTreeMap<DatasetName, u32>,
     /// Verification has found differences in this pass.
-    pub differs: AtomicBool,
+    pub differs: Arc<AtomicBool>,
     /// Where changes wait.
     pub spools: Arc<dyn Spools>,
     /// Where rows are tried, for a plan that has decisions about them.
@@ -181,18 +127,6 @@ impl Runner {
             .hint("`handover report` names them; `handover resume` copies again what differs; `handover abort` undoes everything"))
     }
 
-    /// Everything was read: the source need not hold its snapshots open any longer. It lets go by itself as well.
-    pub(super) async fn close_leases(&self) {
-        for (dataset, target) in self.chosen() {
-            if matches!(target, TargetDataset::Database(_))
-                && let Ok(lease) = pass::database::lease(&self.work, &dataset)
-                && let Err(failure) = self.work.source.host.close(&lease).await
-            {
-                tracing::debug!(%dataset, %failure, "the source did not end a lease");
-            }
-        }
-    }
-
     /// Runs the steps of one kind side by side; those that are done already are left out.
     pub(super) async fn stage(&self, wanted: impl Fn(&StepKind) -> bool) -> Result<()> {
         let steps = self.plan.steps.iter().map(|step| &step.step);
@@ -207,13 +141,28 @@ impl Runner {
     /// Runs one step until it is done, trying again while failures are transient and it gets on now and then.
     async fn step(&self, kind: &StepKind) -> Result<()> {
         let id = kind.id();
-        let event = Event::StepStarted { step: id.clone() };
-        self.work.desk.record(vec![Record::Event(event)]).await?;
+        self.begins(&id).await?;
         let work = Work { desk: self.work.desk.counting(), ..self.work.clone() };
         self.persist(&id, || work.desk.recorded(), || self.act(kind, &work).boxed()).await?;
-        let event = Event::StepDone { step: id.clone() };
-        self.work.desk.record(vec![Record::StepDone(id), Record::Event(event)]).await?;
+        self.ends(id).await
+    }
+
+    /// Journals that a step begins.
+    pub(super) async fn begins(&self, step: &str) -> Result<()> {
+        let event = Event::StepStarted { step: step.to_owned() };
+        self.work.desk.record(vec![Record::Event(event)]).await
+    }
+
+    /// Journals that a step is done.
+    pub(super) async fn ends(&self, step: String) -> Result<()> {
+        let event = Event::StepDone { step: step.clone() };
+        self.work.desk.record(vec![Record::StepDone(step), Record::Event(event)]).await?;
         self.work.desk.flush().await
+    }
+
+    /// Tells the operator something.
+    pub(super) async fn note(&self, item: &str, text: String) -> Result<()> {
+        self.work.desk.send(Message::Note { item: item.to_owned(), text }).await
     }
 
     /// Tries until it is done, as long as failures are transient and `got_on` rises now and then.
@@ -247,143 +196,6 @@ impl Runner {
             }
             wait = (wait * 2).min(LONGEST_WAIT);
         }
-    }
-
-    async fn act(&self, kind: &StepKind, work: &Work) -> Result<()> {
-        // What a failed try has sent must be journaled before the next one asks what is held.
-        self.work.desk.flush().await?;
-        match kind {
-            StepKind::BackUp(host) => self.back_up(*host, Occasion::Start, &kind.id(), work).await,
-            StepKind::BackUpAgain(host) => self.back_up(*host, Occasion::Accept, &kind.id(), work).await,
-            StepKind::Prepare => self.prepare().await,
-            StepKind::Copy(dataset) => {
-                work.desk.send(Message::CopyBegins(dataset.clone())).await?;
-                match self.target(dataset)? {
-                    TargetDataset::Database(database) => {
-                        let copy = pass::database::copy(work.clone(), dataset.clone(), database);
-                        self.renewing(dataset, copy).await
-                    }
-                    TargetDataset::Tree(tree) => {
-                        pass::tree::copy(work.clone(), dataset.clone(), tree).await.map(drop)
-                    }
-                }
-            }
-            StepKind::Fit(dataset) => self.fit(dataset, work).await,
-            StepKind::Refit(dataset) => self.refit(dataset, work).await,
-            StepKind::Finish(dataset) => self.finish(dataset).await,
-            StepKind::Verify(dataset) => {
-                let differences = match self.target(dataset)? {
-                    TargetDataset::Database(database) => {
-                        // Behind a followed copy the rest of its schema waits for the cut-over.
-                        let is_finished = !self.plan.options.follow;
-                        pass::verify::database(work.clone(), dataset.clone(), database, is_finished).await
-                    }
-                    TargetDataset::Tree(tree) => {
-                        let since = self.verified_passes.get(dataset).copied().unwrap_or(0);
-                        pass::verify::tree(work.clone(), dataset.clone(), tree, since).await
-                    }
-                }?;
-                self.differs.fetch_or(differences > 0, Ordering::Relaxed);
-                Ok(())
-            }
-            StepKind::Capture(dataset) => self.follower(dataset).await?.begin().await,
-            StepKind::Index(dataset) => {
-                let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
-                database.index(&self.held_schema(dataset).await?).await
-            }
-            StepKind::Fence => {
-                // Half of the time that there is: what it leads to needs some too.
-                let wait = Duration::from_millis(self.cutover.terms.max_downtime_ms / 2);
-                let followers = self.fencing().await?;
-                let fences: Vec<_> = followers.iter().map(|follower| follower.fence(wait).boxed()).collect();
-                futures::future::try_join_all(fences).await.map(drop)
-            }
-            StepKind::CatchUp(dataset) => match self.target(dataset)? {
-                TargetDataset::Database(database) => {
-                    let follower = self.follower(dataset).await?;
-                    let rest = pass::database::recopy(work.clone(), dataset.clone(), database);
-                    tokio::try_join!(follower.catch_up(), rest).map(drop)
-                }
-                TargetDataset::Tree(tree) => {
-                    work.desk.send(Message::CopyBegins(dataset.clone())).await?;
-                    pass::tree::copy(work.clone(), dataset.clone(), tree).await.map(drop)
-                }
-            },
-            StepKind::Retain => self.retain_settings().await,
-            StepKind::Keep(dataset) => self.keep(dataset).await,
-            StepKind::Licence => self.carry_licence().await,
-            StepKind::Stage => self.stage_settings().await,
-            StepKind::Maintain => self.maintain().await,
-            StepKind::Deactivate => self.deactivate_replicas().await,
-            StepKind::Configure => self.configure().await,
-            StepKind::Reboot => self.reboot().await,
-            StepKind::Certify => self.certify().await,
-            StepKind::Label => self.show_label().await,
-            StepKind::Serve => self.serve().await,
-            StepKind::Replicate => self.replicate(&kind.id()).await,
-            StepKind::Withdraw => self.change_records(Stage::Before).await,
-            StepKind::Repoint => self.change_records(Stage::Cutover).await,
-            StepKind::Rejoin => self.change_records(Stage::End).await,
-            StepKind::Settle(dataset) => {
-                let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
-                database.settle().await?;
-                pass::verify::schema(work, dataset, &*database).await
-            }
-            StepKind::Publish => {
-                self.each(|target| {
-                    async move {
-                        match target {
-                            TargetDataset::Database(database) => database.publish().await,
-                            TargetDataset::Tree(_) => Ok(()),
-                        }
-                    }
-                    .boxed()
-                })
-                .await
-            }
-        }
-    }
-
-    /// Keeps a database's lease alive while `work` goes on: a long build between two reads must not lose the snapshot.
-    async fn renewing(&self, dataset: &DatasetName, work: impl Future<Output = Result<()>>) -> Result<()> {
-        let lease = pass::database::lease(&self.work, dataset)?;
-        let renew = async {
-            loop {
-                tokio::time::sleep(RENEW_EVERY).await;
-                if let Err(failure) = self.work.source.host.open(&lease, dataset, Parts::Cut).await {
-                    tracing::debug!(%dataset, %failure, "the lease was not renewed");
-                }
-            }
-        };
-        tokio::select! {
-            biased;
-            result = work => result,
-            () = renew => Ok(()),
-        }
-    }
-
-    /// The first pass finds the target as the plan allows it, or goes no further.
-    async fn prepare(&self) -> Result<()> {
-        for (dataset, target) in self.chosen() {
-            let (is_ours, occupied) = match &target {
-                TargetDataset::Database(database) => (
-                    self.work.holdings.schema(&self.work.migration, &dataset).await?.is_some(),
-                    database.occupied().await?.is_some(),
-                ),
-                TargetDataset::Tree(tree) => (tree.is_prepared().await?, tree.occupied().await?),
-            };
-            if occupied && !is_ours && self.work.pass == 1 && !self.plan.options.overwrite {
-                return Err(Failure::operator(format!("dataset {dataset}"), "the target holds data of it already").hint(
-                    "abort, then plan with --overwrite to replace it (abort brings it back until finalize), or empty it",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    async fn finish(&self, dataset: &DatasetName) -> Result<()> {
-        let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
-        database.finish(&self.held_schema(dataset).await?).await
     }
 
     pub(super) async fn held_schema(&self, dataset: &DatasetName) -> Result<Schema> {

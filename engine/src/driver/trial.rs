@@ -4,7 +4,6 @@
 use futures::FutureExt;
 
 use super::task::Runner;
-use crate::pass::Message;
 use crate::plan::StepKind;
 use crate::ports::Result;
 use crate::ports::hooks::Moment;
@@ -29,7 +28,7 @@ impl Runner {
             Err(failure) if !failure.is_transient() => {
                 self.work.desk.checkpoint()?;
                 let text = format!("the label is still there: {failure}");
-                self.work.desk.send(Message::Note { item: "label".to_owned(), text }).await
+                self.note("label", text).await
             }
             done => done,
         }

@@ -1,14 +1,17 @@
 //! Verifying a copy while it is kept up to date.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures::FutureExt;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::Driver;
 use super::task::Runner;
 use crate::failure::Failure;
 use crate::follow::Follower;
 use crate::follow::verify::Check;
-use crate::journal::{Event, Record};
 use crate::name::DatasetName;
 use crate::pass::{self, Message, TargetDataset, Work};
 use crate::phase::{Task, Trigger};
@@ -16,21 +19,21 @@ use crate::plan::StepKind;
 use crate::ports::Result;
 
 impl Driver {
-    /// A verification was asked for. What it finds is put right by the changes that are followed, or else by another pass.
-    pub(super) fn begin_verifying(&mut self, repair: bool) -> Result<()> {
-        let is_live = self.migration.state.task == Some(Task::Follow);
-        if repair && !is_live {
-            let item = format!("migration {}", self.migration.id);
-            return Err(Failure::operator(
-                item,
-                "what differs is put right by a pass, since nothing is followed",
-            )
-            .hint("`handover verify`, then `handover sync`, which copies again what differs"));
+    /// What differs is put right by the changes that are followed, or else by another pass.
+    pub(super) fn refuse_repair(&self, repair: bool) -> Result<()> {
+        if !repair || self.migration.state.task == Some(Task::Follow) {
+            return Ok(());
         }
-        if is_live {
+        let what = "what differs is put right by a pass, since nothing is followed";
+        Err(Failure::operator(format!("migration {}", self.migration.id), what)
+            .hint("`handover verify`, then `handover sync`, which copies again what differs"))
+    }
+
+    /// A verification was asked for.
+    pub(super) fn begin_verifying(&mut self, repair: bool) {
+        if self.migration.state.task == Some(Task::Follow) {
             self.migration.outcome.begin_verifying(repair);
         }
-        Ok(())
     }
 }
 
@@ -69,7 +72,7 @@ impl Runner {
         self.work.desk.checkpoint()?;
         if let Err(failure) = checked {
             let text = format!("the verification was called off, and following goes on: {failure}");
-            self.work.desk.send(Message::Note { item: "verify".to_owned(), text: text.clone() }).await?;
+            self.note("verify", text.clone()).await?;
             self.work.desk.send(Message::VerifyingEnds(text)).await?;
             self.work.desk.flush().await?;
         }
@@ -77,25 +80,10 @@ impl Runner {
     }
 
     /// A runner of the same task that can be asked to end by itself.
-    fn beside(&self) -> (Runner, tokio_util::sync::CancellationToken) {
+    fn beside(&self) -> (Runner, CancellationToken) {
         let (desk, stop) = self.work.desk.child();
-        let runner = Runner {
-            work: Work { desk, ..self.work.clone() },
-            datasets: self.datasets.clone(),
-            plan: self.plan.clone(),
-            done: self.done.clone(),
-            patience: self.patience,
-            swap_limit: self.swap_limit,
-            verified_passes: self.verified_passes.clone(),
-            differs: false.into(),
-            spools: self.spools.clone(),
-            trials: self.trials.clone(),
-            here: self.here.clone(),
-            cutover: self.cutover,
-            reserve: self.reserve,
-            verifying: self.verifying.clone(),
-            alone: self.alone,
-        };
+        let work = Work { desk, ..self.work.clone() };
+        let runner = Runner { work, differs: Arc::default(), ..self.clone() };
         (runner, stop)
     }
 
@@ -136,14 +124,13 @@ impl Runner {
         for n in 0..tries {
             let pass = || async {
                 let TargetDataset::Tree(tree) = self.target(dataset)? else { return Ok(0) };
-                self.work.desk.send(Message::CopyBegins(dataset.clone())).await?;
-                pass::tree::copy(self.work.clone(), dataset.clone(), tree.clone()).await?;
+                self.copy_tree(dataset, tree.clone(), &self.work).await?;
                 pass::verify::tree(self.work.clone(), dataset.clone(), tree, 0).await
             };
-            let found = std::sync::atomic::AtomicU64::new(0);
+            let found = AtomicU64::new(0);
             let once = || {
                 async {
-                    found.store(pass().await?, std::sync::atomic::Ordering::Relaxed);
+                    found.store(pass().await?, Ordering::Relaxed);
                     Ok(())
                 }
                 .boxed()
@@ -155,16 +142,5 @@ impl Runner {
             self.work.desk.send(Message::RepairBegins(dataset.clone())).await?;
         }
         Ok(())
-    }
-
-    async fn begins(&self, step: &str) -> Result<()> {
-        let event = Event::StepStarted { step: step.to_owned() };
-        self.work.desk.record(vec![Record::Event(event)]).await
-    }
-
-    async fn ends(&self, step: String) -> Result<()> {
-        let event = Event::StepDone { step: step.clone() };
-        self.work.desk.record(vec![Record::StepDone(step), Record::Event(event)]).await?;
-        self.work.desk.flush().await
     }
 }

@@ -4,12 +4,14 @@
 //! died with the source agent) asks the source to check each held chunk against its new snapshot: those that are
 //! still true are not sent. Either way the target holds, at the end, exactly the rows of one moment.
 
+mod altered;
 pub(crate) mod cover;
 
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, future};
 
+pub(crate) use self::altered::refuse_altered;
 use self::cover::{Course, Segment};
 use super::{Message, Work};
 use crate::failure::Failure;
@@ -89,11 +91,7 @@ pub async fn copy_under(
 pub async fn recopy(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
     let lease = lease(&work, &dataset)?;
     let mut opened = work.source.host.open(&lease, &dataset, Parts::Whole).await?;
-    let held = work.holdings.schema(&work.migration, &dataset).await?;
-    let held = held.filter(|held| held.structure() == opened.schema.structure()).ok_or_else(|| {
-        Failure::operator(dataset.to_string(), "its schema has changed since it was copied")
-            .hint("`handover abort`, then start again; change no schema while a migration runs")
-    })?;
+    let held = refuse_altered(&work, &dataset, &opened.schema).await?;
     for table in &mut opened.schema.tables {
         table.cuts = held.table(&table.name).map(|held| held.cuts.clone()).unwrap_or_default();
     }

@@ -64,6 +64,30 @@ pub async fn database(
     verifier.done(read).await
 }
 
+/// Reads the tables again that cannot be followed, and so were copied once more behind the fence; fails where one differs.
+pub async fn recopied(work: Work, dataset: DatasetName, target: Arc<dyn DatabaseTarget>) -> Result<()> {
+    // What was copied last is held, too.
+    work.desk.flush().await?;
+    let verifier = Verifier::new(work, dataset);
+    let Verifier { work, dataset, .. } = &verifier;
+    let held = work.holdings.schema(&work.migration, dataset).await?;
+    for table in held.iter().flat_map(|held| &held.tables).filter(|table| !table.followed) {
+        verifier.table(&target, table).await?;
+    }
+    // The next attempt asks for what differs again.
+    work.desk.flush().await?;
+    let found = verifier.found.lock().unwrap_or_else(PoisonError::into_inner);
+    if found.count == 0 {
+        return Ok(());
+    }
+    let named: Vec<String> =
+        found.named.iter().map(|found| format!("{}: {}", found.item, found.what)).collect();
+    let what =
+        format!("what was copied again behind the fence is not what the source holds: {}", some(&named));
+    Err(Failure::operator(format!("dataset {dataset}"), what)
+        .hint("`handover cutover` copies that anew; does anybody write to the target's copy?"))
+}
+
 /// Compares the schema of a published database with the source's, and tells of a difference.
 pub async fn schema(work: &Work, dataset: &DatasetName, target: &dyn DatabaseTarget) -> Result<()> {
     let Some(held) = work.holdings.schema(&work.migration, dataset).await? else { return Ok(()) };
@@ -88,7 +112,7 @@ async fn tell_left_out(work: &Work, dataset: &DatasetName, held: &Schema, here: 
 }
 
 /// The first of a list, and how many more there are.
-fn some(things: &[String]) -> String {
+pub(super) fn some(things: &[String]) -> String {
     let shown = things.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
     match things.len().saturating_sub(SHOWN) {
         0 => shown,

@@ -48,14 +48,7 @@ impl Acts {
                 false => Ok(Self::default()),
             };
         }
-        if let Some((side, (item, problem))) = [("source", source), ("target", target)]
-            .into_iter()
-            .find_map(|(side, facts)| Some((side, facts.problems().next()?)))
-        {
-            return Err(Failure::operator(item, format!("at the {side}: {problem}")).hint(
-                "mend that, or plan with --data-only to leave services, settings, certificates and replicas alone",
-            ));
-        }
+        refuse_problems(source, target)?;
         let scope = if options.swap { Scope::All } else { Scope::Basic };
         let comes_along =
             |one: &SettingsFacts| one.dataset.as_ref().is_some_and(|dataset| moved.contains(&dataset));
@@ -87,6 +80,16 @@ impl Acts {
             label: target.label.is_some(),
         })
     }
+}
+
+/// Refuses what keeps either host from being changed over.
+fn refuse_problems(source: &Facts, target: &Facts) -> Result<(), Failure> {
+    let sides = [("source", source), ("target", target)];
+    let first = sides.into_iter().find_map(|(side, facts)| Some((side, facts.problems().next()?)));
+    let Some((side, (item, problem))) = first else { return Ok(()) };
+    Err(Failure::operator(item, format!("at the {side}: {problem}")).hint(
+        "mend that, or plan with --data-only to leave services, settings, certificates and replicas alone",
+    ))
 }
 
 /// The DNS records that change; none where the target's manifest names none, or where they are changed already.

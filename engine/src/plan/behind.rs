@@ -97,28 +97,14 @@ fn changeover(source: &Inventory, target: &Inventory, options: &Options, out: &m
 mod tests {
     use super::*;
     use crate::changeover::{CertificateFacts, Facts, Group, ServiceFacts, SettingsFacts, Trial};
-    use crate::inventory::DatasetFacts;
+    use crate::inventory::{DatasetFacts, TreeFacts, sample};
 
-    fn host(datasets: &[(&str, &[&str])], facts: Facts) -> Inventory {
+    fn host(datasets: &[(&str, &[&str])], changeover: Facts) -> Inventory {
         let dataset = |(name, excluded): &(&str, &[&str])| Dataset {
-            name: name.parse().unwrap(),
-            facts: DatasetFacts::Files(Default::default()),
-            findings: Vec::new(),
-            following: Vec::new(),
-            returning: Vec::new(),
-            offers: None,
             excluded: excluded.iter().map(|text| (*text).to_owned()).collect(),
+            ..sample::dataset(name, DatasetFacts::Files(TreeFacts::default()))
         };
-        Inventory {
-            agent_version: "1".into(),
-            taken_at: Default::default(),
-            appliance: Default::default(),
-            host: Default::default(),
-            datasets: datasets.iter().map(dataset).collect(),
-            licence: Default::default(),
-            changeover: facts,
-            hooks: Vec::new(),
-        }
+        Inventory { changeover, ..sample::host(datasets.iter().map(dataset).collect()) }
     }
 
     fn facts(

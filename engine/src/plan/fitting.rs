@@ -21,11 +21,7 @@ pub(crate) fn unfit(target: &Inventory, chosen: &[&Dataset], options: &Options) 
     if let Some(Err(bad)) = options.decisions.as_ref().map(|decisions| decisions.check()) {
         out.push(error("decisions", &bad.to_string(), "correct the file"));
     }
-    let databases: Vec<_> = chosen
-        .iter()
-        .filter(|one| matches!(one.facts, DatasetFacts::Database(_)))
-        .map(|one| &one.name)
-        .collect();
+    let databases: Vec<_> = chosen.iter().filter(|one| one.is_database()).map(|one| &one.name).collect();
     let is_bare =
         |facts: &DatasetFacts| matches!(facts, DatasetFacts::Database(facts) if facts.tables.is_empty());
     for name in &databases {
@@ -76,8 +72,10 @@ pub(super) fn homeless(dataset: &Dataset, target: &Inventory) -> Vec<LeftBehind>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::TableFacts;
-    use crate::plan::{Lasted, Plan, Rates};
+    use crate::inventory::sample::inventory;
+    use crate::inventory::{TableFacts, TreeFacts};
+    use crate::plan::Plan;
+    use crate::plan::sample::{self, ids};
     use crate::rehearsal::decision::Decisions;
     use crate::rows::TableName;
 
@@ -89,28 +87,13 @@ mod tests {
             tables: tables.iter().map(table).collect(),
             ..DatabaseFacts::default()
         };
-        let dataset = |name: &str, facts| Dataset {
-            name: name.parse().unwrap(),
-            facts,
-            findings: Vec::new(),
-            following: vec![Finding::new(Severity::Error, "db", "no log", "switch it on")],
-            returning: Vec::new(),
-            offers: None,
-            excluded: Vec::new(),
-        };
-        Inventory {
-            agent_version: "1".into(),
-            taken_at: crate::time::Timestamp::default(),
-            appliance: crate::inventory::ApplianceFacts::default(),
-            host: crate::inventory::HostFacts::default(),
-            datasets: vec![
-                dataset("db", DatasetFacts::Database(facts)),
-                dataset("www", DatasetFacts::Files(Default::default())),
-            ],
-            licence: Default::default(),
-            changeover: Default::default(),
-            hooks: Vec::new(),
+        let facts =
+            [("db", DatasetFacts::Database(facts)), ("www", DatasetFacts::Files(TreeFacts::default()))];
+        let mut host = inventory(&facts);
+        for dataset in &mut host.datasets {
+            dataset.following = vec![Finding::new(Severity::Error, "db", "no log", "switch it on")];
         }
+        host
     }
 
     fn options() -> Options {
@@ -118,16 +101,14 @@ mod tests {
     }
 
     fn make(target: &Inventory, options: Options) -> Result<Plan, Failure> {
-        let rates = Rates { copy: 1e8, reread: 1e9, lasted: Lasted::default() };
-        Plan::make(("a", &host(&["Users", "old"])), ("b", target), options, &rates)
+        sample::make(&host(&["Users", "old"]), target, options)
     }
 
     #[test]
     fn databases_are_fitted_and_trees_copied() {
         let plan = make(&host(&["users", "new"]), options()).unwrap();
-        let ids: Vec<_> = plan.steps.iter().map(|step| step.step.id()).collect();
         assert_eq!(
-            ids.join(" "),
+            ids(&plan.steps),
             "prepare fit:db copy:www verify:www fence refit:db catch-up:www finish:db publish settle:db"
         );
         assert_eq!(plan.datasets().count(), 2);

@@ -48,6 +48,28 @@ impl Schema {
 
     /// What differs in a schema that is to be this one: each object, and how. Empty where [`Self::structure`] is the same.
     pub fn differences(&self, here: &Self) -> Vec<(String, &'static str)> {
+        let told = |unlike| match unlike {
+            Unlike::Missing => "it is missing",
+            Unlike::Other => "it is not made as at the source",
+            Unlike::Extra => "it is not in the source",
+            Unlike::Setting => "it is not the source's",
+            Unlike::Order => "its tables or the order of its statements are not the source's",
+        };
+        self.unlike(here).into_iter().map(|(object, unlike)| (object, told(unlike))).collect()
+    }
+
+    /// What has become of a schema that was this one: each object, and how it has changed. Empty where [`Self::structure`] is the same.
+    pub fn changes(&self, now: &Self) -> Vec<String> {
+        let told = |unlike| match unlike {
+            Unlike::Missing => "is gone",
+            Unlike::Other | Unlike::Setting => "was changed",
+            Unlike::Extra => "is new",
+            Unlike::Order => "has other tables, or its statements another order",
+        };
+        self.unlike(now).into_iter().map(|(object, unlike)| format!("{object} {}", told(unlike))).collect()
+    }
+
+    fn unlike(&self, here: &Self) -> Vec<(String, Unlike)> {
         if self.structure() == here.structure() {
             return Vec::new();
         }
@@ -55,20 +77,18 @@ impl Schema {
         let mut out = Vec::new();
         for (object @ (kind, name), statements) in &wanted {
             match found.get(object) {
-                None => out.push((format!("{kind} {name}"), "it is missing")),
-                Some(other) if other != statements => {
-                    out.push((format!("{kind} {name}"), "it is not made as at the source"));
-                }
+                None => out.push((format!("{kind} {name}"), Unlike::Missing)),
+                Some(other) if other != statements => out.push((format!("{kind} {name}"), Unlike::Other)),
                 Some(_) => {}
             }
         }
         let extra = found.keys().filter(|object| !wanted.contains_key(*object));
-        out.extend(extra.map(|(kind, name)| (format!("{kind} {name}"), "it is not in the source")));
+        out.extend(extra.map(|(kind, name)| (format!("{kind} {name}"), Unlike::Extra)));
         let names = self.settings.keys().chain(here.settings.keys()).collect::<BTreeSet<_>>();
         let unlike = names.into_iter().filter(|name| self.settings.get(*name) != here.settings.get(*name));
-        out.extend(unlike.map(|name| (format!("setting {name} of the database"), "it is not the source's")));
+        out.extend(unlike.map(|name| (format!("setting {name} of the database"), Unlike::Setting)));
         if out.is_empty() {
-            out.push(("schema".to_owned(), "its tables or the order of its statements are not the source's"));
+            out.push(("schema".to_owned(), Unlike::Order));
         }
         out
     }
@@ -136,6 +156,21 @@ impl Schema {
     pub fn table(&self, name: &TableName) -> Option<&TableSpec> {
         self.tables.iter().find(|table| table.name == *name)
     }
+}
+
+/// How an object of one schema is found in another.
+#[derive(Clone, Copy)]
+enum Unlike {
+    /// It is not there.
+    Missing,
+    /// It is made by other statements.
+    Other,
+    /// It is only there.
+    Extra,
+    /// A setting has another value.
+    Setting,
+    /// All objects are the same, and the schemas are not.
+    Order,
 }
 
 /// Where a position is: a number, which PostgreSQL follows by whether it was given out.
@@ -237,9 +272,12 @@ mod tests {
                 ("index i".to_owned(), "it is not in the source"),
             ]
         );
+        assert_eq!(source.changes(&source), Vec::<String>::new());
+        assert_eq!(source.changes(&here), ["function f was changed", "view v is gone", "index i is new"]);
         let mut other = source.clone();
         other.before_load.reverse();
         assert_eq!(source.differences(&other).len(), 1);
+        assert_eq!(source.changes(&other), ["schema has other tables, or its statements another order"]);
         other = source.clone();
         other.settings.insert("encoding".to_owned(), "UTF8".to_owned());
         assert_eq!(source.differences(&other)[0].0, "setting encoding of the database");

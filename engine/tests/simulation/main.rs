@@ -13,8 +13,10 @@ mod model;
 mod operator;
 mod planned;
 mod replicating;
+mod serving;
 mod source;
 mod target;
+mod unfit;
 mod world;
 
 use std::collections::HashMap;

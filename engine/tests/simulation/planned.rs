@@ -8,7 +8,7 @@ use handover_engine::journal::{Event, Journal, Migration};
 use handover_engine::phase::{Condition, Phase, State, Task};
 use handover_engine::ports::Credentials;
 use handover_engine::ports::hooks::Moment;
-use handover_engine::report::{Planned, Terms, When};
+use handover_engine::report::{Planned, Terms, Verified, When};
 use handover_engine::time::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -39,10 +39,14 @@ fn due() -> Migration {
 
 /// What becomes of it, with a certificate that ends then: its phase, what was noted, and how often notice was given.
 async fn comes_to(ends: Timestamp) -> (Phase, String, usize) {
+    of(due(), ends).await
+}
+
+/// The same, of this one.
+async fn of(migration: Migration, ends: Timestamp) -> (Phase, String, usize) {
     let mut world = World::new(1);
     world.quiet = true;
     let port = Port { world: Arc::new(Mutex::new(world)), crashed: Arc::default(), life: 0 };
-    let migration = due();
     port.create(&migration).await.unwrap();
     let mut ports = ports(&port);
     ports.credentials = Arc::new(Ends(ends));
@@ -84,4 +88,20 @@ async fn what_has_ended_by_then_calls_it_off() {
 async fn what_lasts_lets_it_begin() {
     let (phase, noted, notices) = comes_to(Timestamp::from_millis(3_600_000)).await;
     assert_eq!((phase, noted.as_str(), notices), (Phase::Trial, "", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_differs_does_not_take_over() {
+    let mut different = due();
+    let verified = Verified { differences: 3, ..Verified::default() };
+    different.outcome.verify("db".parse().unwrap(), 1, verified, Vec::new());
+    let (phase, noted, notices) = of(different.clone(), Timestamp::from_millis(3_600_000)).await;
+    let expected = "cutover: it was planned for 1970-01-01T00:00:00Z, and does not begin: migration m1: verification found 3 differences";
+    assert_eq!((phase, notices), (Phase::Following, 2));
+    assert!(noted.starts_with(expected), "{noted}");
+    // One under way has found none so far: it has not looked everywhere.
+    different.state.task = Some(Task::VerifyLive);
+    different.outcome.begin_verifying(false);
+    let (phase, noted, _) = of(different, Timestamp::from_millis(3_600_000)).await;
+    assert!(phase == Phase::Following && noted.starts_with(expected), "{noted}");
 }

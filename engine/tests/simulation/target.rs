@@ -5,7 +5,11 @@ mod files;
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use handover_engine::kept::Kept;
+use handover_engine::name::DatasetName;
+use handover_engine::ports::{DatabaseTarget, Keeper, Result, TreeTarget};
 use handover_engine::rows::{Schema, TableName};
 use handover_engine::tree::{Entry, EntryKind, RelPath};
 use rand::Rng;
@@ -13,7 +17,6 @@ use rand::rngs::StdRng;
 
 use super::model::{Node, Part, Rows, Table, Tree};
 use super::world::{PerDataset, Port, databases};
-use handover_engine::name::DatasetName;
 
 /// A database that stands or is being built.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,3 +101,26 @@ pub struct BasePort {
 pub struct GroundPort {
     pub port: Port,
 }
+
+/// No migration takes over here: there is nothing to keep.
+macro_rules! keeps_nothing {
+    ($port:ty) => {
+        #[async_trait]
+        impl Keeper for $port {
+            async fn undo_and_keep(&self) -> Result<()> {
+                self.undo().await
+            }
+
+            async fn kept(&self) -> Result<Option<Kept>> {
+                Ok(None)
+            }
+
+            async fn remove_kept(&self) -> Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+keeps_nothing!(BasePort);
+keeps_nothing!(GroundPort);

@@ -179,6 +179,18 @@ impl Port {
         act(&mut self.world.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A change at the target: it can fail before, and its answer can be lost after.
+    pub async fn change<T: Send>(
+        &self,
+        what: &str,
+        act: impl FnOnce(&mut World) -> Result<T> + Send,
+    ) -> Result<T> {
+        self.step(Site::Write, what).await?;
+        let changed = self.with(act)?;
+        self.step(Site::Written, what).await?;
+        Ok(changed)
+    }
+
     /// Takes a little time, then whatever happens at this site. Never returns to an agent that has crashed: what a real
     /// one would still do ends with its process.
     pub async fn step(&self, site: Site, what: &str) -> Result<()> {

@@ -90,9 +90,11 @@ async fn one(dataset: &Dataset, at: &Restoring<'_>, notes: &Notes, work: &Work) 
             match settle(dataset, &note, notes, work).await {
                 Ok(Settled::Ended(before)) => Ok(before),
                 Ok(Settled::TakenBack) => Err(failure),
+                // The same once more is told once.
+                Err(unsettled) if unsettled.what == failure.what => Err(failure),
                 Err(unsettled) => {
                     failure.what += &format!(
-                        "; nor can what was begun be taken back now, which the agent tries again by itself: {}",
+                        "; nor can what was begun be ended or taken back now, which the agent tries again by itself: {}",
                         unsettled.what
                     );
                     Err(failure)

@@ -1,6 +1,9 @@
 //! A server's load, as it tells it itself.
 //!
-//! What its replicas lag behind it does not know; where it is a replica itself, it tells how far it is behind.
+//! What its replicas lag behind it does not know: the one that the manifest names is asked itself. Where it is a replica, it tells how far
+//! it is behind.
+
+mod beside;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +18,7 @@ use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use self::beside::Beside;
 use crate::live::position::{Gtids, Place};
 use crate::own;
 use crate::session::{Role, Session};
@@ -32,17 +36,21 @@ pub struct MariaGauge {
     dataset: DatasetName,
     settings: Settings,
     open: Mutex<Option<Looking>>,
+    replica: Option<Mutex<Beside>>,
 }
 
 struct Looking {
     session: Session,
     place: Option<String>,
+    /// The server's number.
+    id: u64,
 }
 
 impl MariaGauge {
-    /// The server of the database that the settings name.
-    pub fn new(dataset: DatasetName, settings: Settings) -> Self {
-        Self { dataset, settings, open: Mutex::default() }
+    /// The server of the database that the settings name, and its replica.
+    pub fn new(dataset: DatasetName, settings: Settings, replica: Option<Settings>) -> Self {
+        let replica = replica.map(|replica| Mutex::new(Beside::new(dataset.clone(), replica)));
+        Self { dataset, settings, open: Mutex::default(), replica }
     }
 
     async fn look(&self, looking: &mut Looking) -> Result<DatabaseLoad> {
@@ -54,7 +62,11 @@ impl MariaGauge {
         let (ours, busy) = self.ours(session).await?;
         // Taken one after the other: it may have become less in between.
         let threads = u32::try_from(running.saturating_sub(busy)).unwrap_or(u32::MAX);
-        let replica_lag = lag(session).await;
+        let behind = match &self.replica {
+            Some(replica) => replica.lock().await.lag(looking.id).await,
+            None => None,
+        };
+        let replica_lag = lag(session).await.into_iter().chain(behind).reduce(f64::max);
         let place = looking.place.clone();
         Ok(DatabaseLoad { latency, threads: Some(threads), replica_lag, ours, place })
     }
@@ -123,8 +135,8 @@ impl Gauge for MariaGauge {
             Some(looking) => looking,
             None => {
                 let mut session = Session::open(&self.dataset, &self.settings, Role::Reader).await?;
-                let place = session.record(WHAT, "SELECT @@datadir").await?.maybe(0);
-                Looking { session, place }
+                let row = session.record(WHAT, "SELECT @@datadir, @@server_id").await?;
+                Looking { session, place: row.maybe(0), id: row.number(1) }
             }
         };
         let load = self.look(&mut looking).await;
@@ -151,5 +163,8 @@ impl Gauge for MariaGauge {
 
     async fn rest(&self) {
         *self.open.lock().await = None;
+        if let Some(replica) = &self.replica {
+            replica.lock().await.rest();
+        }
     }
 }

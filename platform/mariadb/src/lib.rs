@@ -7,6 +7,7 @@
 //! with a loss (FLOAT) or convert (BIT, ENUM, SET) travels as a number.
 
 mod accounts;
+mod buffers;
 mod catalog;
 mod cursor;
 mod database;
@@ -26,6 +27,7 @@ mod shape;
 mod sql;
 mod target;
 
+pub use buffers::CLIENT_SETTINGS;
 pub use database::MariaDatabase;
 pub use gauge::MariaGauge;
 pub use live::{MariaFenced, MariaLive};

@@ -16,6 +16,7 @@ mod lookup;
 mod moment;
 mod part;
 pub mod position;
+pub mod replicated;
 mod statement;
 mod tables;
 mod value;
@@ -50,6 +51,8 @@ pub struct MariaLive {
     idle: Mutex<Vec<Session>>,
     /// For the rest of large values.
     aside: Mutex<Option<Arc<Mutex<Session>>>>,
+    /// Whether the fence stands, where that was looked at since it was last touched.
+    fenced: Mutex<Option<bool>>,
 }
 
 /// Where the database is.
@@ -74,6 +77,7 @@ impl MariaLive {
             follower: Mutex::default(),
             idle: Mutex::default(),
             aside: Mutex::default(),
+            fenced: Mutex::default(),
         }
     }
 
@@ -110,6 +114,30 @@ impl MariaLive {
         *aside = Some(new.clone());
         Ok(new)
     }
+
+    /// Refuses to go on where changes are applied behind the fence.
+    async fn check_fence(&self, session: &mut Session) -> Result<()> {
+        let mut fenced = self.fenced.lock().await;
+        let stands = match *fenced {
+            Some(stands) => stands,
+            None => fence::stands(session, &self.live.settings.database).await?,
+        };
+        *fenced = Some(stands);
+        drop(fenced);
+        if stands && replicated::applies(session).await? {
+            return Err(replicated::passed(session).await);
+        }
+        Ok(())
+    }
+
+    /// Takes the fence away.
+    async fn lift(&self) -> Result<()> {
+        *self.fenced.lock().await = None;
+        aside::put_back(&self.live).await?;
+        let down = fence::down(&self.live).await;
+        *self.fenced.lock().await = None;
+        down
+    }
 }
 
 /// Refuses a server whose log does not tell everything.
@@ -129,8 +157,9 @@ async fn check(session: &mut Session, database: &str) -> Result<()> {
                 "take binlog_do_db and binlog_ignore_db out of the server's configuration and restart it",
             ));
     }
-    // Without the privilege to ask (REPLICA MONITOR), it is taken for no replica.
-    let replicates = session.try_records("SHOW ALL SLAVES STATUS").await.is_ok_and(|rows| !rows.is_empty());
+    // Without the privilege to ask (REPLICA MONITOR), one that is stopped is taken for no replica.
+    let replicates = replicated::applies(session).await?
+        || session.try_records("SHOW ALL SLAVES STATUS").await.is_ok_and(|rows| !rows.is_empty());
     let logs = session.record(WHAT, "SELECT @@log_slave_updates").await?.text(0) == "1";
     if replicates && !logs {
         return Err(Failure::operator(
@@ -184,6 +213,9 @@ impl LiveDatabase for MariaLive {
             None => self.follower(after).await?,
         };
         let changes = follower.part(wait).await?;
+        if changes.is_end {
+            self.check_fence(follower.watch()).await?;
+        }
         *place = Some(follower);
         Ok(changes)
     }
@@ -198,8 +230,7 @@ impl LiveDatabase for MariaLive {
         if keep_fence {
             return Ok(());
         }
-        aside::put_back(&self.live).await?;
-        fence::down(&self.live).await
+        self.lift().await
     }
 
     async fn kept(&self, _capture: &CaptureId) -> Result<Option<u64>> {
@@ -224,11 +255,13 @@ impl LiveDatabase for MariaLive {
     }
 
     async fn fence(&self, _capture: &CaptureId, wait: Duration) -> Result<()> {
-        fence::up(&self.live, wait).await
+        *self.fenced.lock().await = None;
+        let up = fence::up(&self.live, wait).await;
+        *self.fenced.lock().await = None;
+        up
     }
 
     async fn unfence(&self, _capture: &CaptureId) -> Result<()> {
-        aside::put_back(&self.live).await?;
-        fence::down(&self.live).await
+        self.lift().await
     }
 }

@@ -4,6 +4,7 @@ use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
 
 use crate::catalog;
+use crate::live::replicated;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 use crate::sql::quote;
@@ -76,6 +77,17 @@ pub async fn returning_privileges(
             let what = format!("the source cannot follow it once it has taken over: {what}");
             out.push(Finding { required: true, what, fix: format!("{fix}, or plan with --one-way") });
         }
+        if replicated::applies(&mut session).await? {
+            let from = replicated::primaries(&mut session).await;
+            let what = format!(
+                "it is a replica, and applies what {from} sends: no fence stops that, so that an abort cannot give the source back meanwhile"
+            );
+            out.push(Finding {
+                required: false,
+                what,
+                fix: "STOP ALL SLAVES there, before an abort".to_owned(),
+            });
+        }
     } else {
         for privilege in ["INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER"] {
             needs(
@@ -126,6 +138,13 @@ pub async fn source_privileges(dataset: &DatasetName, settings: &Settings) -> Re
     if let Some((what, fix)) = catalog::unfollowable(&mut session).await? {
         let what = format!("changes cannot be followed: {what}");
         out.push(Finding { required: false, what, fix: fix.to_owned() });
+    }
+    if replicated::applies(&mut session).await? {
+        let from = replicated::primaries(&mut session).await;
+        let what = format!(
+            "it is a replica, and applies what {from} sends: no fence stops that, so none is put up meanwhile"
+        );
+        out.push(Finding { required: false, what, fix: replicated::FIX.to_owned() });
     }
     let row =
         session.record("cannot be asked", "SELECT @@log_bin, @@log_bin_trust_function_creators").await?;

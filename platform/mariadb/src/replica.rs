@@ -7,7 +7,7 @@
 mod compare;
 mod link;
 mod seed;
-mod status;
+pub mod status;
 mod survey;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use support::Server;
 use support::pair::{capture, live_at};
 
 fn gauge(server: &Server, database: &str) -> MariaGauge {
-    MariaGauge::new("shop".parse().unwrap(), server.settings(database))
+    MariaGauge::new("shop".parse().unwrap(), server.settings(database), None)
 }
 
 /// Looks until the load is as it should be.
@@ -82,4 +82,40 @@ async fn what_is_behind_a_position_is_told() {
     server.sql("", "SET GLOBAL expire_logs_days = 0");
     assert_eq!(gauge.log(&capture(), &caught_up).await.unwrap().keeps_ms, None);
     live.end(&capture(), false).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replica_that_is_named_tells_its_lag() {
+    let server = Server::start(&["--local-infile=1", "--server-id=7"]);
+    let replica = Server::start(&["--server-id=8"]);
+    server.sql(
+        "",
+        "CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'secret'; GRANT REPLICATION SLAVE ON *.* TO repl@'127.0.0.1'",
+    );
+    let database = server.database("lag", "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT)");
+    let link = format!(
+        "SET GLOBAL gtid_slave_pos = ''; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = 'repl', \
+         MASTER_PASSWORD = 'secret', MASTER_USE_GTID = slave_pos; START SLAVE",
+        server.port()
+    );
+    replica.sql("", &link);
+    let (shop, beside) = ("shop".parse().unwrap(), replica.settings(&database));
+    while !replica.allows(&database, "SELECT 1 FROM t") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let gauge = MariaGauge::new(shop, server.settings(&database), Some(beside));
+    until(&gauge, "no lag", |load| load.replica_lag == Some(0.0)).await;
+    // It applies what it gets so many seconds later.
+    replica.sql("", "STOP SLAVE; CHANGE MASTER TO MASTER_DELAY = 600; START SLAVE");
+    server.sql(&database, "INSERT INTO t VALUES ()");
+    until(&gauge, "a lag", |load| load.replica_lag.is_some_and(|lag| (2.0..600.0).contains(&lag))).await;
+    // The server itself knows nothing of it.
+    let alone = MariaGauge::new("shop".parse().unwrap(), server.settings(&database), None);
+    assert_eq!(alone.load().await.unwrap().replica_lag, None);
+    // One that is gone keeps nobody waiting.
+    replica.kill();
+    until(&gauge, "no replica", |load| load.replica_lag.is_none()).await;
+    let begun = Instant::now();
+    gauge.load().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }

@@ -10,6 +10,9 @@ use crate::error::failed;
 use crate::fenced;
 use crate::sql::quote;
 
+/// MiB of its log that a server should keep for a slot: the source's agent gives up before the server does.
+const ENOUGH: i64 = 16 * 1024;
+
 /// What stands in the way of following the settings' database while it is in use; empty when nothing does.
 pub async fn following_privileges(dataset: &DatasetName, settings: &Settings) -> Result<Vec<Finding>> {
     let conn = Conn::open(dataset, settings).await?;
@@ -65,7 +68,7 @@ impl Asker<'_> {
         let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'), \
                    pg_catalog.current_setting('max_replication_slots'), \
                    (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
-                   pg_catalog.current_setting('max_slot_wal_keep_size', true)";
+                   (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size')";
         let rows = self.rows(sql).await?;
         let Some([standby, level, slots, used, keep]) = rows.first().map(Vec::as_slice) else {
             return Ok(());
@@ -86,12 +89,26 @@ impl Asker<'_> {
                 format!("ALTER SYSTEM SET max_replication_slots = {}; then restart the server", slots + 4);
             found.push(self.finding(Severity::Error, "all of its replication slots are in use", hint));
         }
-        if !keep.is_empty() && keep != "-1" {
-            let what = format!("the server keeps {keep} of its log for a slot: changes beyond that are lost");
-            let hint = "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf(); watch the disk meanwhile";
-            found.push(self.finding(Severity::Warning, what, hint));
-        }
+        found.extend(self.kept(keep));
         Ok(())
+    }
+
+    /// How much of its log the server keeps for a slot, in MiB; versions before 13 have no limit, and know of none.
+    fn kept(&self, setting: &str) -> Option<Finding> {
+        let keep: i64 = setting.parse().ok()?;
+        let hint = format!(
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '{ENOUGH}MB'; SELECT pg_reload_conf(): more than `capture_bytes` in source.toml \
+             (10 GiB unless set), and less than the disk has room for"
+        );
+        if keep < 0 {
+            let what = "a slot keeps the server's log without limit: the source's agent lets go what is too much or too old, but the \
+                        disk fills while the agent is down";
+            return Some(self.finding(Severity::Info, what, hint));
+        }
+        let what = format!(
+            "the server keeps {keep} MB of its log for a slot: once more waits, the slot is lost and the copy begins anew"
+        );
+        (keep < ENOUGH).then(|| self.finding(Severity::Warning, what, hint))
     }
 
     async fn slots(&self, found: &mut Vec<Finding>) -> Result<()> {

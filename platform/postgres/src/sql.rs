@@ -217,6 +217,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lists_of_names_are_taken_apart() {
+        assert_eq!(list("\"$user\", public, \"a\"\"b, c\""), ["$user", "public", "a\"b, c"]);
+    }
+
+    #[test]
     fn quotes_names_and_texts() {
         assert_eq!(quote("a\"b c"), "\"a\"\"b c\"");
         assert_eq!(quote("é\\"), "U&\"\\+0000e9\\\\\"");

@@ -1,6 +1,7 @@
 //! The target's side: a database that is built beside its final place.
 
 pub mod build;
+mod chunks;
 mod clear;
 pub mod finish;
 mod keyed;
@@ -8,6 +9,7 @@ mod large;
 mod load;
 pub mod place;
 mod second;
+mod session;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,27 +19,16 @@ use handover_engine::change::LogPosition;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
 use handover_engine::name::{CaptureId, DatasetName, MigrationId};
-use handover_engine::ports::{DatabaseTarget, KeyedTarget, Result};
-use handover_engine::rows::{Fresh, Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
+use handover_engine::ports::{DatabaseTarget, Result};
+use handover_engine::rows::{Fresh, KeyRange, RowsChunk, Schema, TableName};
 
 use self::build::Builder;
-use self::load::{Part, Refused, places};
 use self::place::Place;
 use crate::Settings;
 use crate::catalog::Reader;
 use crate::connect::Conn;
 use crate::error::failed;
-use crate::read::Cursor;
-use crate::shape::{BadShape, Shape};
-use crate::{fenced, live};
-
-/// Connections that are kept for the next chunk.
-const KEPT: usize = 8;
-/// Rows that are read again at once, where only a part of a range is asked for.
-const PART_ROWS: u64 = 20_000;
-/// Sessions that load and build. Triggers and foreign keys are not there while rows are loaded, but a former pass's
-/// functions may be.
-const LOADING: &str = "SET lock_timeout = 0; SET maintenance_work_mem = '256MB'; SET synchronous_commit = on";
+use crate::live;
 
 /// A database to be built.
 pub struct PostgresTarget {
@@ -74,25 +65,6 @@ impl PostgresTarget {
         &self.place.dataset
     }
 
-    /// Looks at the database anew; a connection that writes past the fence.
-    pub async fn begin_in_place(&self) -> Result<Conn> {
-        self.close();
-        self.conn(&self.place.settings).await
-    }
-
-    /// Adds rows to a table that was cleared.
-    pub async fn fill(&self, chunk: &RowsChunk) -> Result<()> {
-        let (settings, schema) = self.at().await?;
-        let table = &chunk.header.table;
-        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
-        let shape = Shape::of(&schema, table).map_err(bad)?;
-        let conn = self.rows_conn(&settings, &schema).await?;
-        let done = load::fill(&conn, &shape, &chunk.block).await;
-        done.map_err(|e| failed(self.item(Some(table)), "rows cannot be written", &e))?;
-        self.keep_conn(conn);
-        Ok(())
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,93 +81,34 @@ impl PostgresTarget {
         }
     }
 
-    async fn conn(&self, settings: &Settings) -> Result<Conn> {
-        let conn = Conn::open(&self.place.dataset, settings).await?;
-        let failed = |e| failed(self.item(None), "its session cannot be set up", &e);
-        conn.batch_execute(LOADING).await.map_err(failed)?;
-        if self.in_place {
-            let user = &self.place.settings.user;
-            let done = conn.batch_execute(fenced::PASS).await;
-            done.map_err(|e| fenced::refused(&self.item(None), user, &e))?;
-        } else {
-            // Only where allowed; nothing depends on it.
-            let _ = conn.batch_execute("SET session_replication_role = replica").await;
-        }
-        Ok(conn)
-    }
-
     /// The database to work on and its schema.
     async fn at(&self) -> Result<(Settings, Arc<Schema>)> {
         if let Some(at) = self.lock().at.clone() {
             return Ok(at);
         }
-        if self.in_place {
-            let settings = self.place.settings.clone();
-            let conn = self.conn(&settings).await?;
-            let (schema, _) = self.reader(&conn, &settings).tables_only().await?;
-            let at = (settings, Arc::new(schema));
-            self.lock().at = Some(at.clone());
-            return Ok(at);
-        }
-        let settings = self.place.newest().await?;
-        let conn = self.conn(&settings).await?;
-        let json = conn.text("SELECT json FROM handover_state.schema").await;
-        let json = json.map_err(|e| failed(self.item(None), "its schema was not kept", &e))?;
-        let schema: Schema = serde_json::from_str(&json.unwrap_or_default())
-            .map_err(|e| Failure::permanent(self.item(None), "its schema was not kept").because(e))?;
+        let (settings, schema) = if self.in_place { self.standing().await? } else { self.built().await? };
         let at = (settings, Arc::new(schema));
         self.lock().at = Some(at.clone());
         Ok(at)
     }
 
-    /// A connection for rows: text is the database's own.
-    async fn rows_conn(&self, settings: &Settings, schema: &Schema) -> Result<Conn> {
-        let idle = self.lock().idle.pop();
-        if let Some(conn) = idle.filter(|conn| !conn.is_closed()) {
-            return Ok(conn);
-        }
-        let conn = self.conn(settings).await?;
-        let encoding = schema.settings.get("encoding").map_or("UTF8", String::as_str);
-        // Indexes and keys that are built side by side wait for each other as long as it takes; rows wait for strangers.
-        let set_up = async {
-            conn.batch_execute("SET lock_timeout = '30s'").await?;
-            conn.raw_text(encoding).await
-        };
-        set_up.await.map_err(|e| failed(self.item(None), "its session cannot be set up", &e))?;
-        Ok(conn)
+    /// The database that stands at the final place, and its tables.
+    async fn standing(&self) -> Result<(Settings, Schema)> {
+        let settings = self.place.settings.clone();
+        let conn = self.conn(&settings).await?;
+        let (schema, _) = self.reader(&conn, &settings).tables_only().await?;
+        Ok((settings, schema))
     }
 
-    fn keep_conn(&self, conn: Conn) {
-        let mut open = self.lock();
-        if open.at.is_some() && open.idle.len() < KEPT {
-            open.idle.push(conn);
-        }
-    }
-
-    fn part<'c>(&self, schema: &Schema, chunk: &'c RowsChunk) -> Result<Part<'c>> {
-        let table = &chunk.header.table;
-        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
-        let shape = Shape::of(schema, table).map_err(bad)?;
-        let condition = if shape.hidden {
-            shape.with_places("place").condition(&chunk.header.range)
-        } else {
-            shape.condition(&chunk.header.range)
-        };
-        let fresh = self.lock().fresh.take(table, &chunk.header.range);
-        Ok(Part { chunk, shape, fresh, condition: condition.map_err(bad)? })
-    }
-
-    fn refused(&self, refused: Refused) -> Failure {
-        match refused {
-            Refused::Server(table, error) => {
-                failed(self.item(Some(&table)), "rows cannot be written", &error)
-            }
-            Refused::Moved(table) => {
-                let what = "rows were changed or moved at the target since they were loaded";
-                Failure::operator(self.item(Some(&table)), what)
-                    .hint("nothing else may write there before the change-over: abort, and start anew")
-            }
-        }
+    /// The database that was built last, and the schema that was kept in it.
+    async fn built(&self) -> Result<(Settings, Schema)> {
+        let settings = self.place.newest().await?;
+        let conn = self.conn(&settings).await?;
+        let json = conn.text("SELECT json FROM handover_state.schema").await;
+        let json = json.map_err(|e| failed(self.item(None), "its schema was not kept", &e))?;
+        let schema = serde_json::from_str(&json.unwrap_or_default())
+            .map_err(|e| Failure::permanent(self.item(None), "its schema was not kept").because(e))?;
+        Ok((settings, schema))
     }
 
     /// Runs something with a builder on the database that is worked on.
@@ -232,35 +145,6 @@ impl PostgresTarget {
 
     fn reader<'a>(&'a self, conn: &'a Conn, settings: &'a Settings) -> Reader<'a> {
         Reader { dataset: &self.place.dataset, settings, conn, exclude: &[] }
-    }
-}
-
-#[async_trait]
-impl KeyedTarget for PostgresTarget {
-    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
-        self.put_keys(rows).await
-    }
-
-    async fn make_durable(&self) -> Result<()> {
-        self.flush_log().await
-    }
-
-    async fn clear(&self, table: &TableName) -> Result<()> {
-        let (settings, schema) = self.at().await?;
-        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
-        let shape = Shape::of(&schema, table).map_err(bad)?;
-        let conn = self.rows_conn(&settings, &schema).await?;
-        // Where foreign keys are, the server empties no table alone.
-        let verb = if self.in_place { "DELETE FROM" } else { "TRUNCATE" };
-        let done = conn.batch_execute(&format!("{verb} ONLY {}", shape.table)).await;
-        done.map_err(|e| failed(self.item(Some(table)), "it cannot be emptied", &e))?;
-        self.keep_conn(conn);
-        Ok(())
-    }
-
-    /// The server logs what a foreign key's action does to each row.
-    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
-        Ok(Vec::new())
     }
 }
 
@@ -318,12 +202,7 @@ impl DatabaseTarget for PostgresTarget {
     }
 
     async fn apply(&self, chunks: &[RowsChunk]) -> Result<()> {
-        let (settings, schema) = self.at().await?;
-        let parts = chunks.iter().map(|chunk| self.part(&schema, chunk)).collect::<Result<Vec<_>>>()?;
-        let conn = self.rows_conn(&settings, &schema).await?;
-        load::apply(&conn, &parts).await.map_err(|e| self.refused(e))?;
-        self.keep_conn(conn);
-        Ok(())
+        self.put_chunks(chunks).await
     }
 
     async fn index(&self, schema: &Schema) -> Result<()> {
@@ -359,51 +238,11 @@ impl DatabaseTarget for PostgresTarget {
     }
 
     async fn reread(&self, table: &TableName, range: &KeyRange) -> Result<RowsChunk> {
-        let (settings, schema) = self.at().await?;
-        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
-        let shape = Shape::of(&schema, table).map_err(bad)?;
-        let sql = if shape.hidden {
-            let placed = shape.with_places("p.place");
-            let columns: Vec<String> = shape.columns.iter().map(|column| format!(", t.{column}")).collect();
-            format!(
-                "COPY (SELECT p.place{} FROM {} p JOIN ONLY {} t ON t.ctid = p.at{} ORDER BY p.place) TO STDOUT",
-                columns.concat(),
-                places(table),
-                shape.table,
-                placed.condition(range).map_err(bad)?
-            )
-        } else {
-            shape.read(range).map_err(bad)?
-        };
-        let conn = self.rows_conn(&settings, &schema).await?;
-        let refused = |e| failed(self.item(Some(table)), "its rows cannot be read again", &e);
-        let mut cursor = Cursor::open(conn, table, shape, range, &sql).await.map_err(refused)?;
-        let chunk = cursor.chunk(u64::MAX).await.map_err(refused)?;
-        self.keep_conn(cursor.into_conn());
-        Ok(chunk)
+        self.read_again(table, range).await
     }
 
     async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
-        let (settings, schema) = self.at().await?;
-        let bad = |e: BadShape| Failure::permanent(self.item(Some(table)), e.to_string());
-        let shape = Shape::of(&schema, table).map_err(bad)?;
-        // Bounded, so that the rows are found by their index, and not all sorted for the first of them.
-        let sql = shape.read_first(range, PART_ROWS).map_err(bad)?;
-        let conn = self.rows_conn(&settings, &schema).await?;
-        let refused = |e| failed(self.item(Some(table)), "its rows cannot be read again", &e);
-        let key_of = shape.clone();
-        let mut cursor = Cursor::open(conn, table, shape, range, &sql).await.map_err(refused)?;
-        let mut chunk = cursor.chunk(budget).await.map_err(refused)?;
-        if cursor.is_done() {
-            // What is left of any other is not waited for.
-            self.keep_conn(cursor.into_conn());
-            if chunk.header.rows == PART_ROWS {
-                let rows = chunk.block.strip_suffix(b"\n").unwrap_or(&chunk.block);
-                let last = rows.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-                chunk.header.range.until = Some(Key(key_of.key_of(last).into()));
-            }
-        }
-        Ok(chunk)
+        self.read_part_again(table, range, budget).await
     }
 
     async fn reread_schema(&self) -> Result<Schema> {

@@ -285,6 +285,7 @@ async fn what_following_needs_is_told_with_its_statement() {
     for part in [
         "wal_level = 'logical'",
         "max_replication_slots",
+        "max_slot_wal_keep_size = '16384MB'",
         "ALTER ROLE \"modest\" REPLICATION",
         "GRANT CREATE ON DATABASE",
         "GRANT \"owner\" TO \"modest\"",
@@ -295,6 +296,7 @@ async fn what_following_needs_is_told_with_its_statement() {
     check(live.begin(&capture("x")).await, Class::NeedsOperator, &["wal_level is replica"]);
     server.sql("postgres", "ALTER SYSTEM SET wal_level = 'logical'");
     server.sql("postgres", "ALTER SYSTEM SET max_replication_slots = 4");
+    server.sql("postgres", "ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'");
     server.stop();
     server.boot();
     check(live.begin(&capture("x")).await, Class::NeedsOperator, &["replication slots"]);
@@ -304,6 +306,12 @@ async fn what_following_needs_is_told_with_its_statement() {
             "ALTER ROLE modest REPLICATION; GRANT CREATE ON DATABASE {from} TO modest; GRANT owner TO modest"
         ),
     );
+    let short = handover_postgres::following_privileges(&dataset, &settings).await.unwrap();
+    assert!(short.len() == 1 && short[0].what.contains("1024 MB"), "{short:?}");
+    assert!(short[0].severity == handover_engine::check::Severity::Warning, "{short:?}");
+    server.sql("postgres", "ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'");
+    server.sql("postgres", "SELECT pg_reload_conf()");
+    until(&server, "postgres", "SELECT current_setting('max_slot_wal_keep_size') = '16GB'").await;
     assert_eq!(handover_postgres::following_privileges(&dataset, &settings).await.unwrap(), []);
     let live = PostgresLive::new(dataset, &settings, Vec::new());
     let after = live.begin(&capture("x")).await.unwrap();

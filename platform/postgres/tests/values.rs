@@ -1,7 +1,8 @@
-//! Every type with its extremes arrives byte for byte, as the engine's own tools tell it.
+//! Every type with its extremes arrives byte for byte, as the engine's own tools tell it, and as keys that are followed.
 
 mod support;
 
+use support::followed::Followed;
 use support::{Server, migrate};
 
 /// The two databases' rows and schema, by pg_dump.
@@ -230,4 +231,69 @@ async fn text_keys_in_the_order_of_collations_and_of_bytes() {
         );
     }
     assert_ne!(digests[0], digests[1], "both orders are the same");
+}
+
+/// Types of keys, values that they have at first, and values that are added, or put in the first ones' places.
+const KEYS: [(&str, &str, &str); 22] = [
+    ("smallint", "'-32768', '0', '7'", "'32767'"),
+    ("bigint", "'-9223372036854775808', '0', '1'", "'9223372036854775807'"),
+    ("numeric", "'NaN', '1.50', '-Infinity', '0.000', '1e30'", "'1.5000'"),
+    ("numeric(10,2)", "'1.50', '2', '-3.1'", "'99999999.99'"),
+    ("double precision", "'NaN', '-Infinity', '0.1', '1e300'", "'1e-300'"),
+    (
+        "text",
+        r#"'', ' ', E'a\tb', E'c\nd\re', E'\\', E'\\N', 'it''s', 'x"y', '{a,b}', 'NULL', E'\x01\x7f', 'ü€😀'"#,
+        r"E'z\\\t'",
+    ),
+    ("text COLLATE \"C\"", "'a', 'B', 'é', 'ß'", "'ssss'"),
+    ("varchar(9)", "'a', 'a ', ' a'", "'b  '"),
+    ("char(5)", "'a', 'ab', ''", "'abcde'"),
+    ("\"char\"", "'a', 'b', E'\\\\'", "'c'"),
+    ("name", "'a', 'B c'", "'d'"),
+    ("bytea", r"'\x', '\x00', '\x5c095c0a22', 'abc'", r"'\xff'"),
+    ("boolean", "'t'", "'f'"),
+    (
+        "uuid",
+        "'00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000002'",
+        "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+    ),
+    (
+        "timestamptz",
+        "'infinity', '-infinity', '2024-02-29 12:00:00.123456+02', '0044-03-15 BC'",
+        "'294276-01-01'",
+    ),
+    ("date", "'infinity', '0001-01-01 BC', '2024-02-29'", "'5874897-12-31'"),
+    ("interval", "'1 day', '36 hours', '-1 mon 3 days'", "'00:00:00.000001'"),
+    ("inet", "'10.0.0.1', '10.0.0.0/8', '::1'", "'2001:db8::/32'"),
+    ("mood", "'sad', 'so\"so', 'hap\\py'", "'a,b'"),
+    ("text[]", r#"'{}', '{a,NULL}', '{"a,b","c\"d"}', '{{a},{b}}'"#, "'{NULL}'"),
+    ("int4range", "'empty', '[1,5)', '(,3)'", "'[7,)'"),
+    ("jsonb", r#"'{"a": [1,"x\ty"]}', 'null', '[]'"#, r#"'"\\"'"#),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_every_type_are_followed() {
+    let mut schema = "CREATE TYPE mood AS ENUM ('sad', 'so\"so', 'hap\\py', 'a,b');".to_owned();
+    let mut change = String::new();
+    for (at, (kind, values, more)) in KEYS.iter().enumerate() {
+        let rows: Vec<String> = values.split(", ").map(|value| format!("({value}, 1, 'x')")).collect();
+        // A comma inside a value does not cut the list, since it is followed by no space.
+        schema += &format!(
+            "CREATE TABLE t{at} (k {kind}, n integer, v text, PRIMARY KEY (n, k)); INSERT INTO t{at} VALUES {};
+             CREATE TABLE s{at} (v text, k {kind} PRIMARY KEY); INSERT INTO s{at} SELECT 'x', k FROM t{at};",
+            rows.join(", ")
+        );
+        change += &format!(
+            "UPDATE t{at} SET v = 'y'; UPDATE s{at} SET v = 'y'; UPDATE t{at} SET n = 2;
+             INSERT INTO t{at} VALUES ({more}, 3, 'z');
+             UPDATE s{at} SET k = {more} WHERE k = (SELECT k FROM s{at} ORDER BY k = {more} DESC, k LIMIT 1); DELETE FROM t{at} WHERE k = {more} OR n = 3;
+             DELETE FROM s{at} WHERE k = (SELECT k FROM s{at} ORDER BY k DESC LIMIT 1);"
+        );
+    }
+    let mut followed = Followed::new(&schema).await;
+    followed.assert_same("after the copy").await;
+    followed.sql(&change);
+    followed.follow().await.unwrap();
+    followed.assert_same("after the change").await;
+    followed.done().await;
 }

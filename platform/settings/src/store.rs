@@ -1,10 +1,13 @@
 //! This host's settings, as its manifest names them.
 
-use std::path::{Path, PathBuf};
+mod file;
+mod ours;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use handover_engine::changeover::{Bundle, Contents, Scope, Setting, SettingsFacts};
+use handover_engine::changeover::{Bundle, Scope, SettingsFacts};
 use handover_engine::failure::Failure;
 use handover_engine::name::{DatasetName, MigrationId};
 use handover_engine::ports::Result;
@@ -12,10 +15,9 @@ use handover_engine::ports::changeover::HostSettings;
 use handover_engine::ports::settings_table::SettingsTables;
 
 use crate::apply::{Changed, Kept};
-use crate::disk::{self, Disk, Held};
-use crate::format::{self, FormatError};
-use crate::rows::{self, NoTables};
-use crate::section::{LARGEST, SettingsSection};
+use crate::disk::Disk;
+use crate::rows::NoTables;
+use crate::section::SettingsSection;
 use crate::swap::record::{self, Reboots};
 
 /// The settings of this host.
@@ -49,14 +51,13 @@ impl LocalSettings {
         tables: Arc<dyn SettingsTables>,
         state: &Path,
     ) -> Self {
-        Self(Arc::new(Here { sections, tables, kept: Kept::new(state, Disk::default()) }))
+        Self::with_tables_on(Disk::default(), sections, tables, state)
     }
 
     pub(crate) fn on(disk: Disk, sections: Vec<SettingsSection>, state: &Path) -> Self {
-        Self(Arc::new(Here { sections, tables: Arc::new(NoTables), kept: Kept::new(state, disk) }))
+        Self::with_tables_on(disk, sections, Arc::new(NoTables), state)
     }
 
-    #[cfg(test)]
     pub(crate) fn with_tables_on(
         disk: Disk,
         sections: Vec<SettingsSection>,
@@ -95,34 +96,12 @@ pub(crate) fn failed(item: impl Into<String>, what: &'static str) -> impl FnOnce
     move |error| Failure::operator(item, what).because(error).hint("mend that, then resume")
 }
 
-fn facts(section: &SettingsSection) -> SettingsFacts {
-    SettingsFacts {
-        name: section.name.clone(),
-        group: section.group.clone(),
-        file: section.file.display().to_string(),
-        dataset: None,
-        problem: problem(section),
-    }
-}
-
 impl Here {
     fn section(&self, name: &str) -> Result<&SettingsSection> {
         self.sections.iter().find(|section| section.name == name).ok_or_else(|| {
             Failure::operator(item(name), "this host's manifest does not name them any more")
                 .hint("write the section again, and resume; or abort")
         })
-    }
-
-    /// What comes, as settings of this host.
-    fn own(&self, bundle: &Bundle) -> Result<Bundle> {
-        let mut own = Vec::new();
-        for section in &self.sections {
-            let Some(setting) = bundle.settings.iter().find(|setting| setting.name == section.name) else {
-                continue;
-            };
-            own.push(ours(section, setting)?);
-        }
-        Ok(Bundle { settings: own })
     }
 
     fn stage(&self, migration: &MigrationId, bundle: Bundle) -> Result<()> {
@@ -139,7 +118,7 @@ impl Here {
             };
         }
         for changed in self.plan(&bundle)? {
-            check_place(&changed.place).map_err(|(what, hint)| {
+            file::check_place(&changed.place).map_err(|(what, hint)| {
                 Failure::operator(format!("settings file {}", changed.place.display()), what).hint(hint)
             })?;
         }
@@ -154,18 +133,18 @@ impl Here {
                 continue;
             }
             let section = self.section(&setting.name)?;
-            let place = place(section)?;
+            let place = file::place(section)?;
             let at = match out.iter().position(|changed| changed.place == place) {
                 Some(at) => at,
                 None => {
-                    let before = disk::read(&place)
-                        .map_err(failed(item(&section.name), "their file cannot be read"))?;
+                    let before = file::held(section, &place)?;
                     out.push(Changed { place, after: before.clone(), before });
                     out.len() - 1
                 }
             };
             let changed = &mut out[at];
-            changed.after = changes(section, &changed.place, changed.after.take(), &setting.contents)?;
+            let after = changed.after.take();
+            changed.after = file::changes(section, &changed.place, after, &setting.contents)?;
         }
         Ok(out)
     }
@@ -214,152 +193,6 @@ pub(crate) fn item(name: &str) -> String {
     format!("settings {name}")
 }
 
-fn place(section: &SettingsSection) -> Result<PathBuf> {
-    disk::resolve(&section.file)
-        .map_err(failed(item(&section.name), "the link that their file is cannot be followed"))
-}
-
-fn check_place(place: &Path) -> std::result::Result<(), (String, String)> {
-    let directory = disk::directory(place).display();
-    disk::may_write(place).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => (
-            format!("{directory} is not there"),
-            "make it, or mend [[settings]] in appliance.toml".to_owned(),
-        ),
-        _ => (
-            format!("{directory} cannot be written to: {error}"),
-            format!("`systemctl edit` the agent's unit: ReadWritePaths={directory}"),
-        ),
-    })
-}
-
-fn problem(section: &SettingsSection) -> Option<String> {
-    let place = match disk::resolve(&section.file) {
-        Ok(place) => place,
-        Err(error) => return Some(format!("its link cannot be followed: {error} (mend it)")),
-    };
-    if let Err((what, hint)) = check_place(&place) {
-        return Some(format!("{what} ({hint})"));
-    }
-    read(section).err().map(|failure| failure.to_string())
-}
-
-fn refused(section: &SettingsSection) -> impl Fn(FormatError) -> Failure + '_ {
-    |error| {
-        let hint = match &error {
-            FormatError::Unreadable { .. } => "mend the file, or `format` in [[settings]]",
-            FormatError::Key { .. } | FormatError::Unfaithful { .. } => {
-                "mend `keys` in [[settings]] of both manifests, or leave them out: the whole file travels then"
-            }
-        };
-        Failure::operator(item(&section.name), format!("{}: {error}", section.file.display())).hint(hint)
-    }
-}
-
-fn read(section: &SettingsSection) -> Result<Setting> {
-    let held =
-        disk::read(&place(section)?).map_err(failed(item(&section.name), "their file cannot be read"))?;
-    let contents = match held {
-        None => Contents::Absent,
-        Some(held) if section.keys.is_empty() => Contents::Whole { bytes: held.bytes, mode: held.mode },
-        Some(held) => {
-            let paths = section.paths().map_err(|bad| {
-                Failure::operator(item(&section.name), "its manifest is not in order").because(bad)
-            })?;
-            Contents::Keys(
-                format::get(section.format(), &section.file, &held.bytes, &paths)
-                    .map_err(refused(section))?,
-            )
-        }
-    };
-    Ok(Setting { name: section.name.clone(), group: section.group.clone(), contents })
-}
-
-/// A setting of the other host as it is one of this host: its group, and no keys that are not named here.
-fn ours(section: &SettingsSection, theirs: &Setting) -> Result<Setting> {
-    let refuse = |what: &str, hint: &str| Err(Failure::operator(item(&section.name), what).hint(hint));
-    if section.group.is_of_the_host() && !theirs.group.is_of_the_host() {
-        return refuse(
-            "they make a host the one it is here, and do not at the other host",
-            "write the same `group` in both manifests",
-        );
-    }
-    let contents = match &theirs.contents {
-        contents if section.database.is_some() => rows::ours(section, contents)?,
-        Contents::Absent => Contents::Absent,
-        Contents::Whole { bytes, .. } if bytes.len() > LARGEST => {
-            return refuse("they are larger than 256 KiB", "name single keys, or move the file as [[files]]");
-        }
-        Contents::Whole { bytes, mode } if section.keys.is_empty() => {
-            Contents::Whole { bytes: bytes.clone(), mode: mode & 0o777 }
-        }
-        Contents::Keys(values) if !section.keys.is_empty() => {
-            let own: Vec<_> = section.paths().unwrap_or_default().iter().map(ToString::to_string).collect();
-            let named = values.iter().filter(|(key, _)| own.contains(key));
-            Contents::Keys(named.map(|(key, value)| (key.clone(), value.clone())).collect())
-        }
-        Contents::Rows { .. } => {
-            return refuse("they are of a file here, and of a table at the other host", "write both alike");
-        }
-        Contents::Whole { .. } | Contents::Keys(_) => {
-            return refuse(
-                "one manifest names keys of them, the other one the whole file",
-                "write the same `keys` in both manifests",
-            );
-        }
-    };
-    Ok(Setting { name: section.name.clone(), group: section.group.clone(), contents })
-}
-
-/// What becomes of a file.
-fn changes(
-    section: &SettingsSection,
-    place: &Path,
-    before: Option<Held>,
-    contents: &Contents,
-) -> Result<Option<Held>> {
-    let no_keys =
-        || section.paths().unwrap_or_default().iter().map(|path| (path.to_string(), None)).collect();
-    let values: format::Values = match contents {
-        Contents::Absent if section.keys.is_empty() => return Ok(None),
-        Contents::Absent => no_keys(),
-        Contents::Whole { bytes, mode } => {
-            return match before {
-                Some(before) => Ok(Some(Held { bytes: bytes.clone(), ..before })),
-                None => new_file(section, place, bytes.clone(), *mode).map(Some),
-            };
-        }
-        Contents::Keys(values) => values.clone(),
-        // They are in no file.
-        Contents::Rows { .. } => return Ok(before),
-    };
-    let Some(before) = before else {
-        if values.values().all(Option::is_none) {
-            return Ok(None);
-        }
-        return Err(Failure::operator(
-            item(&section.name),
-            format!("{} is not there", section.file.display()),
-        )
-        .hint("put the file in place, or leave `keys` out in both manifests: the whole file travels then"));
-    };
-    let bytes =
-        format::set(section.format(), &section.file, &before.bytes, &values).map_err(refused(section))?;
-    if bytes.len() > LARGEST {
-        return Err(Failure::operator(item(&section.name), "their file would be larger than 256 KiB")
-            .hint("move it as [[files]]"));
-    }
-    Ok(Some(Held { bytes, ..before }))
-}
-
-/// A file that this host does not have: it belongs to whom its directory belongs.
-fn new_file(section: &SettingsSection, place: &Path, bytes: Vec<u8>, mode: u32) -> Result<Held> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::metadata(disk::directory(place))
-        .map_err(failed(item(&section.name), "their directory cannot be looked at"))?;
-    Ok(Held { bytes, owner: (meta.uid(), meta.gid()), mode, attributes: Vec::new() })
-}
-
 #[async_trait]
 impl HostSettings for LocalSettings {
     async fn facts(&self) -> Result<Vec<SettingsFacts>> {
@@ -368,7 +201,7 @@ impl HostSettings for LocalSettings {
             let section = section.clone();
             out.push(match section.rows() {
                 Some(rows) => self.facts_of_rows(&section, &rows).await,
-                None => self.with(move |_| Ok(facts(&section))).await?,
+                None => self.with(move |_| Ok(file::facts(&section))).await?,
             });
         }
         Ok(out)
@@ -380,7 +213,7 @@ impl HostSettings for LocalSettings {
             let section = section.clone();
             settings.push(match section.rows() {
                 Some(rows) => self.read_rows(&section, &rows).await?,
-                None => self.with(move |_| read(&section)).await?,
+                None => self.with(move |_| file::read(&section)).await?,
             });
         }
         Ok(Bundle { settings })

@@ -101,9 +101,7 @@ impl LabelSection {
             return Err(("file", "write an absolute path".to_owned()));
         }
         for tree in trees {
-            let Ok(below) = file.strip_prefix(&tree.root) else { continue };
-            let below = below.display().to_string();
-            if !tree.exclude.contains(&below) {
+            if let Some(below) = tree.holds(file) {
                 let problem = format!(
                     "it would be taken for a part of `{}`: write {below:?} into that section's `exclude`",
                     tree.name

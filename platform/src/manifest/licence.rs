@@ -24,9 +24,7 @@ impl LicenceSection {
             return Err(("file", "write an absolute path".to_owned()));
         }
         for tree in trees {
-            let Ok(below) = self.file.strip_prefix(&tree.root) else { continue };
-            let below = below.display().to_string();
-            if !tree.exclude.contains(&below) {
+            if let Some(below) = tree.holds(&self.file) {
                 let problem = format!(
                     "it would be copied with `{}`: write {below:?} into that section's `exclude`",
                     tree.name

@@ -10,6 +10,9 @@ use handover_engine::time::Clock;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// Chunks read ahead of the one being sent.
+pub(super) const AHEAD: usize = 1;
+
 /// Holds streams to the rate that the target takes them at.
 pub(super) struct Ahead {
     gate: Gate,

@@ -41,7 +41,7 @@ pub struct Kept {
     pub capture: CaptureId,
     /// When somebody has asked for it last, in milliseconds since the epoch.
     asked_ms: i64,
-    /// Writers are fenced off: the target may have taken over, and nothing is let go by itself.
+    /// Writers are fenced off: the target may have taken over, and the fence does not fall by itself.
     fenced: bool,
     /// Why it is kept no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +52,11 @@ impl Kept {
     /// Why it is kept no more, where it is not.
     pub fn ended(&self) -> Option<&str> {
         self.ended.as_deref()
+    }
+
+    /// Whether writers are fenced off for it.
+    pub fn is_fenced(&self) -> bool {
+        self.fenced
     }
 }
 
@@ -171,14 +176,14 @@ impl Captures {
         table.iter().any(|kept| kept.fenced && kept.dataset == *dataset && kept.capture == *capture)
     }
 
-    /// Those that may be let go when there is reason to.
-    pub fn loose(&self) -> Vec<Kept> {
-        self.table().iter().filter(|kept| !kept.fenced).cloned().collect()
+    /// All that is kept, or has to be let go still.
+    pub fn all(&self) -> Vec<Kept> {
+        self.table().clone()
     }
 
-    /// The same as it is by now, if it may still be let go.
-    pub fn still_loose(&self, seen: Kept) -> Option<Kept> {
-        self.loose().into_iter().find(|kept| (&kept.dataset, &kept.capture) == (&seen.dataset, &seen.capture))
+    /// The same as it is by now, if it is still there.
+    pub fn again(&self, seen: &Kept) -> Option<Kept> {
+        self.all().into_iter().find(|kept| (&kept.dataset, &kept.capture) == (&seen.dataset, &seen.capture))
     }
 
     fn idle(&self, kept: &Kept) -> Duration {

@@ -12,7 +12,7 @@ use super::LocalSource;
 impl LocalSource {
     /// The database, as long as this fence stands. Its users write to it again once it is gone.
     fn behind(&self, fence: &Fence) -> Result<&Arc<dyn FencedDatabase>> {
-        let known = self.followed(&fence.dataset)?;
+        let known = self.database(&fence.dataset)?;
         if self.captures.is_fenced(&fence.dataset, &fence.capture) {
             return Ok(&known.fenced);
         }

@@ -7,36 +7,33 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use handover_engine::change::{Changes, LogPosition};
 use handover_engine::failure::Failure;
-use handover_engine::name::{CaptureId, DatasetName};
-use handover_engine::ports::{Answers, ChangeSource, ChangesRequest, KeysRequest, LiveDatabase, Result};
+use handover_engine::follow::capture_id;
+use handover_engine::name::{CaptureId, DatasetName, MigrationId};
+use handover_engine::ports::{
+    Answers, ChangeSource, ChangesRequest, Direction, KeysRequest, LiveDatabase, Result,
+};
 use handover_engine::rows::RowsChunk;
 use tokio::sync::{Mutex, mpsc};
 
+use super::LocalSource;
+use super::ahead::AHEAD;
 use super::captures::Kept;
-use super::{AHEAD, Known, LocalSource, Readable};
 
 impl LocalSource {
-    pub(super) fn followed(&self, name: &DatasetName) -> Result<&Known> {
-        match self.by_name.get(name).map(|at| &self.datasets[*at].1) {
-            Some(Readable::Database(known)) => Ok(known),
-            _ => Err(Self::unknown(name)),
-        }
-    }
-
     fn live(&self, name: &DatasetName) -> Result<&Arc<dyn LiveDatabase>> {
-        Ok(&self.followed(name)?.live)
+        Ok(&self.database(name)?.live)
     }
 
     fn fencing(&self, name: &DatasetName) -> Result<Arc<Mutex<()>>> {
-        Ok(self.followed(name)?.fencing.clone())
+        Ok(self.database(name)?.fencing.clone())
     }
 
-    /// Lets go of what is kept for targets that do not come back, or has grown too large, until dropped. Run it as long as the
-    /// source serves.
+    /// Lets go of what is kept for targets that do not come back, or has grown too large, until dropped. A fence stays: the target may have
+    /// taken over. Run it as long as the source serves.
     pub async fn end_stale_captures(&self) {
         loop {
             tokio::time::sleep(self.captures.look_every()).await;
-            for kept in self.captures.loose() {
+            for kept in self.captures.all() {
                 let (dataset, capture) = (kept.dataset.clone(), kept.capture.clone());
                 if let Err(failure) = self.look_at(kept).await {
                     tracing::warn!(%dataset, %capture, %failure, "what it keeps cannot be looked at");
@@ -45,22 +42,34 @@ impl LocalSource {
         }
     }
 
+    /// Lets writers in again wherever they are fenced off for a migration: its maintenance is over.
+    pub async fn lift_fences(&self, migration: &MigrationId) -> Result<()> {
+        for (dataset, _) in self.databases() {
+            let capture = capture_id(migration, dataset, Direction::Forth)?;
+            if self.captures.is_fenced(dataset, &capture) {
+                self.unfence(dataset, &capture).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn look_at(&self, kept: Kept) -> Result<()> {
         // A dataset that the manifest no longer names is none of ours any more.
         let Ok(live) = self.live(&kept.dataset) else { return Ok(()) };
         let Some(bytes) = live.kept(&kept.capture).await? else {
             // Nothing is kept for it; should somebody ask again, it is noted again.
-            let is_over = kept.ended().is_none() && self.captures.is_idle(&kept);
+            let is_over = kept.ended().is_none() && !kept.is_fenced() && self.captures.is_idle(&kept);
             return if is_over { self.captures.forget(&kept.dataset, &kept.capture) } else { Ok(()) };
         };
         // A fence that came up meanwhile would go with the rest; and somebody may have asked.
         let _turn = self.fencing(&kept.dataset)?.lock_owned().await;
-        let Some(kept) = self.captures.still_loose(kept) else { return Ok(()) };
+        let Some(kept) = self.captures.again(&kept) else { return Ok(()) };
         let Some(why) = self.captures.too_much(&kept, bytes) else { return Ok(()) };
         // Noted first: what nobody keeps must not be asked for.
         self.captures.let_go(&kept, why.clone())?;
-        tracing::warn!(dataset = %kept.dataset, capture = %kept.capture, why, "changes are no longer kept");
-        live.end(&kept.capture, false).await
+        let keep_fence = kept.is_fenced();
+        tracing::warn!(dataset = %kept.dataset, capture = %kept.capture, why, keep_fence, "changes are no longer kept");
+        live.end(&kept.capture, keep_fence).await
     }
 }
 

@@ -15,7 +15,7 @@ use handover_engine::reserve::{Disk, LogKept};
 use handover_engine::throttle::{Reading, Signal};
 use tokio::time::timeout;
 
-use super::{Known, LocalSource, Readable};
+use super::LocalSource;
 use crate::database::Place;
 use crate::load::HostLoad;
 
@@ -34,13 +34,6 @@ pub(super) struct Signals {
 }
 
 impl LocalSource {
-    fn databases(&self) -> impl Iterator<Item = (&DatasetName, &Known)> {
-        self.datasets.iter().filter_map(|(name, readable)| match readable {
-            Readable::Database(known) => Some((name, &**known)),
-            Readable::Tree(_) => None,
-        })
-    }
-
     pub(super) async fn load(&self) -> Result<Vec<Reading>> {
         self.signals.asked.store(true, Ordering::Relaxed);
         let looks = self.databases().map(|(name, known)| async move {

@@ -92,12 +92,16 @@ impl FencedDatabase for SqliteFenced {
     }
 
     async fn set_positions(&self, schema: &Schema) -> Result<()> {
-        let state = schema.state.clone();
+        let there = schema.clone();
         self.run("AUTOINCREMENT cannot be set".to_owned(), move |db, _| {
             if !db.table_exists(None, "sqlite_sequence")? {
                 return Ok(());
             }
-            for (key, position) in &state {
+            // One that has none there begins anew here, too. Those of tables that are not there are left as they are.
+            for table in &there.tables {
+                db.execute("DELETE FROM sqlite_sequence WHERE name = ?", [&table.name.name])?;
+            }
+            for (key, position) in &there.state {
                 if let Some(table) = key.strip_prefix("sequence/") {
                     db.execute("DELETE FROM sqlite_sequence WHERE name = ?", [table])?;
                     let sql = "INSERT INTO sqlite_sequence (name, seq) VALUES (?, CAST(? AS INTEGER))";

@@ -2,8 +2,13 @@
 //! so that a change is kept if and only if it happens, and is told only when it can be seen.
 //!
 //! `__handover_changes_<capture>` keeps the keys; `__handover_rows_<capture>` has one row whose number a VACUUM would change, as it
-//! may change those of every table without an INTEGER PRIMARY KEY; `__handover_fence` is there while writers are refused.
+//! may change those of every table without an INTEGER PRIMARY KEY, and in it the number of the file; `__handover_definitions_<capture>`
+//! keeps what the schema was; `__handover_fence` is there while writers are refused.
 
+mod check;
+mod definitions;
+mod fence;
+mod log;
 mod triggers;
 
 use std::path::PathBuf;
@@ -11,29 +16,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use handover_engine::change::{Change, Changes, LogPosition};
+use handover_engine::change::{Changes, LogPosition};
 use handover_engine::failure::Failure;
 use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::{LiveDatabase, Result};
 use handover_engine::rows::{Key, RowsChunk, Schema, TableKey, TableName};
-use handover_engine::time::{Clock, Timestamp};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::time::Instant;
 
 pub(super) use self::triggers::strip;
 use super::catalog::{self, OWN, quote};
 use super::error::{self, Error, failed, item};
-use super::shape::value;
 use super::{estimate, held, read};
-use crate::SystemClock;
 use crate::tree::blocking;
 
-/// Changes that are told at once.
-const PART: usize = 50_000;
 /// How often the table is looked at while there is nothing.
 const LOOK: Duration = Duration::from_millis(20);
 /// The number of the one row that VACUUM would number anew.
 const MARK: i64 = 1_000_003;
+/// What a change takes, about: its number, its table's name and a key.
+const CHANGE_BYTES: u64 = 64;
 
 /// A database that is followed.
 #[derive(Clone)]
@@ -62,13 +64,11 @@ impl SqliteLive {
     }
 }
 
-/// What a change takes, about: its number, its table's name and a key.
-const CHANGE_BYTES: u64 = 64;
-
 /// The names of a capture's tables.
 struct Names {
     changes: String,
     rows: String,
+    definitions: String,
     /// Its triggers' names begin so.
     triggers: String,
 }
@@ -78,14 +78,23 @@ impl Names {
         Self {
             changes: format!("{OWN}changes_{capture}"),
             rows: format!("{OWN}rows_{capture}"),
+            definitions: format!("{}{capture}", definitions::beginning()),
             triggers: format!("{OWN}{capture}_"),
         }
     }
+
+    fn tables(&self) -> [&str; 3] {
+        [&self.changes, &self.rows, &self.definitions]
+    }
+}
+
+/// How many values a key has.
+fn width(key: &TableKey) -> usize {
+    if let TableKey::Columns(columns) = key { columns.len() } else { 1 }
 }
 
 /// The most columns of a key, which the table of changes has room for.
 fn widest(schema: &Schema) -> usize {
-    let width = |key: &TableKey| if let TableKey::Columns(columns) = key { columns.len() } else { 1 };
     schema.tables.iter().filter(|table| table.followed).map(|table| width(&table.key)).max().unwrap_or(1)
 }
 
@@ -108,19 +117,6 @@ impl Shared {
         let db = Connection::open_with_flags(&self.path, flags)?;
         db.busy_timeout(wait)?;
         Ok(db)
-    }
-
-    /// Keeps the database open until somebody lets go of it.
-    fn hold(&self) -> Result<()> {
-        let open = || {
-            let db = self.writer(estimate::BUSY)?;
-            // It is not opened before it is read.
-            db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-            Ok(db)
-        };
-        let db = open().map_err(self.failed::<rusqlite::Error>("cannot be opened"))?;
-        held::hold(&self.path, db);
-        Ok(())
     }
 
     /// Changes the database in one transaction, which waits for writers as long as `wait`.
@@ -152,11 +148,13 @@ impl Shared {
                 db.execute_batch(&format!(
                     "CREATE TABLE {0} (seq INTEGER PRIMARY KEY, tbl TEXT NOT NULL{columns}); \
                      INSERT INTO {0} (seq, tbl) VALUES (0, ''); \
-                     CREATE TABLE {1} (a); INSERT INTO {1} (rowid, a) VALUES ({MARK}, 1)",
+                     CREATE TABLE {1} (file); INSERT INTO {1} (rowid, file) VALUES ({MARK}, {2})",
                     quote(&names.changes),
                     quote(&names.rows),
+                    self.file()?,
                 ))?;
                 triggers::capture(db, &schema, &names)?;
+                definitions::keep(db, &schema, &names)?;
             }
             Ok(())
         })?;
@@ -165,69 +163,6 @@ impl Shared {
                 row.get::<_, i64>(0)
             });
         Ok(LogPosition(end.map_err(self.failed("its changes cannot be read"))?.to_string()))
-    }
-
-    fn number(&self, position: &LogPosition) -> Result<i64> {
-        position
-            .0
-            .parse()
-            .map_err(|e| Failure::permanent(self.item(), "a position in its changes that is none").because(e))
-    }
-
-    /// The table of changes is there, all triggers are, and rows have the numbers they had.
-    fn check(&self, db: &Connection, schema: &Schema, names: &Names) -> Result<()> {
-        let refused = |what: &str| {
-            Err(Failure::operator(self.item(), what)
-                .hint("changes may have been missed: `handover abort`, then start again"))
-        };
-        let broken = self.failed::<rusqlite::Error>("its changes cannot be read");
-        if !db.table_exists(None, names.changes.as_str()).map_err(&broken)? {
-            return refused("what keeps its changes is gone");
-        }
-        let mark = format!("SELECT count(*) FROM {} WHERE rowid = {MARK}", quote(&names.rows));
-        let is_marked = db.query_row(&mark, [], |row| row.get::<_, i64>(0)).map_err(&broken)? == 1;
-        let by_number = |table: &&handover_engine::rows::TableSpec| matches!(table.key, TableKey::Hidden(_));
-        if !is_marked && schema.tables.iter().any(|table| by_number(&table)) {
-            return refused("VACUUM has numbered its rows anew");
-        }
-        let missing =
-            triggers::missing(db, schema, names).map_err(self.failed("its triggers cannot be read"))?;
-        match missing {
-            Some(table) => refused(&format!("table {table} was made or altered while it was followed")),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether there are changes after a position; true as well when that cannot be told.
-    fn has_changes(&self, capture: &CaptureId, after: &LogPosition) -> Result<bool> {
-        let (names, after, db) = (Names::of(capture), self.number(after)?, self.reader()?);
-        let sql = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE seq > {after})", quote(&names.changes));
-        Ok(db.query_row(&sql, [], |row| row.get(0)).unwrap_or(true))
-    }
-
-    fn changes(&self, capture: &CaptureId, after: &LogPosition) -> Result<Changes> {
-        let (names, after, db) = (Names::of(capture), self.number(after)?, self.reader()?);
-        let now = SystemClock.now();
-        let schema = catalog::read(&db, &self.exclude).map_err(self.failed("its schema cannot be read"))?;
-        self.check(&db, &schema, &names)?;
-        part(&db, &schema, &names, after, now).map_err(self.failed("its changes cannot be read"))
-    }
-
-    fn confirm(&self, capture: &CaptureId, until: &LogPosition) -> Result<()> {
-        let (names, until) = (Names::of(capture), self.number(until)?);
-        let table = quote(&names.changes);
-        let behind = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE seq < {until})");
-        let db = self.reader()?;
-        let is_behind = db.query_row(&behind, [], |row| row.get::<_, bool>(0));
-        if !is_behind.map_err(self.failed("its changes cannot be read"))? {
-            return Ok(());
-        }
-        drop(db);
-        // The newest stays, so that numbers never start anew.
-        let delete = format!("DELETE FROM {table} WHERE seq < min({until}, (SELECT max(seq) FROM {table}))");
-        self.change("changes that were taken cannot be dropped", estimate::BUSY, |db| {
-            Ok(db.execute_batch(&delete)?)
-        })
     }
 
     fn end(&self, capture: &CaptureId, keep_fence: bool) -> Result<()> {
@@ -249,7 +184,7 @@ impl Shared {
             if !keep_fence {
                 triggers::unfence(db)?;
             }
-            for table in [&names.changes, &names.rows] {
+            for table in names.tables() {
                 db.execute_batch(&format!("DROP TABLE IF EXISTS {}", quote(table)))?;
             }
             Ok(())
@@ -268,85 +203,18 @@ impl Shared {
         Ok(Some(u64::try_from(count.map_err(self.failed(unreadable))?).unwrap_or(0) * CHANGE_BYTES))
     }
 
-    fn fence(&self, wait: Duration) -> Result<()> {
-        self.hold()?;
-        let fenced = self.change("its writers cannot be fenced off", wait, |db| {
-            let schema = catalog::read(db, &[])?;
-            triggers::fence(db, &schema)
-        });
-        if fenced.is_err() {
-            held::let_go(&self.path);
-        }
-        fenced
-    }
-
-    fn unfence(&self) -> Result<()> {
-        held::let_go(&self.path);
-        // Where none stands, nobody is waited for: a writer may be why it could not be put up.
-        let stands = format!("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = '{OWN}fence')");
-        let stands = self.reader()?.query_row(&stands, [], |row| row.get::<_, bool>(0));
-        if !stands.map_err(self.failed("cannot be read"))? {
-            return Ok(());
-        }
-        self.change("its fence cannot be taken away", estimate::BUSY, triggers::unfence)
-    }
-
     fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk> {
         let what = format!("rows of {table} cannot be read");
         let db = self.reader()?;
         // One view for the schema and the rows.
+        db.execute_batch("BEGIN").map_err(self.failed(&what))?;
+        self.check_table(&db, table)?;
         let read = || {
-            db.execute_batch("BEGIN")?;
             let schema = catalog::read(&db, &self.exclude)?;
             read::keyed(&db, &schema, table, keys, budget)
         };
         read().map_err(|error: Error| failed(&self.dataset, &self.path, &what, error))
     }
-}
-
-/// The changes after a number.
-fn part(
-    db: &Connection,
-    schema: &Schema,
-    names: &Names,
-    after: i64,
-    now: Timestamp,
-) -> error::Result<Changes> {
-    let utf16 = schema.settings.get("encoding").is_some_and(|encoding| encoding != "UTF-8");
-    let columns: Vec<String> = (0..widest(schema)).map(|n| value(&format!("k{n}"), utf16)).collect();
-    let sql = format!(
-        "SELECT seq, tbl, {} FROM {} WHERE seq > ? AND tbl <> '' ORDER BY seq LIMIT {PART}",
-        columns.join(", "),
-        quote(&names.changes)
-    );
-    let mut statement = db.prepare(&sql)?;
-    let mut rows = statement.query([after])?;
-    let (mut tables, mut changes): (Vec<(TableName, usize)>, _) = (Vec::new(), Vec::new());
-    let (mut until, mut seen) = (after, 0);
-    while let Some(row) = rows.next()? {
-        until = row.get(0)?;
-        seen += 1;
-        let name = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
-        let at = match tables.iter().position(|(table, _)| table.name == name) {
-            Some(at) => at,
-            None => {
-                let name = TableName::plain(name);
-                let Some(spec) = schema.table(&name) else { continue };
-                let width = if let TableKey::Columns(key) = &spec.key { key.len() } else { 1 };
-                tables.push((name, width));
-                tables.len() - 1
-            }
-        };
-        let key = Key(read::print_row(row, 2, tables[at].1, utf16)?);
-        changes.push(Change::Row { table: u32::try_from(at).unwrap_or(u32::MAX), key });
-    }
-    Ok(Changes {
-        is_end: seen < PART,
-        tables: tables.into_iter().map(|(name, _)| name).collect(),
-        changes,
-        until: LogPosition(until.to_string()),
-        at: now,
-    })
 }
 
 #[async_trait]

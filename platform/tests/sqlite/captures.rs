@@ -67,8 +67,12 @@ fn traces(bed: &Bed) -> i64 {
 }
 
 async fn gone(bed: &Bed) {
+    until(|| traces(bed) == 0).await;
+}
+
+async fn until(is_gone: impl Fn() -> bool) {
     for _ in 0..400 {
-        if traces(bed) == 0 {
+        if is_gone() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
@@ -109,23 +113,40 @@ async fn what_nobody_asks_for_goes_also_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_much_goes_unless_writers_are_fenced_off() {
+async fn too_much_goes() {
     let bed = Bed::with(TABLE);
     let (dataset, capture) = names();
-    let life = Life::begin(&bed, limits(2_000, 64 * 50));
+    let life = Life::begin(&bed, limits(4_000, 64 * 50));
     let after = life.source.begin(&dataset, &capture).await.unwrap();
-    bed.source_db().execute_batch("UPDATE t SET v = 'b'").unwrap();
-    life.source.fence(&dataset, &capture, Duration::from_secs(1)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(3_500)).await;
-    assert!(traces(&bed) > 0, "a fence does not fall by itself");
-    life.source.unfence(&dataset, &capture).await.unwrap();
-    life.ask(&after).await.unwrap();
     bed.source_db()
         .execute_batch("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) INSERT INTO t SELECT i + 1, 'x' FROM n")
         .unwrap();
     gone(&bed).await;
     assert_told(&life, &after, "had gathered").await;
     bed.source_db().execute_batch("UPDATE t SET v = 'c'").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_goes_behind_a_fence_too_and_the_fence_stays() {
+    let bed = Bed::with(TABLE);
+    let (dataset, capture) = names();
+    let life = Life::begin(&bed, limits(800, u64::MAX));
+    let after = life.source.begin(&dataset, &capture).await.unwrap();
+    bed.source_db().execute_batch("UPDATE t SET v = 'b'").unwrap();
+    life.source.fence(&dataset, &capture, Duration::from_secs(1)).await.unwrap();
+    drop(life);
+    let life = Life::begin(&bed, limits(800, u64::MAX));
+    let kept = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '%handover%' AND name NOT LIKE '%handover\\_fence%' ESCAPE '\\'";
+    let rest = || bed.source_db().query_row(kept, [], |row| row.get::<_, i64>(0)).unwrap();
+    until(|| rest() == 0).await;
+    assert!(bed.source_db().execute_batch("UPDATE t SET v = 'c'").is_err(), "the fence has fallen by itself");
+    assert_told(&life, &after, "nobody has asked for them").await;
+    // The target comes back, and calls its cut-over off.
+    life.source.unfence(&dataset, &capture).await.unwrap();
+    bed.source_db().execute_batch("UPDATE t SET v = 'c'").unwrap();
+    assert_told(&life, &after, "nobody has asked for them").await;
+    life.source.end(&dataset, &capture, false).await.unwrap();
+    assert_eq!(traces(&bed), 0);
 }
 
 #[tokio::test]

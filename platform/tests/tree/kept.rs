@@ -154,6 +154,36 @@ async fn a_root_that_was_made_goes_with_what_is_kept() {
 }
 
 #[tokio::test]
+async fn what_is_kept_goes_while_another_migration_prepares() {
+    let mut pair = Pair::new();
+    for round in 0..200 {
+        let _ = fs::remove_dir_all(&pair.target);
+        pair.migration = "m-1".parse().unwrap();
+        let aside = kept_at(&pair);
+        // As an abort leaves a root that its migration has made.
+        fs::create_dir_all(&aside).unwrap();
+        fs::write(aside.with_added_extension("root"), "").unwrap();
+        fs::write(aside.join("file"), "written by a user").unwrap();
+        let before = pair.target();
+        pair.migration = "m-2".parse().unwrap();
+        let target = pair.target();
+        let prepared = async {
+            // A little later each time: at every step of the other.
+            for _ in 0..round * 100 {
+                std::hint::spin_loop();
+            }
+            target.prepare().await
+        };
+        let (removed, prepared) = tokio::join!(before.remove_kept(), prepared);
+        removed.unwrap_or_else(|failure| panic!("{round}: {failure}"));
+        prepared.unwrap_or_else(|failure| panic!("{round}: {failure}"));
+        assert!(target.is_prepared().await.unwrap() && !aside.exists(), "{round}");
+        target.undo().await.unwrap();
+        assert!(!pair.target.join(".handover").exists(), "{round}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_migration_had_no_part_in_stays_where_it_is() {
     let mut pair = Pair::new();
     fs::write(pair.source.join("moved"), "moved").unwrap();

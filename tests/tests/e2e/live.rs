@@ -149,6 +149,46 @@ fn a_cutover_that_would_take_too_long_is_called_off() {
     assert_eq!(settle_and_compare(&bed).phase, "trial");
 }
 
+/// Writes past the fence, as a replica's own thread does on servers, as long as the fence stands.
+fn pass_the_fence(database: &Path) -> rusqlite::Result<()> {
+    let db = Connection::open(database)?;
+    db.busy_timeout(Duration::from_secs(10))?;
+    let stands = || {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE name = '__handover_fence'";
+        db.query_row(sql, [], |row| Ok(row.get::<_, i64>(0)? > 0))
+    };
+    while !stands()? {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    loop {
+        db.execute_batch("BEGIN IMMEDIATE")?;
+        if !stands()? {
+            return db.execute_batch("ROLLBACK");
+        }
+        db.execute_batch(
+            "INSERT INTO __handover_fence VALUES (1); UPDATE customer SET name = 'passed' WHERE id = (SELECT min(id) FROM customer); \
+             DELETE FROM __handover_fence; COMMIT",
+        )?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_passes_the_fence_calls_a_cutover_off() {
+    let bed = following(50);
+    let database = bed.original().database.clone();
+    let passing = std::thread::spawn(move || pass_the_fence(&database));
+    let called_off = bed.cli(&["cutover", "--watch"]).unwrap();
+    assert_eq!(called_off.code, Some(3), "{}", called_off.text());
+    assert!(called_off.text().contains("changed behind the fence"), "{}", called_off.text());
+    passing.join().unwrap().unwrap();
+    // What has passed is followed.
+    write(&bed.original().database).unwrap();
+    caught_up(&bed);
+    bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(settle_and_compare(&bed).phase, "trial");
+}
+
 #[test]
 fn agents_that_are_killed_miss_nothing() {
     let mut bed = following(44);
@@ -259,4 +299,23 @@ fn refuses_to_lose(bed: &Bed, part: &str) {
         assert!(refused.text().contains(part), "{part}: {}", refused.text());
     }
     assert_eq!(bed.json(&["status"]).unwrap()["phase"], before["phase"]);
+}
+
+#[test]
+fn a_table_that_is_altered_at_the_source_stops_following_by_name() {
+    let bed = following(50);
+    let sql =
+        "BEGIN; UPDATE invoice SET cents = cents + 1; ALTER TABLE invoice ADD COLUMN later DEFAULT 7; COMMIT";
+    source(&bed).execute_batch(sql).unwrap();
+    let failure = poll::until("following to stop", SETTLES_WITHIN, || {
+        let status = bed.json(&["status"])?;
+        Ok((status["condition"] == "failed").then(|| status["failure"].clone()))
+    })
+    .unwrap();
+    assert!(failure["item"].as_str().unwrap().contains("table invoice"), "{failure}");
+    assert_eq!(failure["what"], "its definition was changed while its changes were followed", "{failure}");
+    assert!(failure["hint"].as_str().unwrap().contains("abort this migration and start again"), "{failure}");
+    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(traces(&bed), "");
+    write(&bed.original().database).unwrap();
 }

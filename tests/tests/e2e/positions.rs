@@ -1,9 +1,17 @@
-//! Numbers that databases hand out go on, after a cut-over, where the source left off: also those that rows no longer show.
+//! Numbers that databases hand out go on, after a cut-over, where the source left off, and after an abort where the target did: also those that rows no
+//! longer show.
 
+use handover_tests::bed::Bed;
 use handover_tests::server::Engine;
 use rusqlite::Connection;
 
 use super::verifying::{follow, following, servers};
+
+/// Gives the source back, with what was written at the target.
+fn abort(bed: &Bed) {
+    bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
+    assert_eq!(bed.status().unwrap().phase, "aborted");
+}
 
 const MARIADB: &str = "
 CREATE TABLE item (id INT AUTO_INCREMENT PRIMARY KEY, v INT) ENGINE=InnoDB;
@@ -11,6 +19,8 @@ CREATE TABLE emptied (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, v INT) ENGI
 CREATE TABLE not_followed (id INT AUTO_INCREMENT PRIMARY KEY, v INT) ENGINE=MyISAM;
 CREATE TABLE quiet (id INT AUTO_INCREMENT PRIMARY KEY, v INT) ENGINE=InnoDB;
 CREATE SEQUENCE numbers START WITH 100 INCREMENT BY 5 CACHE 3; CREATE SEQUENCE plain NOCACHE; CREATE SEQUENCE untouched;
+CREATE SEQUENCE ends MAXVALUE 3; CREATE SEQUENCE down START WITH 5 INCREMENT BY -2 MINVALUE -100 MAXVALUE 5 CACHE 2;
+CREATE TABLE cleared (id INT AUTO_INCREMENT PRIMARY KEY, v INT) ENGINE=InnoDB AUTO_INCREMENT=70;
 CREATE TABLE drawn (id INT PRIMARY KEY DEFAULT NEXTVAL(plain), v INT) ENGINE=InnoDB;
 INSERT INTO item (v) VALUES (1), (2), (3); INSERT INTO emptied (v) VALUES (1); INSERT INTO not_followed (v) VALUES (1), (2);
 INSERT INTO quiet (v) VALUES (1), (2), (3), (4), (5); DELETE FROM quiet WHERE id > 2; SELECT NEXTVAL(numbers);";
@@ -22,6 +32,13 @@ INSERT INTO emptied (v) VALUES (2), (3); DELETE FROM emptied; INSERT INTO not_fo
 DELETE FROM not_followed WHERE id > 1; INSERT INTO drawn (v) VALUES (1), (2); DELETE FROM drawn;
 SELECT NEXTVAL(numbers), NEXTVAL(numbers), NEXTVAL(numbers), NEXTVAL(numbers), NEXTVAL(plain);";
 
+/// What is done at the target before an abort.
+const MARIADB_GOES_BACK: &str = "
+INSERT INTO item (v) VALUES (10), (11), (12); DELETE FROM item WHERE id > 8; BEGIN; INSERT INTO item (v) VALUES (13); ROLLBACK;
+INSERT INTO emptied (v) VALUES (4), (5); DELETE FROM emptied; INSERT INTO not_followed (v) VALUES (5), (6); DELETE FROM not_followed WHERE id > 1;
+TRUNCATE cleared; INSERT INTO cleared (v) VALUES (1), (2); DELETE FROM cleared WHERE id = 2; INSERT INTO drawn (v) VALUES (3); DELETE FROM drawn;
+SELECT NEXTVAL(numbers), NEXTVAL(plain), NEXTVAL(untouched), NEXTVAL(ends), NEXTVAL(ends), NEXTVAL(ends), NEXTVAL(down), NEXTVAL(down), NEXTVAL(down);";
+
 #[test]
 fn mariadbs_counters_and_sequences_go_on() {
     let (from, to, bed, _root) = servers(Engine::Mariadb, MARIADB);
@@ -32,13 +49,24 @@ fn mariadbs_counters_and_sequences_go_on() {
         "SELECT table_name, auto_increment FROM information_schema.tables WHERE table_schema = 'app'
                     AND auto_increment IS NOT NULL ORDER BY table_name;
                     SELECT next_not_cached_value FROM numbers; SELECT next_not_cached_value FROM plain;
-                    SELECT next_not_cached_value FROM untouched;";
+                    SELECT next_not_cached_value FROM untouched; SELECT next_not_cached_value FROM ends; SELECT next_not_cached_value FROM down;";
     let there = from.run("app", counters).unwrap();
     assert!(there.contains("emptied\t503") && there.contains("item\t8"), "{there}");
     assert_eq!(to.run("app", counters).unwrap(), there);
     let next = "INSERT INTO item (v) VALUES (9); INSERT INTO emptied (v) VALUES (9); INSERT INTO quiet (v) VALUES (9);
                 SELECT max(id) FROM item; SELECT max(id) FROM emptied; SELECT max(id) FROM quiet; SELECT NEXTVAL(plain)";
     assert_eq!(to.run("app", next).unwrap(), "8\n503\n6\n4\n");
+    to.run("app", MARIADB_GOES_BACK).unwrap();
+    let there = to.run("app", counters).unwrap();
+    for part in ["item\t13", "emptied\t506", "cleared\t3"] {
+        assert!(there.contains(part), "{part}: {there}");
+    }
+    abort(&bed);
+    assert_eq!(from.run("app", counters).unwrap(), there);
+    let next = "INSERT INTO item (v) VALUES (9); INSERT INTO emptied (v) VALUES (9); INSERT INTO cleared (v) VALUES (9); INSERT INTO drawn (v) VALUES (9);
+                SELECT max(id) FROM item; SELECT max(id) FROM emptied; SELECT max(id) FROM cleared; SELECT max(id) FROM drawn";
+    assert_eq!(from.run("app", next).unwrap(), "13\n506\n3\n7\n");
+    from.run("app", "SELECT NEXTVAL(ends)").unwrap_err();
 }
 
 const POSTGRES: &str = "
@@ -52,6 +80,11 @@ SELECT nextval('back');";
 const POSTGRES_GOES_ON: &str = "
 INSERT INTO item (v) VALUES (4), (5), (6); DELETE FROM item WHERE id > 4; BEGIN; INSERT INTO item (v) VALUES (7); ROLLBACK;
 INSERT INTO ident (v) VALUES (2), (3); DELETE FROM ident; SELECT nextval('free'), nextval('back'), setval('back', 20);";
+
+const POSTGRES_GOES_BACK: &str = "
+INSERT INTO item (v) VALUES (10), (11); DELETE FROM item WHERE id > 8; BEGIN; INSERT INTO item (v) VALUES (12); ROLLBACK;
+INSERT INTO ident (v) VALUES (4), (5); DELETE FROM ident; INSERT INTO quiet (v) VALUES (3), (4); TRUNCATE quiet RESTART IDENTITY;
+SELECT nextval('free'), nextval('back'), setval('back', -7), setval('untouched', 70, false);";
 
 #[test]
 fn postgresqls_sequences_go_on() {
@@ -68,6 +101,17 @@ fn postgresqls_sequences_go_on() {
     let next = "INSERT INTO item (v) VALUES (9) RETURNING id; INSERT INTO ident (v) VALUES (9) RETURNING id;
                 INSERT INTO quiet (v) VALUES (9) RETURNING id; SELECT nextval('back'), nextval('untouched')";
     assert_eq!(to.run("app", next).unwrap(), "8\n130\n3\n19|7\n");
+    to.run("app", POSTGRES_GOES_BACK).unwrap();
+    let there = to.run("app", &positions).unwrap();
+    for part in ["item_id_seq|11|t", "ident_id_seq|150|t", "quiet_id_seq|1|f", "back|-7|t", "untouched|70|f"]
+    {
+        assert!(there.contains(part), "{part}: {there}");
+    }
+    abort(&bed);
+    assert_eq!(from.run("app", &positions).unwrap(), there);
+    let next = "INSERT INTO item (v) VALUES (9) RETURNING id; INSERT INTO ident (v) VALUES (9) RETURNING id;
+                INSERT INTO quiet (v) VALUES (9) RETURNING id; SELECT nextval('back'), nextval('untouched')";
+    assert_eq!(from.run("app", next).unwrap(), "12\n160\n1\n-8|70\n");
 }
 
 #[test]
@@ -94,8 +138,24 @@ fn sqlites_sequence_goes_on() {
     assert!(there.contains(&("empty_table".to_owned(), before + 3)), "{there:?}");
     bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
     let target = Connection::open(bed.copy().database).unwrap();
+    target.busy_timeout(super::SETTLES_WITHIN).unwrap();
     assert_eq!(positions(&target), there);
     target.execute_batch("INSERT INTO empty_table (remark) VALUES ('next')").unwrap();
     let id: i64 = target.query_row("SELECT max(id) FROM empty_table", [], |row| row.get(0)).unwrap();
     assert_eq!(id, before + 4);
+    target
+        .execute_batch(
+            "INSERT INTO empty_table (remark) VALUES ('d'), ('e'); DELETE FROM empty_table;
+             INSERT INTO customer (name) VALUES ('last'); DELETE FROM customer WHERE name = 'last';
+             BEGIN; INSERT INTO empty_table (remark) VALUES ('f'); ROLLBACK",
+        )
+        .unwrap();
+    let there = positions(&target);
+    assert!(there.contains(&("empty_table".to_owned(), before + 6)), "{there:?}");
+    drop(target);
+    abort(&bed);
+    assert_eq!(positions(&source), there);
+    source.execute_batch("INSERT INTO empty_table (remark) VALUES ('home')").unwrap();
+    let id: i64 = source.query_row("SELECT max(id) FROM empty_table", [], |row| row.get(0)).unwrap();
+    assert_eq!(id, before + 7);
 }

@@ -95,6 +95,20 @@ fn plan_request(options: Options) -> Result<v1::PlanRequest> {
     })
 }
 
+/// A target of an earlier release, which leaves out what it does not know.
+fn no_decisions(peer: &str) -> Failure {
+    Failure::operator(peer, "it knows no plans with decisions")
+        .hint("upgrade the target's agent: both must be of this release")
+}
+
+/// What a preflight has found. One that was to look at decisions, too, says that it has.
+fn findings(peer: &str, reply: &v1::CheckReply, decides: bool) -> Result<Vec<Finding>> {
+    if decides && !reply.decisions {
+        return Err(no_decisions(peer));
+    }
+    read_document("findings_json", &reply.findings_json)
+}
+
 /// `by` is not sent: the target reads it from our certificate.
 #[async_trait]
 impl Control for RemoteControl {
@@ -113,9 +127,10 @@ impl Control for RemoteControl {
     }
 
     async fn check(&self, options: Options) -> Result<Vec<Finding>> {
+        let decides = options.decisions.is_some();
         let reply =
             self.client.clone().check(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
-        read_document("findings_json", &reply.findings_json)
+        findings(&self.peer, &reply, decides)
     }
 
     async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
@@ -128,8 +143,7 @@ impl Control for RemoteControl {
         }
         // Not told, it would be a plan that replaces the new version's schema by the old one.
         if plan.options.decisions != decisions {
-            return Err(Failure::operator(&self.peer, "it knows no plans with decisions")
-                .hint("upgrade the target's agent: both must be of this release"));
+            return Err(no_decisions(&self.peer));
         }
         Ok(plan)
     }
@@ -264,5 +278,25 @@ impl Control for RemoteControl {
             .map_err(|s| self.failed(s))?
             .into_inner();
         Ok((reply.bytes, Duration::from_nanos(reply.nanos)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_has_not_looked_at_decisions_is_refused() {
+        let reply = |decisions| v1::CheckReply { findings_json: Bytes::from_static(b"[]"), decisions };
+        for decides in [false, true] {
+            assert_eq!(findings("target t:1", &reply(true), decides).unwrap(), []);
+        }
+        // As an older one answers, which does not say so.
+        assert_eq!(findings("target t:1", &reply(false), false).unwrap(), []);
+        let refused = findings("target t:1", &reply(false), true).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "target t:1: it knows no plans with decisions (upgrade the target's agent: both must be of this release)"
+        );
     }
 }

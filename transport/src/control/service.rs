@@ -72,8 +72,10 @@ impl Service for ControlService {
 
     async fn check(&self, request: Request<v1::PlanRequest>) -> Answer<v1::CheckReply> {
         caller(&request, READ)?;
-        let findings = self.control.check(options(request.into_inner())?).await.map_err(to_status)?;
-        Ok(Response::new(v1::CheckReply { findings_json: document(&findings)? }))
+        let options = options(request.into_inner())?;
+        let decisions = options.decisions.is_some();
+        let findings = self.control.check(options).await.map_err(to_status)?;
+        Ok(Response::new(v1::CheckReply { findings_json: document(&findings)?, decisions }))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanReply> {
@@ -116,8 +118,7 @@ impl Service for ControlService {
     async fn act(&self, request: Request<v1::ActRequest>) -> Answer<v1::ActReply> {
         let by = caller(&request, WRITE)?.to_string();
         let request = request.into_inner();
-        let operation = Operation::ALL.into_iter().find(|o| o.as_str() == request.operation);
-        let operation = operation.ok_or_else(|| BadField {
+        let operation = Operation::named(&request.operation).ok_or_else(|| BadField {
             field: "operation",
             problem: format!("`{}` is unknown to this release", request.operation),
         })?;

@@ -15,12 +15,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::{MAX_KEYS, within_bounds};
+use super::MAX_KEYS;
 use crate::FRAME_BYTES;
 use crate::failure::to_status;
 use crate::frames::{Compressor, Took, data_frames, header_frame, split};
 use crate::wire::{self, BadField, FromWire};
 
+/// Blocks of a basis that are taken at most: a file of 64 KiB blocks that is 4 TiB large.
+const MAX_BASIS: usize = 64 << 20;
 /// Frames that wait for the link: a chunk of the usual size.
 const AHEAD: usize = 4;
 /// Bytes that are compressed before their frames are sent: a chunk of the usual size.
@@ -147,6 +149,14 @@ pub async fn file_request(mut messages: Streaming<v1::FileRequest>) -> Result<Fi
             None => return Ok(request),
         }
     }
+}
+
+/// Refuses a basis that no file of a sane size has.
+fn within_bounds(blocks: usize) -> Result<(), BadField> {
+    if blocks <= MAX_BASIS {
+        return Ok(());
+    }
+    Err(BadField { field: "basis", problem: format!("has more than {MAX_BASIS} blocks") })
 }
 
 #[cfg(test)]

@@ -52,14 +52,19 @@ pub fn run(_: &Options) -> Result<Outcome> {
     let differences = shop.differences()?;
     let every_one = operations.iter().all(|one| one["ms"].is_u64() || one["steps"] == json!([]));
     let cutover = &status["cutover"];
+    // Users were without the appliance from the one to the other: the report must not say less.
+    let seen = took.between("maintain", "serve");
+    let reported = shop.pair.json(&["report"])?["downtime_ms"].as_i64();
+    let is_told = reported.zip(seen).is_some_and(|(reported, seen)| reported >= seen);
     Ok(Outcome {
-        ok: flaws.is_empty() && differences == 0 && every_one,
+        ok: flaws.is_empty() && differences == 0 && every_one && is_told,
         figures: json!({
             "operations": operations,
             "flaws": flaws,
             "differences": differences,
             "predicted_ms": cutover["predicted_ms"],
-            "downtime_ms": took.between("maintain", "serve"),
+            "downtime_ms": seen,
+            "reported_downtime_ms": reported,
         }),
     })
 }

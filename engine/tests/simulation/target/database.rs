@@ -5,9 +5,8 @@ use handover_engine::change::LogPosition;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
 use handover_engine::inventory::DatabaseFacts;
-use handover_engine::kept::Kept;
 use handover_engine::name::CaptureId;
-use handover_engine::ports::{DatabaseTarget, Keeper, KeyedTarget, Result};
+use handover_engine::ports::{DatabaseTarget, KeyedTarget, Result};
 use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 
 use super::{Base, BasePort, Place};
@@ -15,15 +14,26 @@ use crate::model;
 use crate::world::{Site, World};
 
 impl BasePort {
-    fn at<T>(&self, act: impl FnOnce(&mut Place) -> T) -> T {
-        self.port.with(|world| act(world.target.bases.get_mut(&self.dataset).expect("a database")))
+    fn place<'a>(&self, world: &'a mut World) -> &'a mut Place {
+        world.target.bases.get_mut(&self.dataset).expect("a database")
     }
 
-    /// A change: it can fail before, and its answer can be lost after.
+    fn at<T>(&self, act: impl FnOnce(&mut Place) -> T) -> T {
+        self.port.with(|world| act(self.place(world)))
+    }
+
     async fn change(&self, what: &str, act: impl FnOnce(&mut Place) + Send) -> Result<()> {
-        self.port.step(Site::Write, what).await?;
-        self.at(act);
-        self.port.step(Site::Written, what).await
+        let act = |world: &mut World| {
+            act(self.place(world));
+            Ok(())
+        };
+        self.port.change(what, act).await
+    }
+
+    /// What is there to be read.
+    fn standing(&self) -> Result<Base> {
+        let base = self.at(|place| place.building.clone().or(place.published.clone()));
+        base.ok_or_else(nothing_to_work_on)
     }
 }
 
@@ -43,22 +53,6 @@ impl KeyedTarget for BasePort {
 
     async fn children(&self, _: &TableName, _: &[u32], _: &[Key]) -> Result<Vec<Key>> {
         Err(nothing_to_work_on())
-    }
-}
-
-/// No migration takes over here: there is nothing to keep.
-#[async_trait]
-impl Keeper for BasePort {
-    async fn undo_and_keep(&self) -> Result<()> {
-        self.undo().await
-    }
-
-    async fn kept(&self) -> Result<Option<Kept>> {
-        Ok(None)
-    }
-
-    async fn remove_kept(&self) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -91,14 +85,8 @@ impl DatabaseTarget for BasePort {
     }
 
     async fn apply(&self, chunks: &[RowsChunk]) -> Result<()> {
-        self.port.step(Site::Write, "apply").await?;
-        self.port.with(|world| {
-            for chunk in chunks {
-                apply(world, self, chunk)?;
-            }
-            Ok(())
-        })?;
-        self.port.step(Site::Written, "apply").await
+        let act = |world: &mut World| chunks.iter().try_for_each(|chunk| apply(world, self, chunk));
+        self.port.change("apply", act).await
     }
 
     async fn index(&self, _: &Schema) -> Result<()> {
@@ -130,16 +118,13 @@ impl DatabaseTarget for BasePort {
 
     async fn reread_part(&self, table: &TableName, range: &KeyRange, budget: u64) -> Result<RowsChunk> {
         self.port.step(Site::Read, "reread").await?;
-        let base = self.at(|place| place.building.clone().or(place.published.clone()));
-        let base = base.ok_or_else(nothing_to_work_on)?;
-        let rows = base.rows.get(table).cloned().unwrap_or_default();
+        let rows = self.standing()?.rows.get(table).cloned().unwrap_or_default();
         Ok(model::read(table, &rows, range, budget))
     }
 
     async fn reread_schema(&self) -> Result<Schema> {
         self.port.step(Site::Read, "reread schema").await?;
-        let base = self.at(|place| place.building.clone().or(place.published.clone()));
-        base.map(|base| base.schema).ok_or_else(nothing_to_work_on)
+        self.standing().map(|base| base.schema)
     }
 
     async fn publish(&self) -> Result<()> {
@@ -172,8 +157,7 @@ fn rot(world: &mut World, port: &BasePort) {
     if !world.strikes() {
         return;
     }
-    let place = world.target.bases.get_mut(&port.dataset).expect("a database");
-    let rows = place.building.iter_mut().flat_map(|base| base.rows.values_mut());
+    let rows = port.place(world).building.iter_mut().flat_map(|base| base.rows.values_mut());
     if let Some(value) = rows.flat_map(|table| table.values_mut()).next() {
         value.push_str(" rotten");
         world.say(format!("a row of {} rots", port.dataset));
@@ -185,8 +169,7 @@ fn apply(world: &mut World, port: &BasePort, chunk: &RowsChunk) -> Result<()> {
         world.wrong(format!("{}.{}: a damaged chunk is applied", port.dataset, chunk.header.table));
         return Ok(());
     }
-    let place = world.target.bases.get_mut(&port.dataset).expect("a database");
-    let base = place.building.as_mut().ok_or_else(nothing_to_work_on)?;
+    let base = port.place(world).building.as_mut().ok_or_else(nothing_to_work_on)?;
     let table = base.rows.entry(chunk.header.table.clone()).or_default();
     table.retain(|key, _| !model::is_in(&chunk.header.range, *key));
     table.extend(model::parse(&chunk.block));

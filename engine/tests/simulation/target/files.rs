@@ -5,9 +5,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
-use handover_engine::kept::Kept;
 use handover_engine::ports::tree::no_help;
-use handover_engine::ports::{Answers, Keeper, Result, TreeOp, TreeTarget};
+use handover_engine::ports::{Answers, Result, TreeOp, TreeTarget};
 use handover_engine::tree::{
     Block, Entry, EntryKind, IndexEntry, PackChunk, PackedFile, Piece, RelPath, Segment, Spots, Stamp,
 };
@@ -27,27 +26,12 @@ impl GroundPort {
         })
     }
 
-    /// A change: it can fail before, and its answer can be lost after.
-    async fn change_one(&self, what: &str, act: impl FnOnce(&mut Ground, u64) + Send) -> Result<()> {
-        self.port.step(Site::Write, what).await?;
-        self.at(act);
-        self.port.step(Site::Written, what).await
-    }
-}
-
-/// No migration takes over here: there is nothing to keep.
-#[async_trait]
-impl Keeper for GroundPort {
-    async fn undo_and_keep(&self) -> Result<()> {
-        self.undo().await
-    }
-
-    async fn kept(&self) -> Result<Option<Kept>> {
-        Ok(None)
-    }
-
-    async fn remove_kept(&self) -> Result<()> {
-        Ok(())
+    async fn change_one(&self, what: &str, act: impl FnOnce(&mut Ground) + Send) -> Result<()> {
+        let act = |world: &mut World| {
+            act(&mut world.target.ground);
+            Ok(())
+        };
+        self.port.change(what, act).await
     }
 }
 
@@ -58,7 +42,7 @@ impl TreeTarget for GroundPort {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.change_one("prepare tree", |ground, _| {
+        self.change_one("prepare tree", |ground| {
             ground.before.get_or_insert_with(|| ground.tree.clone());
         })
         .await
@@ -111,7 +95,7 @@ impl TreeTarget for GroundPort {
             let PackedFile::Contents { entry, .. } = file else { continue };
             self.port.with(|world| arrived(world, &entry.path, &bytes, whole));
             let (path, entry) = (entry.path.clone(), entry.clone());
-            self.change_one("stage", |ground, _| {
+            self.change_one("stage", |ground| {
                 ground.staged.insert(path, (entry, bytes));
             })
             .await?;
@@ -120,18 +104,17 @@ impl TreeTarget for GroundPort {
     }
 
     async fn write(&self, segment: Segment, basis: &[Block]) -> Result<Vec<Block>> {
-        self.port.step(Site::Write, "write").await?;
-        let (path, whole) = (segment.entry.path.clone(), segment.is_whole());
-        if !segment.data.is_empty() {
-            self.port.with(|world| arrived(world, &path, &segment.data, whole));
-        }
-        let blocks = self.at(|ground, _| write(ground, &segment, basis))?;
-        self.port.step(Site::Written, "write").await?;
-        Ok(blocks)
+        let act = |world: &mut World| {
+            if !segment.data.is_empty() {
+                arrived(world, &segment.entry.path, &segment.data, segment.is_whole());
+            }
+            write(&mut world.target.ground, &segment, basis)
+        };
+        self.port.change("write", act).await
     }
 
     async fn sync(&self, paths: &[RelPath]) -> Result<()> {
-        self.change_one("sync", |ground, _| {
+        self.change_one("sync", |ground| {
             for path in paths {
                 if let Some(parts) = ground.making.get(path) {
                     ground.durable.insert(path.clone(), parts.clone());
@@ -169,7 +152,7 @@ impl TreeTarget for GroundPort {
     }
 
     async fn discard_staged(&self, keep: &[RelPath]) -> Result<()> {
-        self.change_one("discard staged", |ground, _| {
+        self.change_one("discard staged", |ground| {
             ground.staged.clear();
             ground.making.retain(|path, _| keep.contains(path));
             ground.durable.retain(|path, _| keep.contains(path));
@@ -183,7 +166,7 @@ impl TreeTarget for GroundPort {
     }
 
     async fn undo(&self) -> Result<()> {
-        self.change_one("undo tree", |ground, _| {
+        self.change_one("undo tree", |ground| {
             if let Some(before) = ground.before.take() {
                 ground.tree = before;
             }
@@ -193,7 +176,7 @@ impl TreeTarget for GroundPort {
     }
 
     async fn forget(&self) -> Result<()> {
-        self.change_one("forget tree", |ground, _| {
+        self.change_one("forget tree", |ground| {
             ground.before = None;
             forget(ground);
         })

@@ -1,6 +1,7 @@
 //! Putting a MariaDB database back: built in one beside it, put in place by one `RENAME TABLE`, then what acts by itself.
 //!
-//! The rename is what decides: one that is cut short before it is taken back, with all that acted; after it, it is ended.
+//! The rename is the point of no return: a restore that is cut short before it is taken back, with all that acted. After it, programs write to what
+//! was put back: it is ended, however long that takes, and never taken back.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -40,6 +41,16 @@ pub struct Begun {
     before: Option<Replaced>,
     /// The tables that were built; none before they all are. From then on what stands there may have given way.
     built: Option<Vec<String>>,
+    /// They are in place.
+    #[serde(default)]
+    in_place: bool,
+}
+
+impl Begun {
+    /// The tables that are replaced.
+    fn replaced(&self) -> impl Iterator<Item = &String> {
+        self.before.iter().flat_map(|before| &before.tables)
+    }
 }
 
 /// What is replaced.
@@ -64,9 +75,11 @@ pub async fn restore(
     work: &Work,
 ) -> Result<Before> {
     let client = Client::open(&dataset.item(), server, work)?;
-    let begun = build(&client, dataset, server, at, work).await?;
+    let mut begun = build(&client, dataset, server, at, work).await?;
     swap(&client, &begun).await?;
-    finish(&client, &begun, work).await?;
+    begun.in_place = true;
+    at.pen.write(Of::Mariadb(begun.clone()))?;
+    end(&client, &begun, work).await?;
     Ok(told(&begun))
 }
 
@@ -98,7 +111,8 @@ async fn build(
         tables: Vec::new(),
         acts: Vec::new(),
     });
-    let mut begun = Begun { place, scratch, file: at.file.clone(), charset, before, built: None };
+    let mut begun =
+        Begun { place, scratch, file: at.file.clone(), charset, before, built: None, in_place: false };
     at.pen.write(Of::Mariadb(begun.clone()))?;
     let mut made = vec![drop_database(&begun.scratch), create(&begun.scratch, &begun.charset)];
     // Whether the account may make it is better known before all is loaded.
@@ -141,7 +155,20 @@ async fn finish(client: &Client, begun: &Begun, work: &Work) -> Result<()> {
     client.change(&[drop_database(&begun.scratch)]).await
 }
 
-/// Ends it where its tables are in place and all else can be; otherwise takes it back.
+/// The same, where there is no other way: a failure says how things stand.
+async fn end(client: &Client, begun: &Begun, work: &Work) -> Result<()> {
+    finish(client, begun, work).await.map_err(|mut failure| {
+        failure.what = format!(
+            "its tables are put back and stay, but its triggers, routines, events and views are not there yet: {}",
+            failure.what
+        );
+        let hint = if failure.hint.is_empty() { "put right what the server says" } else { failure.hint.as_str() };
+        failure.hint = format!("{hint}; the agent then ends the restore by itself");
+        failure
+    })
+}
+
+/// Ends it where its tables are in place, and takes it back where they are not.
 pub async fn settle(
     item: &str,
     server: &MariadbServer,
@@ -153,13 +180,17 @@ pub async fn settle(
     client.alone().await?;
     let found = Found::look(&client, begun).await?;
     found.check(item, begun)?;
-    if found.is_swapped(begun) {
-        match finish(&client, begun, work).await {
-            Ok(()) => return Ok(Settled::Ended(told(begun))),
-            Err(failure) => tracing::warn!(%failure, "a restore cannot be ended: it is taken back"),
-        }
-    }
     let mut begun = begun.clone();
+    if found.is_past_return(&begun) {
+        if !begun.in_place {
+            let left = begun.built.iter().flatten().filter(|table| found.scratch.contains(*table));
+            rename(&client, &moved(&begun.scratch, &begun.place, left)).await?;
+            begun.in_place = true;
+            pen.write(Of::Mariadb(begun.clone()))?;
+        }
+        end(&client, &begun, work).await?;
+        return Ok(Settled::Ended(told(&begun)));
+    }
     if begun.built.is_some() {
         bring_back(&client, &begun, &found, work).await?;
         // All of it is there: from here on nothing but what was built is touched.
@@ -179,7 +210,7 @@ pub async fn settle(
     Ok(Settled::TakenBack)
 }
 
-/// The old tables are put in place again, with all that acted. Idempotent.
+/// The old tables are put in place again, with all that acted; those that were built have not left theirs. Idempotent.
 async fn bring_back(client: &Client, begun: &Begun, found: &Found, work: &Work) -> Result<()> {
     // Whatever is in its place has been there all the time, or was brought back as a whole.
     if let Some(before) = begun.before.as_ref().filter(|_| found.is_untouched(begun))
@@ -191,19 +222,11 @@ async fn bring_back(client: &Client, begun: &Begun, found: &Found, work: &Work) 
     if found.is_there {
         acts::drop_all(client, &begun.place).await?;
     }
-    let built: Vec<&String> =
-        begun.built.iter().flatten().filter(|table| !found.scratch.contains(*table)).collect();
-    if !built.is_empty() {
-        client.change(&[create(&begun.scratch, &begun.charset)]).await?;
-    }
-    let mut moves = moved(&begun.place, &begun.scratch, built);
     let Some(before) = &begun.before else {
-        rename(client, &moves).await?;
         return if found.is_there { drop_empty(client, client.item(), &begun.place).await } else { Ok(()) };
     };
     let away = before.tables.iter().filter(|table| found.kept.contains(*table));
-    moves.extend(moved(&before.database, &begun.place, away));
-    rename(client, &moves).await?;
+    rename(client, &moved(&before.database, &begun.place, away)).await?;
     client.change(&[format!("ALTER DATABASE {} {}", quote(&begun.place), before.charset)]).await?;
     load(client, &begun.place, &before.aside, Part::Rest, work).await
 }
@@ -231,16 +254,16 @@ impl Found {
         })
     }
 
-    /// Refuses to touch anything where the tables are not what was left: it may be another server.
+    /// Refuses to touch anything where the tables are not what was left: it may be another server, or somebody has moved or dropped some.
     fn check(&self, item: &str, begun: &Begun) -> Result<()> {
-        if begun.built.is_none() {
-            return Ok(());
-        }
-        let mut gone =
-            begun.built.iter().flatten().filter(|t| !self.scratch.contains(*t) && !self.place.contains(*t));
-        let replaced = begun.before.iter().flat_map(|before| &before.tables);
-        let mut lost = replaced.filter(|t| !self.kept.contains(*t) && !self.place.contains(*t));
-        let Some(table) = gone.next().or_else(|| lost.next()) else { return Ok(()) };
+        let Some(built) = &begun.built else { return Ok(()) };
+        let is_gone = |table: &&String| !self.scratch.contains(*table) && !self.place.contains(*table);
+        let is_lost = |table: &&String| !self.kept.contains(*table) && !self.place.contains(*table);
+        let is_early = |table: &&String| !self.scratch.contains(*table) && !self.is_past_return(begun);
+        // What stood there may have been removed since.
+        let mut replaced = begun.replaced().filter(|_| !begun.in_place);
+        let odd = built.iter().find(is_gone).or_else(|| replaced.find(is_lost));
+        let Some(table) = odd.or_else(|| built.iter().find(is_early)) else { return Ok(()) };
         let what = format!("its table {table} is not where a restore that was cut short has left it");
         Err(Failure::operator(item, what).hint(
             "is `url` in appliance.toml that of another server? else see to the database by hand, and remove the note in `.restores` in the directory of backups",
@@ -252,14 +275,15 @@ impl Found {
         self.kept.is_empty() && begun.built.iter().flatten().all(|table| self.scratch.contains(table))
     }
 
-    /// Whether all tables are where they should be: the servers before 10.6 may be cut short in the middle of a rename.
-    fn is_swapped(&self, begun: &Begun) -> bool {
-        let mut replaced = begun.before.iter().flat_map(|before| &before.tables);
-        begun.built.as_ref().is_some_and(|built| {
-            self.is_there
-                && !built.iter().any(|table| self.scratch.contains(table))
-                && replaced.all(|t| self.kept.contains(t))
-        })
+    /// Whether tables that were built are in place: what is in them may be new. What stood there has gone first, also on servers before 10.6, which
+    /// may be cut short in the middle of a rename.
+    fn is_past_return(&self, begun: &Begun) -> bool {
+        let has_left =
+            |built: &Vec<String>| built.is_empty() || built.iter().any(|table| !self.scratch.contains(table));
+        begun.in_place
+            || self.is_there
+                && begun.built.as_ref().is_some_and(has_left)
+                && begun.replaced().all(|table| self.kept.contains(table))
     }
 }
 

@@ -9,7 +9,7 @@ use handover_engine::ports::Result;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::{Live, moment};
+use super::{Live, moment, replicated};
 use crate::catalog::OWN;
 use crate::session::Session;
 use crate::sql::{self, qualified, quote};
@@ -59,6 +59,11 @@ async fn standing(session: &mut Session, database: &str) -> Result<Vec<String>> 
     Ok(session.records(WHAT, &query).await?.iter().map(|row| row.text(0)).collect())
 }
 
+/// Whether any of it stands.
+pub async fn stands(session: &mut Session, database: &str) -> Result<bool> {
+    Ok(!standing(session, database).await?.is_empty())
+}
+
 /// A connection that leaves no trace in the binary log, where it may.
 async fn quiet(live: &Live) -> Result<Session> {
     let mut session = live.session().await?;
@@ -83,16 +88,21 @@ async fn turn(session: &mut Session, database: &str, what: &str, seconds: u64) -
 /// could otherwise stand in the way of the next. Waits for the transactions that have used the tables; with a failure, the triggers
 /// that were made go again.
 ///
-/// TRUNCATE, definitions of tables, sequences, and row events that a replica applies are not stopped by triggers.
+/// TRUNCATE, definitions of tables, sequences, and row events that a replica applies are not stopped by triggers. A replica that applies
+/// some is refused; looked at before, and once more behind the triggers.
 pub async fn up(live: &Live, wait: Duration) -> Result<()> {
     let until = Instant::now() + wait;
     let mut session = quiet(live).await?;
+    replicated::refuse(&mut session).await?;
     let there = standing(&mut session, &live.settings.database).await?;
     let mut missing = posts(&mut session, &live.settings.database).await?;
     missing.retain(|(name, ..)| !there.contains(name));
     let (made, mut result) = put_up(live, missing, until).await;
     if result.is_ok() {
         result = until_nothing_is_prepared(&mut session, until).await;
+    }
+    if result.is_ok() {
+        result = replicated::refuse(&mut session).await;
     }
     let Err(failure) = result else { return Ok(()) };
     let names = made.into_iter().map(|(name, ..)| name).collect();

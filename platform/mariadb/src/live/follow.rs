@@ -120,6 +120,11 @@ impl Follower {
         Ok(follower)
     }
 
+    /// The session that asks the server for the rest.
+    pub fn watch(&mut self) -> &mut Session {
+        &mut self.watch
+    }
+
     /// The next part of the log.
     pub async fn part(&mut self, wait: Duration) -> Result<Changes> {
         let deadline = Instant::now() + wait;

@@ -28,7 +28,7 @@ const LETTERS: usize = 40;
 
 /// What is wrong with a slot.
 pub const LOST: &str = "begin anew: what was copied does not show what has changed since. For the next time: let nobody drop the \
-    slot, and set max_slot_wal_keep_size to more than the log that grows meanwhile, or to -1";
+    slot, and set max_slot_wal_keep_size to more than the log that grows meanwhile (16GB)";
 
 /// The names of a slot and its publication. Slots belong to the whole server, so the database is part of the name.
 pub fn name(capture: &CaptureId, database: &str) -> String {

@@ -1,8 +1,9 @@
 //! Writing rows by their keys: the keys' rows go, and those that were found come, in one transaction.
 
+use async_trait::async_trait;
 use handover_engine::failure::{Class, Failure};
-use handover_engine::ports::Result;
-use handover_engine::rows::KeyedRows;
+use handover_engine::ports::{KeyedTarget, Result};
+use handover_engine::rows::{Key, KeyedRows, TableName};
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -49,18 +50,17 @@ impl PostgresTarget {
     pub(super) async fn put_keys(&self, rows: &[KeyedRows]) -> Result<()> {
         let (settings, schema) = self.at().await?;
         let table = |at: usize| rows.get(at).map(|rows| &rows.chunk.header.table);
-        let bad = |at: usize, e: BadShape| Failure::permanent(self.item(table(at)), e.to_string());
         // Who writes in place asks for each answer by itself, and waits for the disk.
         if !self.in_place {
             self.call_witness(&settings).await?;
         }
         let conn = self.rows_conn(&settings, &schema).await?;
         let mut parts = Vec::with_capacity(rows.len());
-        for (at, rows) in rows.iter().enumerate() {
-            let name = &rows.chunk.header.table;
-            let shape = Shape::of(&schema, name).map_err(|e| bad(at, e))?;
+        for rows in rows {
+            let table = &rows.chunk.header.table;
+            let shape = self.shape(&schema, table)?;
             if shape.hidden {
-                return Err(bad(at, BadShape::Key));
+                return Err(self.malformed(table, &BadShape::Key));
             }
             parts.push(Part { rows, shape });
         }
@@ -68,7 +68,7 @@ impl PostgresTarget {
             Refused::Server(at, error) => {
                 failed(self.item(table(at)), "rows cannot be written by key", &error)
             }
-            Refused::Key(at, e) => bad(at, e),
+            Refused::Key(at, e) => Failure::permanent(self.item(table(at)), e.to_string()),
         })?;
         self.keep_conn(conn);
         Ok(())
@@ -108,6 +108,34 @@ impl PostgresTarget {
         )?;
         self.lock().witness = Some(Witness { conn, is_called: false });
         Ok(())
+    }
+}
+
+#[async_trait]
+impl KeyedTarget for PostgresTarget {
+    async fn apply_keys(&self, rows: &[KeyedRows]) -> Result<()> {
+        self.put_keys(rows).await
+    }
+
+    async fn make_durable(&self) -> Result<()> {
+        self.flush_log().await
+    }
+
+    async fn clear(&self, table: &TableName) -> Result<()> {
+        let (settings, schema) = self.at().await?;
+        let shape = self.shape(&schema, table)?;
+        let conn = self.rows_conn(&settings, &schema).await?;
+        // Where foreign keys are, the server empties no table alone.
+        let verb = if self.in_place { "DELETE FROM" } else { "TRUNCATE" };
+        let done = conn.batch_execute(&format!("{verb} ONLY {}", shape.table)).await;
+        done.map_err(|e| failed(self.item(Some(table)), "it cannot be emptied", &e))?;
+        self.keep_conn(conn);
+        Ok(())
+    }
+
+    /// The server logs what a foreign key's action does to each row.
+    async fn children(&self, _table: &TableName, _columns: &[u32], _values: &[Key]) -> Result<Vec<Key>> {
+        Ok(Vec::new())
     }
 }
 

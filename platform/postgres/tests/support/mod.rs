@@ -79,6 +79,23 @@ impl Server {
         server
     }
 
+    /// A standby of this server, with more settings.
+    pub fn standby(&self, settings: &str) -> Self {
+        let temp = tempfile::Builder::new().prefix("handover-pg-").tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        run(Command::new("chown").arg("postgres").arg(&dir));
+        let data = dir.join("data");
+        let mut copy = program("pg_basebackup");
+        copy.arg("-h").arg(&self.dir).args(["-p", &PORT.to_string(), "-U", "postgres"]);
+        run(copy.args(["-R", "-c", "fast", "--no-sync", "-D"]).arg(&data));
+        let text = format!("unix_socket_directories = '{}'\n{settings}\n", dir.display());
+        let mut file = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let server = Self { dir, _temp: temp };
+        server.boot();
+        server
+    }
+
     pub fn boot(&self) {
         let log = self.dir.join("data/log");
         let mut command = program("pg_ctl");

@@ -1,10 +1,12 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use handover_engine::changeover::Group;
+use handover_engine::changeover::{Contents, Group, Setting};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::disk;
+use crate::section::LARGEST;
 
 fn migration() -> MigrationId {
     "m1".parse().unwrap()

@@ -40,8 +40,9 @@ pub fn capture(db: &Connection, schema: &Schema, names: &Names) -> Result<()> {
         let of = format!("'{}'", table.name.name.replace('\'', "''"));
         let row =
             |which: &str| key.iter().map(|column| format!("{which}.{column}")).collect::<Vec<_>>().join(", ");
+        // By their bytes: a key's index may tell values apart that the column's collation does not.
         let moved: Vec<String> =
-            key.iter().map(|column| format!("OLD.{column} IS NOT NEW.{column}")).collect();
+            key.iter().map(|column| format!("OLD.{column} IS NOT NEW.{column} COLLATE BINARY")).collect();
         let make = |event: &str, when: &str, body: String| {
             let name = quote(&name(names, table, event));
             db.execute_batch(&format!("CREATE TRIGGER {name} {when} ON {on} BEGIN {body} END"))
@@ -59,7 +60,7 @@ pub fn capture(db: &Connection, schema: &Schema, names: &Names) -> Result<()> {
             ),
         )?;
         // Rows that INSERT OR REPLACE and UPDATE OR REPLACE remove fire no trigger of their own.
-        let in_the_way = in_the_way(db, table, &key)?;
+        let in_the_way = in_the_way(db, table)?;
         if !in_the_way.is_empty() {
             let body = |condition: &str| {
                 let each = |other: &String| {
@@ -68,8 +69,10 @@ pub fn capture(db: &Connection, schema: &Schema, names: &Names) -> Result<()> {
                 in_the_way.iter().map(each).collect::<String>()
             };
             make("r", "BEFORE INSERT", body(""))?;
-            let other: Vec<String> =
-                key.iter().map(|column| format!("{on}.{column} IS NOT OLD.{column}")).collect();
+            let other: Vec<String> = key
+                .iter()
+                .map(|column| format!("{on}.{column} IS NOT OLD.{column} COLLATE BINARY"))
+                .collect();
             make("s", "BEFORE UPDATE", body(&format!(" AND ({})", other.join(" OR "))))?;
         }
     }
@@ -77,41 +80,24 @@ pub fn capture(db: &Connection, schema: &Schema, names: &Names) -> Result<()> {
 }
 
 /// Conditions that find the rows with which a new row has a unique value in common, other than its key.
-fn in_the_way(db: &Connection, table: &TableSpec, key: &[String]) -> Result<Vec<String>> {
-    let sql = "SELECT l.name, x.name, x.coll FROM pragma_index_list(?) l, pragma_index_xinfo(l.name) x \
-               WHERE l.\"unique\" AND x.key = 1 ORDER BY l.seq, x.seqno";
+fn in_the_way(db: &Connection, table: &TableSpec) -> Result<Vec<String>> {
+    // A row that is replaced by its own key keeps the key. Another unique index of the same columns may compare them otherwise.
+    let sql = "SELECT l.name, x.name, x.coll FROM pragma_index_list(?1) l, pragma_index_xinfo(l.name) x \
+               WHERE l.\"unique\" AND x.key = 1 AND (?2 OR l.origin <> 'pk') ORDER BY l.seq, x.seqno";
+    let by_number = matches!(table.key, TableKey::Hidden(_));
     let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query([&table.name.name])?;
-    let mut indexes: Vec<(String, Vec<String>, Vec<String>)> = Vec::new();
+    let mut rows = statement.query((&table.name.name, by_number))?;
+    let mut indexes: Vec<(String, Vec<String>)> = Vec::new();
     while let Some(row) = rows.next()? {
         let (index, column, collation): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let column = quote(&column);
         let term = format!("{column} = NEW.{column} COLLATE {}", quote(&collation));
-        match indexes.last_mut().filter(|(last, ..)| *last == index) {
-            Some((_, columns, terms)) => {
-                columns.push(column);
-                terms.push(term);
-            }
-            None => indexes.push((index, vec![column], vec![term])),
+        match indexes.last_mut().filter(|(last, _)| *last == index) {
+            Some((_, terms)) => terms.push(term),
+            None => indexes.push((index, vec![term])),
         }
     }
-    // A row that is replaced by its own key keeps the key.
-    indexes.retain(|(_, columns, _)| columns != key);
-    Ok(indexes.into_iter().map(|(_, _, terms)| terms.join(" AND ")).collect())
-}
-
-/// A followed table that lacks a trigger: it was made, or made anew, after the capture began.
-pub fn missing(db: &Connection, schema: &Schema, names: &Names) -> Result<Option<String>> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND name = ? AND tbl_name = ?)";
-    let mut statement = db.prepare_cached(sql)?;
-    for table in followed(schema) {
-        let has: bool =
-            statement.query_row([&name(names, table, "u"), &table.name.name], |row| row.get(0))?;
-        if !has {
-            return Ok(Some(table.name.to_string()));
-        }
-    }
-    Ok(None)
+    Ok(indexes.into_iter().map(|(_, terms)| terms.join(" AND ")).collect())
 }
 
 /// Drops all triggers whose names begin so.

@@ -20,6 +20,7 @@ use super::super::filter::Filter;
 use super::super::root::{Parents, Root};
 use super::super::scan::{Walk, names};
 use super::super::{STAGING, meta, undo};
+use super::staging::turn;
 use super::{Shared, Target};
 
 /// Where a tree is gathered.
@@ -183,6 +184,7 @@ impl Shared {
             return Err(Failure::operator(item, "not all of it can be removed")
                 .hint("something else has been put there: move it away, then terminate again"));
         }
+        let _turn = turn();
         let made_root = is_there(&root, &mark)?;
         let clear = || -> Result<(), Errno> {
             undo::remove(&root, &all, None, &mark)?;

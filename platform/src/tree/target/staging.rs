@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use handover_engine::digest::Digest;
 use handover_engine::failure::Failure;
@@ -19,6 +19,15 @@ use super::super::root::Root;
 use super::super::scan::names;
 use super::super::{STAGING, meta, undo};
 use super::{Shared, patch};
+
+/// Held while a root and its staging area come or go. Migrations have that in common: while one prepares, somebody may remove what another has kept,
+/// and the area and the root with it. One for all trees: it is held for a moment.
+static COMING_AND_GOING: Mutex<()> = Mutex::new(());
+
+/// The turn to make or remove a staging area.
+pub(super) fn turn() -> MutexGuard<'static, ()> {
+    COMING_AND_GOING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The staging area's own directory for what is staged, opened.
 pub struct Staging(OwnedFd);
@@ -213,6 +222,7 @@ fn ignore_missing(result: Result<(), Errno>) -> Result<(), Errno> {
 
 impl Shared {
     pub(super) fn prepare(&self) -> Result<()> {
+        let turn = turn();
         let made_root = self.make_root()?;
         let root = self.root()?;
         // Before anything is touched.
@@ -233,6 +243,8 @@ impl Shared {
                 Err(errno) => return Err(failed(errno)),
             }
         }
+        // It is not empty any more: nobody takes it away.
+        drop(turn);
         if !recorded {
             Before::record(&root, &self.filter, self.migration.as_str(), made_root)?;
             rustix::fs::fsync(root.fd()).map_err(&failed)?;
@@ -271,6 +283,7 @@ impl Shared {
             undo::remove(root, &all, None, &inside(below, &RelPath::root())).map_err(&failed)?;
         }
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let _turn = turn();
         match unlinkat(root.fd(), STAGING, AtFlags::REMOVEDIR) {
             // What aborts have kept stays in it.
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}

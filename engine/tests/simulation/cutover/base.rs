@@ -35,8 +35,6 @@ pub struct Base {
     pub captures: BTreeMap<CaptureId, u64>,
     /// Who keeps users from writing.
     pub fences: BTreeSet<CaptureId>,
-    /// They do not.
-    pub leaks: bool,
     /// Triggers are put away.
     pub disarmed: bool,
 }
@@ -50,13 +48,12 @@ impl Base {
             log: Vec::new(),
             captures: BTreeMap::new(),
             fences: BTreeSet::new(),
-            leaks: false,
             disarmed: false,
         }
     }
 
     pub fn is_writable(&self) -> bool {
-        self.fences.is_empty() || self.leaks
+        self.fences.is_empty()
     }
 
     /// A user's change of a row, or of all of them.

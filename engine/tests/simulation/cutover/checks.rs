@@ -68,6 +68,9 @@ pub fn at_the_end(world: &mut World) {
         world.wrong(format!("it ends as {phase:?}"));
         return;
     }
+    // A source that does not hear that the target stays may be gone for good: it is told of, and its triggers come with the end of its fence.
+    let is_untold =
+        world.trace.iter().any(|text| text.contains("the source was not told that the target stays"));
     for database in databases() {
         let (there, here) =
             (world.source.bases[&database].clone(), world.target.bases.get(&database).cloned());
@@ -77,7 +80,7 @@ pub fn at_the_end(world: &mut World) {
             (here.is_some_and(|here| !here.captures.is_empty()), "the target keeps changes"),
             (place.building.is_some(), "something is half built"),
             (place.before.is_some(), "what stood there before is not forgotten"),
-            (there.disarmed, "the source's triggers are put away"),
+            (there.disarmed && !is_untold, "the source's triggers are put away"),
             (phase == Phase::Finalized && there.is_writable(), "the source has lost its fence"),
             (
                 phase == Phase::Aborted && world.target.bases.contains_key(&database),

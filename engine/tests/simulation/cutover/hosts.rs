@@ -225,14 +225,8 @@ impl ChangeSource for HostPort {
     }
 
     async fn fence(&self, dataset: &DatasetName, capture: &CaptureId, _: Duration) -> Result<()> {
-        let planted = self.port.with(|world| world.planted);
-        let leaks = match self.side {
-            Side::Source => planted == Some(Planted::PublishesFirst),
-            Side::Target => matches!(planted, Some(Planted::LeavesTargetOpen | Planted::LiftsFirst)),
-        };
         self.call("fence", dataset, |base| {
             base.fences.insert(capture.clone());
-            base.leaks = leaks;
             Ok(())
         })
         .await

@@ -10,7 +10,7 @@ use handover_engine::rows::{HeldChunk, Schema, SnapshotId, TableName};
 use handover_engine::time::Timestamp;
 use handover_engine::tree::{Block, IndexEntry, RelPath, Spots};
 
-use super::planted;
+use super::planted::{self, Planted};
 use super::world::{Port, Side};
 
 #[async_trait]
@@ -36,6 +36,9 @@ impl Journal for Port {
         let what = format!("journal: {}", records.iter().map(name).collect::<Vec<_>>().join(", "));
         self.call(Side::Target, &what, |world| {
             world.books.commit(at, &planted::written(world.planted, records));
+            if world.planted == Some(Planted::LeavesTargetOpen) && records.iter().any(planted::is_home) {
+                world.let_in(Side::Target);
+            }
             Ok(())
         })
         .await

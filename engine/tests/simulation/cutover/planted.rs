@@ -1,21 +1,22 @@
 //! Faults that are planted on purpose: what a driver would do that orders its acts wrongly, or does not journal them. Each must be found.
 
 use handover_engine::journal::Record;
+use handover_engine::report::Back;
 
 /// What is done wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planted {
-    /// The target is published before the source is fenced off.
+    /// The target is published while the source is not fenced off.
     PublishesFirst,
     /// It is not journaled that a cut-over is being called off.
     ForgetsCallingOff,
     /// It is not journaled that publishing begins.
     ForgetsCommitted,
-    /// The target is withdrawn without having been fenced off.
+    /// The target's fence does not stand until it is withdrawn. (Where it never stood, the driver itself finds that out.)
     LeavesTargetOpen,
     /// What was written at the target is not asked for before it is withdrawn.
     ForgetsRest,
-    /// The source's fence goes before the target is withdrawn, whose own was not put up.
+    /// The fences of both go before the target is withdrawn.
     LiftsFirst,
 }
 
@@ -28,6 +29,12 @@ impl Planted {
         Self::ForgetsRest,
         Self::LiftsFirst,
     ];
+}
+
+/// Whether it says that everything written at the target is at the source again.
+pub fn is_home(record: &Record) -> bool {
+    let Record::Outcome(outcome) = record else { return false };
+    outcome.cutover.is_some_and(|cutover| cutover.back == Back::Returned)
 }
 
 /// What is journaled of these records.

@@ -127,12 +127,7 @@ impl Keeper for PlacePort {
             Ok(())
         };
         if self.port.with(|world| world.planted) == Some(Planted::LiftsFirst) {
-            // What comes after it comes before it.
-            let lift = |world: &mut World| {
-                world.source.bases.values_mut().for_each(|base| base.fences.clear());
-                Ok(())
-            };
-            self.call("lift the source's fence before taking back", lift).await?;
+            self.port.with(|world| [Side::Source, Side::Target].map(|side| world.let_in(side)));
         }
         self.change("take back, and keep,", act).await
     }
@@ -244,6 +239,9 @@ impl DatabaseTarget for PlacePort {
     }
 
     async fn publish(&self) -> Result<()> {
+        if self.port.with(|world| world.planted) == Some(Planted::PublishesFirst) {
+            self.port.with(|world| world.let_in(Side::Source));
+        }
         self.change("publish", |place, published| {
             let Some(building) = place.building.take() else { return Ok(()) };
             if !building.is_finished || building.base.captures.is_empty() {

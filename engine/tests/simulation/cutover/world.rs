@@ -139,6 +139,12 @@ impl World {
         self.books.migration.as_ref().map_or(Phase::Draft, |migration| migration.state.phase)
     }
 
+    /// Part of a planted fault: users of a host are let in again.
+    pub fn let_in(&mut self, side: Side) {
+        self.host(side).bases.values_mut().for_each(|base| base.fences.clear());
+        self.say(format!("PLANTED: users of the {side:?} are let in again"));
+    }
+
     pub fn say(&mut self, text: impl Into<String>) {
         let (life, calls, text) = (self.life, self.calls, text.into());
         self.trace.push(format!("[{life}] {calls}: {text}"));

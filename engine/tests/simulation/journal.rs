@@ -34,7 +34,7 @@ pub struct Books {
 }
 
 impl Books {
-    fn commit(&mut self, at: Timestamp, records: &[Record]) {
+    pub fn commit(&mut self, at: Timestamp, records: &[Record]) {
         let begins = records.iter().any(|record| matches!(record, Record::TaskBegun { .. }));
         records.iter().for_each(|record| self.write(at, record));
         if begins {

@@ -6,6 +6,7 @@
 mod backing_up;
 mod checks;
 mod coming_up;
+mod cutover;
 mod ends;
 mod hooks;
 mod journal;

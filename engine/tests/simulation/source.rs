@@ -129,7 +129,7 @@ impl SourceHost for Port {
     }
 }
 
-/// Nothing is followed here: `tests/following.rs` explores that.
+/// Nothing is followed here: `tests/following.rs` and `cutover.rs` explore that.
 fn not_followed() -> Failure {
     Failure::permanent("source", "nothing of this plan is followed")
 }

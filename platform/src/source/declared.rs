@@ -35,7 +35,7 @@ pub(super) struct Known {
     pub live: Arc<dyn LiveDatabase>,
     pub fenced: Arc<dyn FencedDatabase>,
     pub gauge: Arc<dyn Gauge>,
-    /// Held by whoever puts its fence up or takes it away.
+    /// Held by whoever changes its fence, or what stands behind it.
     pub fencing: Arc<tokio::sync::Mutex<()>>,
 }
 

@@ -25,7 +25,10 @@ impl LocalSource {
 #[async_trait]
 impl FencedSource for LocalSource {
     async fn make_ready(&self, fence: &Fence) -> Result<()> {
-        self.behind(fence)?.make_ready().await
+        let turn = self.turn(&fence.dataset).await?;
+        // Asked in turn: whoever has waited for the fence to be taken away does not come too late.
+        let database = self.behind(fence)?.clone();
+        turn.through("it is not made ready", async move { database.make_ready().await }).await
     }
 
     async fn apply_keys(&self, fence: &Fence, rows: KeyedRows) -> Result<()> {
@@ -53,7 +56,9 @@ impl FencedSource for LocalSource {
     }
 
     async fn stand_down(&self, fence: &Fence) -> Result<()> {
-        self.behind(fence)?.stand_down().await
+        let turn = self.turn(&fence.dataset).await?;
+        let database = self.behind(fence)?.clone();
+        turn.through("what was put away is not back", async move { database.stand_down().await }).await
     }
 
     async fn set_positions(&self, fence: &Fence, schema: &Schema) -> Result<()> {

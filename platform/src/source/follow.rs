@@ -13,19 +13,43 @@ use handover_engine::ports::{
     Answers, ChangeSource, ChangesRequest, Direction, KeysRequest, LiveDatabase, Result,
 };
 use handover_engine::rows::RowsChunk;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use super::LocalSource;
 use super::ahead::AHEAD;
 use super::captures::Kept;
+
+/// Held by the one who changes a database's fence, or what stands behind it.
+pub(super) struct Turn {
+    dataset: DatasetName,
+    held: OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// Does it on a task of its own: a target may stop waiting for what comes about nevertheless, and calls it off. That has to wait.
+    pub(super) async fn through(
+        self,
+        what_not: &'static str,
+        act: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let Self { dataset, held } = self;
+        let acting = tokio::spawn(async move {
+            let _held = held;
+            act.await
+        });
+        acting.await.map_err(|e| Failure::transient(format!("dataset {dataset}"), what_not).because(e))?
+    }
+}
 
 impl LocalSource {
     fn live(&self, name: &DatasetName) -> Result<&Arc<dyn LiveDatabase>> {
         Ok(&self.database(name)?.live)
     }
 
-    fn fencing(&self, name: &DatasetName) -> Result<Arc<Mutex<()>>> {
-        Ok(self.database(name)?.fencing.clone())
+    /// The turn to change a database's fence, or what stands behind it.
+    pub(super) async fn turn(&self, name: &DatasetName) -> Result<Turn> {
+        let fencing = self.database(name)?.fencing.clone();
+        Ok(Turn { dataset: name.clone(), held: fencing.lock_owned().await })
     }
 
     /// Lets go of what is kept for targets that do not come back, or has grown too large, until dropped. A fence stays: the target may have
@@ -62,7 +86,7 @@ impl LocalSource {
             return if is_over { self.captures.forget(&kept.dataset, &kept.capture) } else { Ok(()) };
         };
         // A fence that came up meanwhile would go with the rest; and somebody may have asked.
-        let _turn = self.fencing(&kept.dataset)?.lock_owned().await;
+        let _turn = self.turn(&kept.dataset).await?;
         let Some(kept) = self.captures.again(&kept) else { return Ok(()) };
         let Some(why) = self.captures.too_much(&kept, bytes) else { return Ok(()) };
         // Noted first: what nobody keeps must not be asked for.
@@ -95,7 +119,7 @@ impl ChangeSource for LocalSource {
     }
 
     async fn end(&self, dataset: &DatasetName, capture: &CaptureId, keep_fence: bool) -> Result<()> {
-        let _turn = self.fencing(dataset)?.lock_owned().await;
+        let _turn = self.turn(dataset).await?;
         self.live(dataset)?.end(capture, keep_fence).await?;
         if keep_fence {
             self.captures.keep_fence(dataset, capture)?;
@@ -125,23 +149,16 @@ impl ChangeSource for LocalSource {
 
     async fn fence(&self, dataset: &DatasetName, capture: &CaptureId, wait: Duration) -> Result<()> {
         let live = self.live(dataset)?.clone();
-        let turn = self.fencing(dataset)?.lock_owned().await;
+        let turn = self.turn(dataset).await?;
         self.captures.fence(dataset, capture, true)?;
-        // On a task of its own: a target may stop waiting for a fence that comes up nevertheless, and calls it off. That has to wait.
         let of = capture.clone();
-        let fencing = tokio::spawn(async move {
-            let _turn = turn;
-            live.fence(&of, wait).await
-        });
-        fencing.await.map_err(|e| {
-            Failure::transient(format!("dataset {dataset}"), "its fence is not up").because(e)
-        })??;
+        turn.through("its fence is not up", async move { live.fence(&of, wait).await }).await?;
         tracing::warn!(%dataset, %capture, "writers are fenced off");
         Ok(())
     }
 
     async fn unfence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()> {
-        let _turn = self.fencing(dataset)?.lock_owned().await;
+        let _turn = self.turn(dataset).await?;
         self.live(dataset)?.unfence(capture).await?;
         self.captures.fence(dataset, capture, false)?;
         tracing::warn!(%dataset, %capture, "writers are let in again");

@@ -82,6 +82,7 @@ fn inventory() -> Inventory {
     let facts = || DatabaseFacts { engine: "memory".to_owned(), ..DatabaseFacts::default() };
     let dataset = |name| Dataset {
         name,
+        is_log: false,
         facts: DatasetFacts::Database(facts()),
         findings: Vec::new(),
         following: Vec::new(),

@@ -165,7 +165,7 @@ pub struct PlanArguments {
     /// Leave services, settings and certificates alone, whatever the manifests name
     #[arg(long)]
     pub data_only: bool,
-    /// Leave logs where they are: what the source's manifest declares as [[log]]. They are named as not moved
+    /// Leave logs where they are: the log sections of the source's manifest. They are named as not moved
     #[arg(long)]
     pub without_logs: bool,
     /// Bring the databases into the schemas that stand at the target, and do what this file says about rows that do not fit (TOML,

@@ -37,7 +37,7 @@ pub struct ThrottleArguments {
     /// Hold nothing back, but for what else is named.
     #[arg(long, conflicts_with = "reset")]
     pub off: bool,
-    /// Go back to [throttle] of the target's configuration, but for what else is named.
+    /// Go back to the throttle section of the target's configuration, but for what else is named.
     #[arg(long)]
     pub reset: bool,
 }

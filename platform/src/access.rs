@@ -35,7 +35,12 @@ pub async fn of_reading(place: &Place, name: &DatasetName, scratch: &Path) -> Ve
 /// What stands in the way of following a database while it is in use. Of MariaDB's, `of_reading` tells as a warning.
 pub async fn of_following(place: &Place, name: &DatasetName) -> Vec<Finding> {
     match place {
-        Place::Sqlite(path) => writable(path, &item(name)).into_iter().collect(),
+        // Its log is made beside it.
+        Place::Sqlite(path) => [path, path.parent().unwrap_or(path)]
+            .iter()
+            .find_map(|place| writable(place, &item(name)))
+            .into_iter()
+            .collect(),
         Place::Mariadb(_) => Vec::new(),
         Place::Postgres(settings) => {
             or_unknown(name, handover_postgres::following_privileges(name, settings).await)
@@ -138,7 +143,7 @@ fn nearest(place: &Path) -> PathBuf {
 
 fn writable(place: &Path, item: &str) -> Option<Finding> {
     let place = nearest(place);
-    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    let wanted = if place.is_dir() { Access::WRITE_OK | Access::EXEC_OK } else { Access::WRITE_OK };
     let error = rustix::fs::accessat(CWD, &place, wanted, AtFlags::EACCESS).err()?;
     let hint = "give the agent's user the right to write there, or mount it writable";
     Some(Finding::new(
@@ -185,6 +190,16 @@ mod tests {
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].severity, Severity::Error);
         assert!(found[0].what.contains("/proc/sys cannot be written to"), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn a_database_is_no_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        File::create(&path).unwrap();
+        assert_eq!(of_following(&Place::Sqlite(path), &name()).await, []);
+        let found = of_following(&Place::Sqlite("/proc/sys/none".into()), &name()).await;
+        assert!(found.len() == 1 && found[0].what.contains("/proc/sys cannot be"), "{found:?}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ fn hosts_exchange_names_and_addresses_and_take_them_back() {
     shop.pair.cli(&["cutover", "--max-downtime", "300"]).unwrap().success().unwrap();
     shop.rests_in("trial").unwrap();
     assert_eq!(shop.flaws_at_target(true).unwrap(), NONE, "{}", shop.pair.logs());
+    assert_eq!(shop.log_flaws().unwrap(), NONE, "{}", shop.pair.logs());
     let sold = shop.sales(shop.pair.b()).unwrap();
     shop.pair.cli(&["abort"]).unwrap().success().unwrap();
     shop.rests_in("aborted").unwrap();

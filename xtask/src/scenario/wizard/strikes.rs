@@ -108,7 +108,7 @@ impl Struck<'_> {
         let home = match ended {
             Ended::Migrated => {
                 self.migrated += 1;
-                self.found(&told, [shop.flaws_at_target(true)?, shop.table_flaws(true)?]);
+                self.found(&told, [shop.flaws_at_target(true)?, shop.log_flaws()?, shop.table_flaws(true)?]);
                 shop.pair.b()
             }
             Ended::Undone => {
@@ -148,11 +148,11 @@ impl Struck<'_> {
         shop.pair.cli(&["finalize"])?.success()?;
         shop.rests_in("finalized")?;
         say(format!("{strikes:?}: accepted"));
-        self.found("accepted", [shop.flaws_swapped_for_good()?, shop.table_flaws(true)?]);
+        self.found("accepted", [shop.flaws_swapped_for_good()?, shop.log_flaws()?, shop.table_flaws(true)?]);
         Ok(())
     }
 
-    fn found(&mut self, told: &str, flaws: [Vec<String>; 2]) {
+    fn found<const KINDS: usize>(&mut self, told: &str, flaws: [Vec<String>; KINDS]) {
         self.flaws.extend(flaws.concat().into_iter().map(|flaw| format!("{told}: {flaw}")));
     }
 }

@@ -67,7 +67,9 @@ impl Runner {
         }
         self.own().services.start(id).await?;
         let prove = || self.own().certificates.prove(id).boxed();
-        let Err(mut failure) = self.persist("serve", || 0, prove).await else { return Ok(()) };
+        let Err(mut failure) = self.persist("serve", || self.work.desk.recorded(), prove).await else {
+            return Ok(());
+        };
         self.work.desk.checkpoint()?;
         if failure.is_transient() {
             // It was tried for as long as it is to be.
@@ -85,7 +87,7 @@ impl Runner {
         self.work.desk.record(vec![Record::StepDone(TAKEN_BACK.to_owned())]).await?;
         self.work.desk.flush().await?;
         let restore = || self.own().certificates.restore(&self.work.migration).boxed();
-        match self.persist("serve", || 0, restore).await {
+        match self.persist("serve", || self.work.desk.recorded(), restore).await {
             Ok(()) => failure.what.push_str("; what was in place before is so again"),
             Err(other) => {
                 self.work.desk.checkpoint()?;

@@ -188,7 +188,8 @@ impl Runner {
             }
             tracing::info!(step, %failure, "trying again");
             let event = Event::Retry { step: step.to_owned(), failure, after_ms: wait.as_millis() as u64 };
-            self.work.desk.record(vec![Record::Event(event)]).await?;
+            // Not as what is recorded otherwise: to try again is not to get on.
+            self.work.desk.send(Message::Records(vec![Record::Event(event)])).await?;
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(wait) => {}

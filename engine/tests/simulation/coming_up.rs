@@ -232,6 +232,23 @@ async fn what_may_come_up_by_itself_is_waited_for_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_does_not_go_back_is_tried_for_so_long_and_left_to_the_operator() {
+    let mut cutting = Cutting::over(OnFailure::Undo).await;
+    cutting.host.fails("start", &down());
+    let away = Failure::transient("systemd", "the bus is away");
+    cutting.host.fails("restore", &away);
+    let (driver, handle) = cutting.drive();
+    let status = reach(&handle, is_failed).await;
+    assert_eq!((status.state.phase, status.state.condition), (Phase::Aborting, Condition::Failed(away)));
+    let tries = cutting.host.asked().iter().filter(|asked| **asked == "restore").count();
+    assert!((10..40).contains(&tries), "{tries} tries");
+    cutting.host.mend();
+    resume(&handle).await;
+    driver.await.unwrap().unwrap();
+    assert_eq!(handle.status().borrow().state.phase, Phase::Aborted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_is_stopped_meanwhile_undoes_nothing() {
     let mut cutting = Cutting::over(OnFailure::Undo).await;
     cutting.host.fails("start", &Failure::transient("systemd", "the bus is away"));

@@ -53,7 +53,7 @@ pub async fn run(arguments: Arguments) -> Result<Code> {
         Verb::Status(which) => session.status(which).await,
         Verb::List => session.list().await,
         Verb::Pause(act) => session.act(Operation::Pause, act).await,
-        Verb::Resume(act) => session.act(Operation::Resume, act).await,
+        Verb::Resume(act) => session.resume(act).await,
         Verb::Sync(act) => session.act(Operation::Sync, act).await,
         Verb::Verify { act, repair } => session.verify(repair, act).await,
         Verb::Cutover { act, max_downtime, max_lag, at, dry_run, never } => {
@@ -189,10 +189,14 @@ impl Session {
         if watch { watch::watch(&self.control, id, self.json).await } else { Ok(Code::Done) }
     }
 
-    /// A migration that was undone without anybody's asking has failed, however well that went.
     async fn watch(&self, which: Which) -> Result<Code> {
         let id = self.pick(which).await?.migration;
         let code = self.settle(&id, true).await?;
+        self.unless_undone(id, code).await
+    }
+
+    /// A migration that was undone without anybody's asking has failed, however well that went.
+    async fn unless_undone(&self, id: MigrationId, code: Code) -> Result<Code> {
         if code != Code::Done {
             return Ok(code);
         }
@@ -217,6 +221,13 @@ impl Session {
 
     async fn act(&self, operation: Operation, act: Act) -> Result<Code> {
         self.ask(operation, Terms::default(), act).await.map(|(_, code)| code)
+    }
+
+    /// What is taken up again may be undone by itself.
+    async fn resume(&self, act: Act) -> Result<Code> {
+        let is_watched = act.watch;
+        let (id, code) = self.ask(Operation::Resume, Terms::default(), act).await?;
+        if is_watched { self.unless_undone(id, code).await } else { Ok(code) }
     }
 
     async fn ask(&self, operation: Operation, terms: Terms, act: Act) -> Result<(MigrationId, Code)> {

@@ -212,6 +212,11 @@ pub struct TreeFacts {
 }
 
 impl Inventory {
+    /// Whether a dataset of this name is declared as a log.
+    pub(crate) fn is_log(&self, name: &DatasetName) -> bool {
+        self.datasets.iter().any(|dataset| dataset.is_log && dataset.name == *name)
+    }
+
     /// What must not change between approval and start, by item, so that a difference can be named: which datasets there
     /// are, of which kind, where, and the databases' structure. Sizes and counts are not in it: the source is alive.
     pub fn structure(&self) -> BTreeMap<String, String> {

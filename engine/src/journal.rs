@@ -38,6 +38,24 @@ pub struct Migration {
     pub outcome: Outcome,
 }
 
+impl Migration {
+    /// One that begins.
+    pub fn begun(id: MigrationId, plan: Plan, by: &str, at: Timestamp) -> Self {
+        Self {
+            id,
+            digest: plan.digest(),
+            plan,
+            started_by: by.to_owned(),
+            started_at: at,
+            state: State::started(),
+            steps_done: Vec::new(),
+            pass: 1,
+            shown: 0.0,
+            outcome: Outcome::default(),
+        }
+    }
+}
+
 /// Something that happened, for watchers and the audit trail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

@@ -6,10 +6,8 @@ use handover_engine::failure::Failure;
 use handover_engine::inventory::Inventory;
 use handover_engine::journal::{Event, Journal, Migration, Record};
 use handover_engine::name::MigrationId;
-use handover_engine::phase::State;
 use handover_engine::plan::{ApprovedPlan, Plan};
 use handover_engine::ports::Result;
-use handover_engine::report::Outcome;
 use handover_engine::time::Clock;
 use handover_platform::SystemClock;
 use tokio::sync::OwnedMutexGuard;
@@ -112,17 +110,7 @@ impl Supervisor {
             format!("{}{}{:?}", self.notary.identity(), approved.digest(), now).as_bytes(),
         );
         let id = format!("m-{stamp}-{}", &noise.short()[..4]);
-        Ok(Migration {
-            id: id.parse().map_err(|e| Failure::permanent("migration", "cannot be named").because(e))?,
-            plan: approved.plan().clone(),
-            digest: approved.digest(),
-            started_by: by.to_owned(),
-            started_at: now,
-            state: State::started(),
-            steps_done: Vec::new(),
-            pass: 1,
-            shown: 0.0,
-            outcome: Outcome::default(),
-        })
+        let id = id.parse().map_err(|e| Failure::permanent("migration", "cannot be named").because(e))?;
+        Ok(Migration::begun(id, approved.plan().clone(), by, now))
     }
 }

@@ -89,14 +89,14 @@ pub fn report(report: &Report) -> String {
     out
 }
 
-/// How long it took, and how long nobody could write.
+/// How long it took, and how long users found neither side.
 fn timings(report: &Report, out: &mut String) {
     let _ = write!(out, "worked for {}", time(report.outcome.working_ms));
     if let Some(ended) = report.ended_at {
         let _ = write!(out, ", ended at {ended}");
     }
     if let Some(downtime) = report.downtime_ms {
-        let _ = write!(out, ", writers waited {downtime} ms at the cut-over");
+        let _ = write!(out, ", users found neither side for {downtime} ms at the cut-over");
     }
     out.push('\n');
 }

@@ -32,7 +32,7 @@ pub fn status(status: &Status) -> String {
         let _ = write!(out, "\n  the cut-over is planned for {}", planned.at);
     }
     if let Some(downtime) = status.cutover.and_then(|cutover| cutover.downtime_ms()) {
-        let _ = write!(out, "\n  writers waited {}", time(downtime));
+        let _ = write!(out, "\n  users found neither side for {}", time(downtime));
     }
     for (dataset, kept) in &status.kept {
         let _ = write!(out, "\n  {dataset}: what was migrated is kept: {}", super::kept(kept));

@@ -181,6 +181,14 @@ mod tests {
         assert_eq!(without.left_behind, [left("dataset traffic", "logs stay: the plan is without them")]);
         assert_ne!(all.digest(), without.digest());
         assert!(!String::from_utf8(all.to_bytes()).unwrap().contains("without_logs"));
+        // A source of an earlier release does not tell.
+        let mut older = source.clone();
+        older.datasets[1].is_log = false;
+        let mut knows = target.clone();
+        knows.datasets[1].is_log = true;
+        let without_logs = Options { without_logs: true, ..Options::default() };
+        let refused = make(&older, &knows, without_logs).unwrap_err();
+        assert!(refused.to_string().contains("dataset traffic: it is a log by the target's"), "{refused}");
         let datasets = vec!["traffic".parse().unwrap()];
         let nothing = plan(Options { without_logs: true, datasets, ..Options::default() }).unwrap_err();
         assert!(nothing.what.contains("all that was chosen are logs"), "{nothing}");

@@ -66,6 +66,13 @@ impl Options {
         if self.swap && !self.follow {
             return Err(without_cutover("settings", "they are swapped"));
         }
+        if self.without_logs
+            && let Some(one) = chosen.iter().find(|one| target.is_log(&one.name))
+        {
+            let what = "it is a log by the target's manifest, and none by what the source tells";
+            return Err(Failure::operator(format!("dataset {}", one.name), what)
+                .hint("upgrade the source's agent, or declare it alike in both manifests"));
+        }
         self.on_failure.check(self, chosen)?;
         if !self.licence {
             return Ok(());

@@ -27,10 +27,9 @@ use std::time::Duration;
 use handover_engine::driver::{Driver, Ports, Settings};
 use handover_engine::journal::{Journal, Migration};
 use handover_engine::pass::TargetDataset;
-use handover_engine::phase::{Condition, State};
+use handover_engine::phase::Condition;
 use handover_engine::plan::{Options, PLAN_FORMAT, Plan, PlannedStep, Side, StepKind};
 use handover_engine::ports::{NoCredentials, Source};
-use handover_engine::report::Outcome;
 use handover_engine::time::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -68,19 +67,7 @@ fn plan() -> Plan {
 }
 
 fn migration() -> Migration {
-    let plan = plan();
-    Migration {
-        id: "m1".parse().expect("a name"),
-        digest: plan.digest(),
-        plan,
-        started_by: "operator".to_owned(),
-        started_at: Timestamp::default(),
-        state: State::started(),
-        steps_done: Vec::new(),
-        pass: 1,
-        shown: 0.0,
-        outcome: Outcome::default(),
-    }
+    Migration::begun("m1".parse().expect("a name"), plan(), "operator", Timestamp::default())
 }
 
 fn ports(port: &Port) -> Ports {

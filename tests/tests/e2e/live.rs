@@ -307,11 +307,7 @@ fn a_table_that_is_altered_at_the_source_stops_following_by_name() {
     let sql =
         "BEGIN; UPDATE invoice SET cents = cents + 1; ALTER TABLE invoice ADD COLUMN later DEFAULT 7; COMMIT";
     source(&bed).execute_batch(sql).unwrap();
-    let failure = poll::until("following to stop", SETTLES_WITHIN, || {
-        let status = bed.json(&["status"])?;
-        Ok((status["condition"] == "failed").then(|| status["failure"].clone()))
-    })
-    .unwrap();
+    let failure = super::lost_logs::stopped(&bed);
     assert!(failure["item"].as_str().unwrap().contains("table invoice"), "{failure}");
     assert_eq!(failure["what"], "its definition was changed while its changes were followed", "{failure}");
     assert!(failure["hint"].as_str().unwrap().contains("abort this migration and start again"), "{failure}");

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::SETTLES_WITHIN;
 use super::verifying::{follow, servers};
 
-const TABLE: &str = "CREATE TABLE one (id INT PRIMARY KEY, v INT); INSERT INTO one VALUES (1, 1);";
+/// A table of one row.
+pub const TABLE: &str = "CREATE TABLE one (id INT PRIMARY KEY, v INT); INSERT INTO one VALUES (1, 1);";
 const WRITE: &str = "UPDATE one SET v = v + 1 WHERE id = 1";
 
 /// Waits until following has stopped; its failure, which `status` shows with what to do.

@@ -6,7 +6,7 @@ use handover_tests::server::Engine;
 use rusqlite::Connection;
 
 use super::SETTLES_WITHIN;
-use super::lost_logs::{databases, stopped, traces};
+use super::lost_logs::{TABLE, databases, stopped, traces};
 use super::verifying::{follow, following, servers};
 
 fn cut_over(bed: &Bed) {
@@ -57,8 +57,6 @@ fn a_table_that_is_altered_in_a_successor_is_given_up_when_asked() {
     let left = "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_handover%' ESCAPE '\\'";
     assert_eq!(source.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
 }
-
-const TABLE: &str = "CREATE TABLE one (id INT PRIMARY KEY, v INT); INSERT INTO one VALUES (1, 1);";
 
 fn an_altered_successor_is_given_up(engine: Engine) {
     let (from, to, bed, _root) = servers(engine, TABLE);

@@ -5,6 +5,7 @@ use handover_tests::poll;
 use handover_tests::server::Engine;
 use rusqlite::Connection;
 
+use super::lost_logs::TABLE;
 use super::verifying::{follow, following, servers, unfinished};
 use super::{SETTLES_WITHIN, settle_and_compare};
 
@@ -49,8 +50,6 @@ fn a_changed_schema_is_named(bed: &Bed, change: impl FnOnce(), undo: impl FnOnce
     bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
     assert_eq!(bed.status().unwrap().phase, "trial");
 }
-
-const TABLE: &str = "CREATE TABLE one (id INT PRIMARY KEY, v INT); INSERT INTO one VALUES (1, 1);";
 
 fn a_changed_server_is_named(engine: Engine, create: &str, drop: &str, object: &str) {
     let (from, _to, bed, _root) = servers(engine, TABLE);

@@ -100,27 +100,31 @@ fn plan_request(options: Options) -> Result<v1::PlanRequest> {
     })
 }
 
-const DECISIONS: &str = "decisions";
-const ON_FAILURE: &str = "--on-failure";
-const WITHOUT_LOGS: &str = "--without-logs";
-
-/// A target of an earlier release, which leaves out what it does not know.
-fn no_such_plans(peer: &str, with: &str) -> Failure {
-    Failure::operator(peer, format!("it knows no plans with {with}"))
-        .hint("upgrade the target's agent: both must be of this release")
+/// Refuses a target of an earlier release, which leaves out of what is asked for what it does not know: it would replace the new version's
+/// schema by the old one, wait for an operator who relies on its not waiting, or move what is to stay.
+fn refuse_unknown(peer: &str, asked: &Options, understood: &Options) -> Result<()> {
+    let with = if understood.decisions != asked.decisions {
+        "decisions"
+    } else if understood.on_failure != asked.on_failure {
+        "--on-failure"
+    } else if understood.without_logs != asked.without_logs {
+        "--without-logs"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::operator(peer, format!("it knows no plans with {with}"))
+        .hint("upgrade the target's agent: both must be of this release"))
 }
 
-/// What a preflight has found. One that was to look at more than data, too, says that it has.
+/// What a preflight has found, of all that was asked for.
 fn findings(peer: &str, reply: &v1::CheckReply, asked: &Options) -> Result<Vec<Finding>> {
-    if asked.decisions.is_some() && !reply.decisions {
-        return Err(no_such_plans(peer, DECISIONS));
-    }
-    if asked.on_failure != OnFailure::Stop && !reply.on_failure {
-        return Err(no_such_plans(peer, ON_FAILURE));
-    }
-    if asked.without_logs && !reply.without_logs {
-        return Err(no_such_plans(peer, WITHOUT_LOGS));
-    }
+    // Those that do not tell know none of what is refused here.
+    let understood = if reply.options_json.is_empty() {
+        Options::default()
+    } else {
+        read_document("options_json", &reply.options_json)?
+    };
+    refuse_unknown(peer, asked, &understood)?;
     read_document("findings_json", &reply.findings_json)
 }
 
@@ -149,26 +153,14 @@ impl Control for RemoteControl {
     }
 
     async fn plan(&self, options: Options, _by: &str) -> Result<Plan> {
-        let (decisions, on_failure) = (options.decisions.clone(), options.on_failure);
-        let without_logs = options.without_logs;
+        let asked = options.clone();
         let reply =
             self.client.clone().plan(plan_request(options)?).await.map_err(|s| self.failed(s))?.into_inner();
         let plan: Plan = read_document("plan_json", &reply.plan_json)?;
         if plan.digest().to_string() != reply.digest {
             return Err(Failure::permanent(&self.peer, "the plan it sent does not have the digest it says"));
         }
-        // Not told, it would be a plan that replaces the new version's schema by the old one.
-        if plan.options.decisions != decisions {
-            return Err(no_such_plans(&self.peer, DECISIONS));
-        }
-        // Not told, it would wait for an operator who relies on its not waiting.
-        if plan.options.on_failure != on_failure {
-            return Err(no_such_plans(&self.peer, ON_FAILURE));
-        }
-        // Not told, it would move them.
-        if plan.options.without_logs != without_logs {
-            return Err(no_such_plans(&self.peer, WITHOUT_LOGS));
-        }
+        refuse_unknown(&self.peer, &asked, &plan.options)?;
         Ok(plan)
     }
 
@@ -308,29 +300,31 @@ impl Control for RemoteControl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::document;
 
     #[test]
     fn a_target_that_has_not_looked_at_what_was_asked_is_refused() {
-        let reply = |known| v1::CheckReply {
-            findings_json: Bytes::from_static(b"[]"),
-            decisions: known,
-            on_failure: known,
-            without_logs: known,
+        let findings_json = Bytes::from_static(b"[]");
+        let knows = |asked: &Options| v1::CheckReply {
+            findings_json: findings_json.clone(),
+            options_json: document(asked).unwrap(),
         };
+        let older = v1::CheckReply { findings_json: findings_json.clone(), options_json: Bytes::new() };
         let decides = Options { decisions: Some(Decisions::none()), ..Options::default() };
         let undoes = Options { on_failure: OnFailure::Undo, ..Options::default() };
         let leaves = Options { without_logs: true, ..Options::default() };
         for asked in [&Options::default(), &decides, &undoes, &leaves] {
-            assert_eq!(findings("target t:1", &reply(true), asked).unwrap(), []);
+            assert_eq!(findings("target t:1", &knows(asked), asked).unwrap(), []);
         }
-        // As an older one answers, which does not say so.
-        assert_eq!(findings("target t:1", &reply(false), &Options::default()).unwrap(), []);
+        assert_eq!(findings("target t:1", &older, &Options::default()).unwrap(), []);
         for (asked, with) in [(decides, "decisions"), (undoes, "--on-failure"), (leaves, "--without-logs")] {
-            let refused = findings("target t:1", &reply(false), &asked).unwrap_err();
             let told = format!(
                 "target t:1: it knows no plans with {with} (upgrade the target's agent: both must be of this release)"
             );
-            assert_eq!(refused.to_string(), told);
+            for reply in [&older, &knows(&Options::default())] {
+                let refused = findings("target t:1", reply, &asked).unwrap_err();
+                assert_eq!(refused.to_string(), told);
+            }
         }
     }
 }

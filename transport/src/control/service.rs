@@ -93,11 +93,9 @@ impl Service for ControlService {
     async fn check(&self, request: Request<v1::PlanRequest>) -> Answer<v1::CheckReply> {
         caller(&request, READ)?;
         let options = options(request.into_inner())?;
-        let (decisions, without_logs) = (options.decisions.is_some(), options.without_logs);
-        let on_failure = options.on_failure != OnFailure::Stop;
+        let options_json = document(&options)?;
         let findings = self.control.check(options).await.map_err(to_status)?;
-        let findings_json = document(&findings)?;
-        Ok(Response::new(v1::CheckReply { findings_json, decisions, on_failure, without_logs }))
+        Ok(Response::new(v1::CheckReply { findings_json: document(&findings)?, options_json }))
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Answer<v1::PlanReply> {

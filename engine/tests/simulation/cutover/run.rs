@@ -9,10 +9,10 @@ use handover_engine::failure::Class;
 use handover_engine::inventory::{DatabaseFacts, Dataset, DatasetFacts, Inventory};
 use handover_engine::journal::{Journal, Migration};
 use handover_engine::pass::TargetDataset;
-use handover_engine::phase::{Condition, Operation, Phase, State, Task};
+use handover_engine::phase::{Condition, Operation, Phase, Task};
 use handover_engine::plan::{Lasted, Options, Plan, Rates};
 use handover_engine::ports::NoCredentials;
-use handover_engine::report::{Outcome, Terms};
+use handover_engine::report::Terms;
 use handover_engine::time::Timestamp;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -97,18 +97,7 @@ fn migration() -> Migration {
     let (both, rates) = (inventory(), Rates { copy: 1e8, reread: 1e9, lasted: Lasted::default() });
     let options = Options { follow: true, ..Options::default() };
     let plan = Plan::make(("source", &both), ("target", &both), options, &rates).expect("a plan");
-    Migration {
-        id: "m1".parse().expect("a name"),
-        digest: plan.digest(),
-        plan,
-        started_by: "operator".to_owned(),
-        started_at: Timestamp::default(),
-        state: State::started(),
-        steps_done: Vec::new(),
-        pass: 1,
-        shown: 0.0,
-        outcome: Outcome::default(),
-    }
+    Migration::begun("m1".parse().expect("a name"), plan, "operator", Timestamp::default())
 }
 
 fn ports(port: &Port) -> Ports {

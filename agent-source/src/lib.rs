@@ -178,6 +178,7 @@ pub async fn run(config: &Path, stop: CancellationToken) -> Result<(), AgentErro
     source.guarded_by(restoring.clone());
     let hooks = Arc::new(Noting::new(state.path(), hooks).guarded_by(restoring));
     let served = Source::of(source.clone())
+        .with_home(source.clone())
         .with_hooks(hooks)
         .with_licences(source.licence())
         .with_changeover(changeover.ports())

@@ -160,6 +160,7 @@ impl Supervisor {
         };
         let ports = Ports {
             source: Source::of(self.source.clone())
+                .with_home(self.source.clone())
                 .with_hooks(self.source.clone())
                 .with_licences(self.source.clone())
                 .with_changeover(Changeover::of(self.source.clone()))

@@ -13,6 +13,7 @@ mod ending;
 mod fitness;
 mod fitting;
 mod handle;
+mod homecoming;
 mod hooks;
 mod keeping;
 mod leases;

@@ -17,6 +17,7 @@ pub mod driver;
 pub mod expiry;
 pub mod failure;
 pub mod follow;
+pub mod home;
 pub mod inventory;
 pub mod journal;
 pub mod kept;

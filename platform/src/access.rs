@@ -101,6 +101,16 @@ pub fn of_reading_files(name: &DatasetName) -> Vec<Finding> {
     as_root(name, what).into_iter().collect()
 }
 
+/// What keeps an abort from bringing files home to a tree at the source. It matters only once something was written at the target.
+pub fn of_returning_files(root: &Path, name: &DatasetName) -> Vec<Finding> {
+    let found = writable(root, &item(name)).map(|finding| {
+        let what = format!("an abort could not bring home what was written at the target: {}", finding.what);
+        let hint = "let the source's agent write there (`systemctl edit handover-source`, ReadWritePaths=), or plan with --one-way";
+        Finding::new(Severity::Warning, finding.item, what, hint)
+    });
+    found.into_iter().collect()
+}
+
 /// What stands in the way of making a tree at `root`.
 pub fn of_making_files(root: &Path, name: &DatasetName) -> Vec<Finding> {
     let what = "it does not run as root: files cannot be given their owners, devices cannot be made";
@@ -185,6 +195,9 @@ mod tests {
     fn a_place_that_cannot_be_written_is_named() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(of_making_files(&dir.path().join("not/yet/there"), &name()), []);
+        assert_eq!(of_returning_files(dir.path(), &name()), []);
+        let home = of_returning_files(Path::new("/proc/sys"), &name());
+        assert!(home[0].severity == Severity::Warning && home[0].hint.contains("--one-way"), "{home:?}");
         // Read-only for root too.
         let found = of_making_files(Path::new("/proc/sys/none"), &name());
         assert_eq!(found.len(), 1, "{found:?}");

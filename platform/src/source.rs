@@ -5,6 +5,7 @@ mod captures;
 mod declared;
 mod fenced;
 mod follow;
+mod home;
 mod inventory;
 mod leases;
 mod restoring;
@@ -32,6 +33,7 @@ pub use self::captures::CaptureLimits;
 use self::captures::Captures;
 use self::declared::Declared;
 pub use self::declared::place;
+use self::home::Homes;
 pub use self::inventory::{inventory, unreadable};
 use self::leases::Leases;
 use self::signals::Signals;
@@ -56,6 +58,7 @@ pub struct LocalSource {
     roots: Vec<PathBuf>,
     licence: LocalLicence,
     changeover: Changeover,
+    homes: Homes,
     /// Only looked at.
     hooks: HookDirectory,
     /// Asked before something is opened to be read.
@@ -116,6 +119,7 @@ impl LocalSource {
             roots: manifest.files.iter().map(|section| section.root.clone()).collect(),
             licence: manifest.local_licence(state),
             changeover,
+            homes: Homes::default(),
             hooks: HookDirectory::new(manifest, crate::hooks::Side::Source),
             guard: OnceLock::new(),
         }))

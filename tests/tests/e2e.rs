@@ -14,6 +14,8 @@ mod crashes;
 mod dns;
 #[path = "e2e/environment.rs"]
 mod environment;
+#[path = "e2e/files_home.rs"]
+mod files_home;
 #[path = "e2e/fitting.rs"]
 mod fitting;
 #[path = "e2e/hooks.rs"]

@@ -4,6 +4,7 @@ mod backups;
 mod changeover;
 mod fenced;
 mod follow;
+mod home;
 mod hooks;
 mod licence;
 mod trees;

@@ -4,6 +4,7 @@ mod backups;
 mod bulk;
 mod changeover;
 mod fenced;
+mod home;
 mod licence;
 mod scan;
 
@@ -248,6 +249,13 @@ impl Service for SourceService {
         let schema = crate::client::read_document("schema_json", &schema_json).map_err(to_status)?;
         self.source.fenced.set_positions(&fence, &schema).await.map_err(to_status)?;
         Ok(Response::new(v1::WriteReply {}))
+    }
+
+    async fn bring_home(
+        &self,
+        request: Request<Streaming<v1::BringHomeRequest>>,
+    ) -> Result<Response<v1::BringHomeReply>, Status> {
+        home::act(&*self.source.home, from_target(request)?).await.map(Response::new)
     }
 
     async fn licence(

@@ -10,7 +10,7 @@ use tonic::{Request, Status};
 pub const MAJOR: u32 = 1;
 /// Additions that an older peer may lack. Raised with each release that has any.
 ///
-/// 1.1: following, throttling, hooks, the licence, changing over, rehearsals, signed reports and the audit log.
+/// 1.1: following, throttling, hooks, the licence, changing over, files that come home, rehearsals, signed reports and the audit log.
 pub const MINOR: u32 = 1;
 /// The release, for messages.
 pub const SOFTWARE: &str = concat!("handover ", env!("CARGO_PKG_VERSION"));
@@ -96,6 +96,7 @@ mod tests {
                 "control.Throttle",
                 "source.Backups",
                 "source.BeginCapture",
+                "source.BringHome",
                 "source.ChangeOver",
                 "source.Changed",
                 "source.Changes",

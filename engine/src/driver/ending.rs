@@ -3,6 +3,7 @@
 use futures::FutureExt;
 
 use super::Driver;
+use super::homecoming::files_come_home;
 use super::task::Runner;
 use crate::backup::Host;
 use crate::failure::Failure;
@@ -97,15 +98,18 @@ impl Runner {
         self.bring_licence_back().await?;
         self.stop_own_services().await?;
         self.bring_back().await?;
+        self.make_home_ready().await?;
         self.take_label_back().await?;
         self.change_back().await?;
         self.try_replicas_here_back().await?;
         self.look_for_what_is_ours().await?;
+        self.bring_files_home().await?;
         self.undo_datasets().await?;
         self.forget_retained().await?;
         self.close_leases().await;
         // The target is as it was: the source may be written to again.
         self.end_following(false).await?;
+        self.settle_home().await?;
         self.services_back().await?;
         // Those that cannot be reached keep nobody from working, and are asked again by `resume`.
         self.replicas_there_back().await?;
@@ -168,8 +172,8 @@ impl Driver {
                 }
             },
             Back::Returned => return Ok(()),
-            // Not yet: what has taken over in part alone is brought home, too.
-            Back::Not if keeps => return Ok(()),
+            // Not yet: what has taken over in part alone is brought home, too. And files are, by the abort itself.
+            Back::Not if keeps || self.moves_files_alone() => return Ok(()),
             Back::Not => {
                 let since = cutover.live_at.map_or_else(String::new, |at| format!(" {at}"));
                 format!(
@@ -185,6 +189,13 @@ impl Driver {
         Err(Failure::operator(item, what).hint(format!(
             "`handover {keep}` keeps it; `handover abort --discard` leaves it in what is kept aside{hint}"
         )))
+    }
+
+    /// Whether all that is written at the target is files that come home.
+    fn moves_files_alone(&self) -> bool {
+        let plan = &self.migration.plan;
+        files_come_home(&plan.options)
+            && !plan.has(|kind| matches!(kind, StepKind::Capture(_) | StepKind::Fit(_)))
     }
 
     /// Why nothing more of what is written at the target comes to the source. An abort would find that out behind the target's fence. A host that is away

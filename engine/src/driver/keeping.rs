@@ -8,13 +8,8 @@ use crate::phase::Operation;
 use crate::ports::{Keeper, Result};
 
 /// What is told of a dataset of which something is kept.
-fn note(target: &TargetDataset, kept: &Kept) -> String {
-    let what = match target {
-        TargetDataset::Database(_) => "what was migrated, with all that was written to it here, is kept",
-        TargetDataset::Tree(_) => {
-            "what was migrated is kept, with the files that were written here since the cut-over, which are nowhere else"
-        }
-    };
+fn note(kept: &Kept) -> String {
+    let what = "what was migrated, with all that was written to it here, is kept";
     format!("{what}: {kept}; `handover {} --yes` removes it", Operation::Terminate)
 }
 
@@ -42,7 +37,7 @@ impl Runner {
         let keeper: &dyn Keeper = target.keeper();
         keeper.undo_and_keep().await?;
         let Some(kept) = keeper.kept().await? else { return Ok(()) };
-        let text = note(target, &kept);
+        let text = note(&kept);
         self.work.desk.send(Message::Kept { dataset: dataset.clone(), kept, text }).await
     }
 }

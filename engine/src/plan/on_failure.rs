@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use super::Options;
 use super::options::without_cutover;
 use crate::failure::Failure;
-use crate::inventory::Dataset;
 
 /// What a failure leads to that comes after the target has taken over, and before users are let in: of its certificates, its label, or its
 /// services.
@@ -40,7 +39,7 @@ impl OnFailure {
     }
 
     /// Refuses to undo by itself what would lose something: nobody is asked then.
-    pub(super) fn check(self, options: &Options, chosen: &[&Dataset]) -> Result<(), Failure> {
+    pub(super) fn check(self, options: &Options) -> Result<(), Failure> {
         const ITEM: &str = "on-failure";
         if self.is_stop() {
             return Ok(());
@@ -48,15 +47,12 @@ impl OnFailure {
         if !options.follow {
             return Err(without_cutover(ITEM, "everything is undone by itself"));
         }
-        let comes_home = chosen.iter().any(|dataset| dataset.is_database());
-        if options.one_way || options.decisions.is_some() || !comes_home {
+        if options.one_way || options.decisions.is_some() {
             return Err(Failure::operator(
                 ITEM,
                 "nothing would bring home what was written at the target until everything is undone",
             )
-            .hint(
-                "plan with a database, and without --one-way and --decisions; or leave it to the operator: --on-failure stop",
-            ));
+            .hint("plan without --one-way and --decisions; or leave it to the operator: --on-failure stop"));
         }
         Ok(())
     }
@@ -119,8 +115,9 @@ mod tests {
         };
         assert!(refused(Options { follow: false, ..undo.clone() }).contains("follows its source"));
         assert!(refused(Options { one_way: true, ..undo.clone() }).contains("bring home"));
+        // Files come home, too.
         let files = Options { datasets: vec!["www".parse().unwrap()], ..undo };
-        assert!(refused(files).contains("bring home"));
+        assert!(make(&source, &source, files).is_ok());
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Options {
             return Err(Failure::operator(format!("dataset {}", one.name), what)
                 .hint("upgrade the source's agent, or declare it alike in both manifests"));
         }
-        self.on_failure.check(self, chosen)?;
+        self.on_failure.check(self)?;
         if !self.licence {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::changeover::Changeover;
 use super::hooks::{Hooks, NoHooks};
 use super::licences::Undeclared;
-use super::{Answers, Backups, ChangeSource, FencedSource, Licences, NoBackups, Result};
+use super::{Answers, Backups, ChangeSource, FencedSource, HomeTrees, Licences, NoBackups, NoHome, Result};
 use crate::change::LogPosition;
 use crate::inventory::Inventory;
 use crate::name::{CaptureId, DatasetName, LeaseId};
@@ -123,6 +123,8 @@ pub struct Source {
     pub changes: Arc<dyn ChangeSource>,
     /// What is written to it once it has been replaced.
     pub fenced: Arc<dyn FencedSource>,
+    /// Files that are written to it then.
+    pub home: Arc<dyn HomeTrees>,
     /// What its host runs at certain moments.
     pub hooks: Arc<dyn Hooks>,
     /// Its licence.
@@ -134,7 +136,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// A source whose one type plays every part, on a host without hooks and licence.
+    /// A source whose one type plays every part, on a host without hooks and licence, which takes no files.
     pub fn of<T>(source: Arc<T>) -> Self
     where
         T: SourceHost + RowSource + TreeSource + ChangeSource + FencedSource + 'static,
@@ -145,11 +147,18 @@ impl Source {
             trees: source.clone(),
             changes: source.clone(),
             fenced: source,
+            home: Arc::new(NoHome),
             hooks: Arc::new(NoHooks),
             licences: Arc::new(Undeclared),
             changeover: Changeover::default(),
             backups: Arc::new(NoBackups),
         }
+    }
+
+    /// The same source, which takes files once it has been replaced.
+    #[must_use]
+    pub fn with_home(self, home: Arc<dyn HomeTrees>) -> Self {
+        Self { home, ..self }
     }
 
     /// The same source on a host with hooks.

@@ -330,9 +330,7 @@ async fn an_agent_that_dies_while_it_takes_a_certificate_back_tries_again() {
     reach(&handle, is_failed).await;
     assert_eq!(cutting.host.asked(), ["install", "start", "prove", "restore"]);
     // What is back already is put back once more by an abort.
-    handle.ask(Operation::Abort, Terms::default(), "operator").await.unwrap_err();
-    let terms = Terms { discard: true, ..Terms::default() };
-    handle.ask(Operation::Abort, terms, "operator").await.unwrap();
+    handle.ask(Operation::Abort, Terms::default(), "operator").await.unwrap();
     driver.await.unwrap().unwrap();
     let status = handle.status().borrow().clone();
     assert_eq!((status.state.phase, status.undone_because), (Phase::Aborted, None), "somebody has asked");

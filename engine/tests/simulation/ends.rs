@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use super::world::{Port, World, tree};
 use super::{migration, ports};
 
-/// A migration of files that has taken over.
+/// A migration that has taken over; of files that do not come home.
 fn taken_over(phase: Phase, task: Option<Task>, back: Back) -> Migration {
     let mut migration = migration();
-    migration.plan.options.follow = true;
+    (migration.plan.options.follow, migration.plan.options.one_way) = (true, true);
     migration.plan.steps.retain(|step| step.step == StepKind::Copy(tree()));
     migration.state = State { phase, task, condition: Condition::Good };
     let live_at = Some(Timestamp::from_millis(1_800_000_000_000));

@@ -25,7 +25,13 @@ pub(super) struct Declared {
 /// What can be read.
 pub(super) enum Readable {
     Database(Box<Known>),
-    Tree(Arc<dyn TreeReader>),
+    Tree(Box<KnownTree>),
+}
+
+/// A tree that can be read, and written to once the source has been replaced.
+pub(super) struct KnownTree {
+    pub section: FilesSection,
+    pub reader: Arc<dyn TreeReader>,
 }
 
 /// A database that can be read.
@@ -73,7 +79,7 @@ fn of_tree(section: &FilesSection) -> Result<Declared> {
         name: section.name.clone(),
         excluded: section.exclude.clone(),
         is_log: section.is_log,
-        readable: Readable::Tree(Arc::new(tree)),
+        readable: Readable::Tree(Box::new(KnownTree { section: section.clone(), reader: Arc::new(tree) })),
     })
 }
 
@@ -91,10 +97,15 @@ impl LocalSource {
         }
     }
 
-    /// A tree that the manifest names.
+    /// A tree that the manifest names, to be read.
     pub(super) fn tree(&self, name: &DatasetName) -> Result<&dyn TreeReader> {
+        self.known_tree(name).map(|known| &*known.reader)
+    }
+
+    /// A tree that the manifest names.
+    pub(super) fn known_tree(&self, name: &DatasetName) -> Result<&KnownTree> {
         match self.readable(name) {
-            Some(Readable::Tree(tree)) => Ok(&**tree),
+            Some(Readable::Tree(tree)) => Ok(tree),
             _ => Err(unknown(name)),
         }
     }

@@ -22,7 +22,7 @@ impl LocalSource {
                 ("database", facts, access::of_reading(&known.place, name, &self.scratch).await)
             }
             Readable::Tree(tree) => {
-                let facts = tree.facts().await.map(DatasetFacts::Files);
+                let facts = tree.reader.facts().await.map(DatasetFacts::Files);
                 ("files", facts, access::of_reading_files(name))
             }
         };
@@ -33,7 +33,9 @@ impl LocalSource {
                 following = access::of_following(&known.place, name).await;
                 returning = access::of_returning(&known.place, name, Side::Source).await;
             }
-            (Ok(_), Readable::Tree(_)) => {}
+            (Ok(_), Readable::Tree(tree)) => {
+                returning = access::of_returning_files(&tree.section.root, name);
+            }
         }
         let facts = facts.unwrap_or_else(|failure| unreadable(kind, &failure));
         let (name, excluded, is_log) = (name.clone(), declared.excluded.clone(), declared.is_log);

@@ -52,7 +52,30 @@ pub fn open(path: &Path, how: &str, wait: Duration) -> Result<Connection> {
     let db = Connection::open_with_flags(uri, flags)?;
     db.busy_timeout(wait)?;
     db.set_prepared_statement_cache_capacity(64);
+    if how.is_empty() && is_left_in_the_middle(&db) {
+        roll_back(path, wait)?;
+    }
     Ok(db)
+}
+
+/// A writer has ended in the middle of a transaction: its journal is to be rolled back before anything is read, which needs the right to write
+/// (SQLite manual, "Result and Error Codes", `SQLITE_READONLY_ROLLBACK` and `SQLITE_READONLY_RECOVERY`).
+fn is_left_in_the_middle(db: &Connection) -> bool {
+    use rusqlite::ffi::{SQLITE_READONLY_RECOVERY, SQLITE_READONLY_ROLLBACK};
+    let first = db.pragma_query_value(None, "schema_version", |_| Ok(()));
+    matches!(
+        first,
+        Err(rusqlite::Error::SqliteFailure(code, _))
+            if [SQLITE_READONLY_ROLLBACK, SQLITE_READONLY_RECOVERY].contains(&code.extended_code)
+    )
+}
+
+/// Does what whoever opens it next does: gives back what was committed.
+fn roll_back(path: &Path, wait: Duration) -> Result<()> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags)?;
+    db.busy_timeout(wait)?;
+    Ok(db.pragma_query_value(None, "schema_version", |_| Ok(()))?)
 }
 
 /// A database in WAL mode that nobody has open: its size and time of change.

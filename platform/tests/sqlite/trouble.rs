@@ -143,6 +143,26 @@ async fn a_locked_source_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_writer_that_ended_in_the_middle_is_rolled_back() {
+    let bed = large("DELETE");
+    let committed = fs::read(bed.source_path()).unwrap();
+    let writer = bed.source_db();
+    // More than it holds in memory: what is not committed is in the file, and what was there in the journal.
+    writer.execute_batch("PRAGMA cache_size = 5; BEGIN; UPDATE t SET v = randomblob(2000)").unwrap();
+    let left = tempfile::tempdir().unwrap();
+    for name in ["source.db", "source.db-journal"] {
+        fs::copy(bed.source_path().with_file_name(name), left.path().join(name)).unwrap();
+    }
+    drop(writer);
+    let path = left.path().join("source.db");
+    assert_ne!(fs::read(&path).unwrap(), committed, "nothing was written in the middle");
+    let source =
+        SqliteDatabase::new("shop".parse().unwrap(), path.clone(), Vec::new(), left.path().to_owned());
+    assert_eq!(failures(&source).await, []);
+    assert_eq!(fs::read(&path).unwrap(), committed);
+}
+
+#[tokio::test]
 async fn tables_that_no_release_can_read() {
     let mut bed = Bed::with(
         "CREATE TABLE t (a); PRAGMA writable_schema = ON;

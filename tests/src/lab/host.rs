@@ -146,7 +146,17 @@ impl Host {
             // `degraded` is an end of the boot too: who needs a service asks for it.
             Ok(["running", "degraded"].contains(&output.stdout.trim()).then_some(()))
         });
-        booted.with_context(|| tail(&self.console()))
+        booted.with_context(|| format!("{}\n{}", tail(&self.console()), self.what_boots()))
+    }
+
+    /// What it is at, where it does not come up: its state, and the jobs that its systemd still has.
+    fn what_boots(&self) -> String {
+        let asked = [&["systemctl", "is-system-running"][..], &["systemctl", "list-jobs", "--no-pager"]];
+        let answers = asked.map(|asks| match self.inside(asks) {
+            Ok(output) => format!("{}: {}", asks.join(" "), output.text()),
+            Err(error) => format!("{}: {error:#}", asks.join(" ")),
+        });
+        answers.join("\n")
     }
 
     /// Runs a command on it to its end, as a service of its own: with the rights and the control group it would have there.

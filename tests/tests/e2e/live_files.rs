@@ -173,9 +173,10 @@ fn logs_are_followed_across_their_rotation() {
     writer.join().unwrap();
     followed.bed.cli(&["cutover", "--watch"]).unwrap().success().unwrap();
     assert_eq!(settle_and_compare(&followed.bed).phase, "trial");
-    // What is written to trees at the target is not carried home.
-    let refused = followed.bed.cli(&["abort"]).unwrap();
-    assert!(refused.text().contains("would not be at the source"), "{}", refused.text());
-    followed.bed.cli(&["abort", "--discard", "--watch"]).unwrap().success().unwrap();
+    // What is written to them at the target comes home.
+    let mut log = File::options().append(true).open(followed.target("logs/small.log")).unwrap();
+    log.write_all(b"on trial\n").unwrap();
+    followed.bed.cli(&["abort", "--watch"]).unwrap().success().unwrap();
     assert!(!followed.target("logs/app.log").exists());
+    assert!(fs::read_to_string(at("logs/small.log")).unwrap().ends_with("on trial\n"));
 }

@@ -1,5 +1,6 @@
 //! Files on the wire.
 
+use handover_engine::ports::TreeOp;
 use handover_engine::time::Timestamp;
 use handover_engine::tree::{
     Block, Entry, EntryKind, Meta, PackItem, PackRequest, PackedFile, Piece, RelPath, SegmentEnd, Stamp,
@@ -90,6 +91,35 @@ impl FromWire<v1::Entry> for Entry {
             xattrs: xattrs.collect(),
         };
         Ok(Self { path: path("entry.path", message.path)?, kind, meta, stamp: stamp(message.stamp)? })
+    }
+}
+
+impl IntoWire<v1::TreeChange> for TreeOp {
+    fn into_wire(self) -> v1::TreeChange {
+        use v1::tree_change::Kind;
+        let kind = match self {
+            TreeOp::Make(entry) => Kind::Make(entry.into_wire()),
+            TreeOp::Link { path, to } => {
+                Kind::Link(v1::TreeLink { path: Vec::from(path).into(), to: Vec::from(to).into() })
+            }
+            TreeOp::Settle(entry) => Kind::Settle(entry.into_wire()),
+            TreeOp::Remove(path) => Kind::Remove(Vec::from(path).into()),
+        };
+        v1::TreeChange { kind: Some(kind) }
+    }
+}
+
+impl FromWire<v1::TreeChange> for TreeOp {
+    fn from_wire(message: v1::TreeChange) -> Result<Self, BadField> {
+        use v1::tree_change::Kind;
+        Ok(match required("change.kind", message.kind)? {
+            Kind::Make(entry) => TreeOp::Make(FromWire::from_wire(entry)?),
+            Kind::Link(v1::TreeLink { path: name, to }) => {
+                TreeOp::Link { path: path("link.path", name)?, to: path("link.to", to)? }
+            }
+            Kind::Settle(entry) => TreeOp::Settle(FromWire::from_wire(entry)?),
+            Kind::Remove(name) => TreeOp::Remove(path("remove", name)?),
+        })
     }
 }
 

@@ -1,0 +1,83 @@
+//! Writing to the source's trees once it has been replaced: what an abort brings home.
+//!
+//! It is written as at a target: staged out of sight, made visible when whole, and what it replaces is kept until the abort is through.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use handover_engine::ports::{HomeTree, HomeTrees, Result, TreeOp, TreeTarget};
+use handover_engine::tree::{Entry, EntryKind, PackChunk, RelPath, Segment};
+
+use super::LocalSource;
+use crate::tree::{FileTree, Filter, Target};
+
+/// Trees that are being written to. They know of large files in the making.
+#[derive(Default)]
+pub(super) struct Homes(Mutex<HashMap<HomeTree, Target>>);
+
+impl LocalSource {
+    fn home(&self, tree: &HomeTree) -> Result<Target> {
+        let section = &self.known_tree(&tree.dataset)?.section;
+        let mut homes = self.homes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = homes.get(tree) {
+            return Ok(known.clone());
+        }
+        let filter = Filter::new(&section.include, &section.exclude)?;
+        let made = FileTree::target(section.name.clone(), section.root.clone(), filter, &tree.migration);
+        Ok(homes.entry(tree.clone()).or_insert(made).clone())
+    }
+
+    fn leave_home(&self, tree: &HomeTree) {
+        self.homes.0.lock().unwrap_or_else(PoisonError::into_inner).remove(tree);
+    }
+}
+
+#[async_trait]
+impl HomeTrees for LocalSource {
+    async fn begin(&self, tree: &HomeTree) -> Result<()> {
+        // As for reading: what is being put back from a backup is not written to.
+        self.may_be_read()?;
+        let home = self.home(tree)?;
+        home.prepare().await?;
+        home.recover().await?;
+        home.discard_staged(&[]).await
+    }
+
+    async fn refused(&self, tree: &HomeTree, entries: Vec<Entry>) -> Result<Vec<RelPath>> {
+        let home = self.home(tree)?;
+        let refused =
+            entries.into_iter().filter(|one| !home.admits(&one.path, one.kind == EntryKind::Directory));
+        Ok(refused.map(|one| one.path).collect())
+    }
+
+    async fn stage(&self, tree: &HomeTree, pack: PackChunk) -> Result<()> {
+        self.home(tree)?.stage(pack).await
+    }
+
+    async fn write(&self, tree: &HomeTree, segment: Segment) -> Result<()> {
+        self.home(tree)?.write(segment, &[]).await.map(drop)
+    }
+
+    async fn land(&self, tree: &HomeTree, files: Vec<Entry>) -> Result<()> {
+        self.home(tree)?.land(&files).await.map(drop)
+    }
+
+    async fn change(&self, tree: &HomeTree, ops: Vec<TreeOp>) -> Result<()> {
+        self.home(tree)?.change(&ops).await
+    }
+
+    async fn keep(&self, tree: &HomeTree) -> Result<()> {
+        self.home(tree)?.forget().await?;
+        self.leave_home(tree);
+        Ok(())
+    }
+
+    async fn undo(&self, tree: &HomeTree) -> Result<()> {
+        let home = self.home(tree)?;
+        home.recover().await?;
+        home.undo().await?;
+        self.leave_home(tree);
+        Ok(())
+    }
+}

@@ -9,5 +9,29 @@
 
 mod bring;
 mod decide;
+mod trip;
 
-pub use self::bring::{Brought, Homecoming};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use self::bring::Homecoming;
+pub use self::trip::Brought;
+use crate::time::Timestamp;
+use crate::tree::{Entry, RelPath};
+
+/// What has landed at the source since this agent was started: whoever tries again must not take it for the source's own.
+#[derive(Clone, Default)]
+struct Landed(Arc<Mutex<HashMap<RelPath, (u64, Timestamp)>>>);
+
+impl Landed {
+    fn add(&self, files: &[Entry]) {
+        let mut landed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        landed.extend(files.iter().map(|file| (file.path.clone(), (file.stamp.size, file.meta.mtime))));
+    }
+
+    /// Whether what stands there is that.
+    fn has(&self, there: &Entry) -> bool {
+        let landed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        landed.get(&there.path) == Some(&(there.stamp.size, there.meta.mtime))
+    }
+}

@@ -11,6 +11,7 @@ mod error;
 mod filter;
 mod large;
 mod meta;
+mod mounts;
 mod pack;
 mod reader;
 mod root;

@@ -98,7 +98,6 @@ impl Runner {
         self.bring_licence_back().await?;
         self.stop_own_services().await?;
         self.bring_back().await?;
-        self.make_home_ready().await?;
         self.take_label_back().await?;
         self.change_back().await?;
         self.try_replicas_here_back().await?;
@@ -173,7 +172,7 @@ impl Driver {
             },
             Back::Returned => return Ok(()),
             // Not yet: what has taken over in part alone is brought home, too. And files are, by the abort itself.
-            Back::Not if keeps || self.moves_files_alone() => return Ok(()),
+            Back::Not if keeps || self.moves_files_alone() && phase != Phase::Accepted => return Ok(()),
             Back::Not => {
                 let since = cutover.live_at.map_or_else(String::new, |at| format!(" {at}"));
                 format!(

@@ -3,6 +3,7 @@
 use futures::FutureExt;
 
 use super::task::Runner;
+use crate::failure::Failure;
 use crate::home::{Brought, Homecoming};
 use crate::journal::Record;
 use crate::pass::{Message, TargetDataset};
@@ -38,20 +39,9 @@ impl Runner {
         trees.collect()
     }
 
-    /// Finds out whether the source takes the files, before anything is taken back.
-    pub(super) async fn make_home_ready(&self) -> Result<()> {
-        for homecoming in self.homecomings() {
-            self.persist("bring-back", || homecoming.got_on(), || homecoming.begin().boxed()).await?;
-        }
-        Ok(())
-    }
-
     /// Brings home the files that were written at the target: once settings, certificates and the label are what they were before, so that
     /// nothing of those goes with them; and before the target's trees are put back.
     pub(super) async fn bring_files_home(&self) -> Result<()> {
-        if self.cutover.back == Back::Ended {
-            return self.leave_files().await;
-        }
         let homecomings = self.homecomings();
         if homecomings.is_empty() {
             return Ok(());
@@ -68,7 +58,7 @@ impl Runner {
                 }
                 .boxed()
             };
-            self.persist("bring-back", || homecoming.got_on(), bring).await?;
+            self.persist("bring-back", || homecoming.got_on(), bring).await.map_err(stuck)?;
             self.tell_brought(homecoming, brought.into_inner().unwrap_or_default()).await?;
         }
         self.work.desk.record(vec![Record::StepDone(HOME.to_owned())]).await?;
@@ -97,9 +87,9 @@ impl Runner {
         Ok(())
     }
 
-    /// What is home stays there: nothing is kept any more to take it back. Of a source that is gone nothing is asked.
+    /// Nothing more is brought: what is home stays there, also where nobody wants the rest any more.
     pub(super) async fn settle_home(&self) -> Result<()> {
-        if !self.done.iter().any(|done| done == HOME) && self.homecomings().is_empty() {
+        if !files_come_home(&self.plan.options) || !self.cutover.committed {
             return Ok(());
         }
         for homecoming in self.all_homecomings() {
@@ -107,15 +97,19 @@ impl Runner {
         }
         Ok(())
     }
+}
 
-    /// Nobody wants them any more: what an abort has brought in part goes again.
-    async fn leave_files(&self) -> Result<()> {
-        if !files_come_home(&self.plan.options) || !self.cutover.committed {
-            return Ok(());
-        }
-        for homecoming in self.all_homecomings() {
-            self.persist("bring-back", || homecoming.got_on(), || homecoming.undo().boxed()).await?;
-        }
-        Ok(())
+/// Says what can be done where files cannot be brought home.
+fn stuck(failure: Failure) -> Failure {
+    if failure.is_transient() || failure.hint.contains("--discard") {
+        return failure;
     }
+    let first = if failure.hint.is_empty() {
+        "put that right at the source".to_owned()
+    } else {
+        failure.hint.clone()
+    };
+    failure.hint(format!(
+        "{first}, then `handover resume`; or `handover abort --discard`, which leaves in what is kept aside what is not home yet"
+    ))
 }

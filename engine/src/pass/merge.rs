@@ -59,6 +59,11 @@ impl<T: AtPath> Sorted<T> {
         Ok(path)
     }
 
+    /// True when nothing has come but the root.
+    pub fn has_ended_at_root(&self) -> bool {
+        self.last.as_ref().is_none_or(RelPath::is_root)
+    }
+
     /// Takes the head if it lies at `path`.
     pub fn take(&mut self, path: &RelPath) -> Option<T> {
         let item = self.batch.next_if(|item| item.path() == path)?;

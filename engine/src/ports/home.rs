@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 
 use super::{Result, TreeOp};
+use crate::chunk::Chunk;
 use crate::failure::Failure;
 use crate::name::{DatasetName, MigrationId};
-use crate::tree::{Entry, PackChunk, RelPath, Segment};
+use crate::tree::{Entry, RelPath};
 
 /// A tree at the source, and for whom it is written to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,22 +17,19 @@ pub struct HomeTree {
     pub migration: MigrationId,
 }
 
-/// The trees of a source, written to as [`TreeTarget`](super::TreeTarget) is: out of sight first, and so that all of it can be taken back
-/// until it is kept. The source's own manifest says what may stand in a tree.
+/// The trees of a source, written to as [`TreeTarget`](super::TreeTarget) is: out of sight first, and whole when it gets its name. The source's own
+/// manifest says what may stand in a tree.
 #[async_trait]
 pub trait HomeTrees: Send + Sync {
-    /// Makes the tree ready to be written to. The first call of a migration records what is there, for `undo`. What an earlier attempt has left
-    /// out of sight goes. Idempotent.
+    /// Makes the tree ready to be written to. What an earlier attempt has left out of sight goes. Idempotent.
     async fn begin(&self, tree: &HomeTree) -> Result<()>;
 
     /// Those of these entries that the source's manifest does not let stand in the tree.
     async fn refused(&self, tree: &HomeTree, entries: Vec<Entry>) -> Result<Vec<RelPath>>;
 
-    /// As [`TreeTarget::stage`](super::TreeTarget::stage).
-    async fn stage(&self, tree: &HomeTree, pack: PackChunk) -> Result<()>;
-
-    /// As [`TreeTarget::write`](super::TreeTarget::write), without a basis.
-    async fn write(&self, tree: &HomeTree, segment: Segment) -> Result<()>;
+    /// Contents: of a pack as by [`TreeTarget::stage`](super::TreeTarget::stage), of a segment as by
+    /// [`TreeTarget::write`](super::TreeTarget::write) without a basis.
+    async fn stage(&self, tree: &HomeTree, contents: Chunk) -> Result<()>;
 
     /// As [`TreeTarget::land`](super::TreeTarget::land).
     async fn land(&self, tree: &HomeTree, files: Vec<Entry>) -> Result<()>;
@@ -39,11 +37,9 @@ pub trait HomeTrees: Send + Sync {
     /// As [`TreeTarget::change`](super::TreeTarget::change).
     async fn change(&self, tree: &HomeTree, ops: Vec<TreeOp>) -> Result<()>;
 
-    /// What was brought stays: nothing is left of what `undo` would need. Idempotent.
+    /// Nothing more is brought, and what was brought stays: nothing but that is left of it. Idempotent; a tree that was never begun, or is not
+    /// known any more, is no error.
     async fn keep(&self, tree: &HomeTree) -> Result<()>;
-
-    /// The tree is as it was before `begin`. Idempotent; a tree that was never begun is no error.
-    async fn undo(&self, tree: &HomeTree) -> Result<()>;
 }
 
 /// A source that takes no files.
@@ -69,11 +65,7 @@ impl HomeTrees for NoHome {
         takes_none(tree)
     }
 
-    async fn stage(&self, tree: &HomeTree, _: PackChunk) -> Result<()> {
-        takes_none(tree)
-    }
-
-    async fn write(&self, tree: &HomeTree, _: Segment) -> Result<()> {
+    async fn stage(&self, tree: &HomeTree, _: Chunk) -> Result<()> {
         takes_none(tree)
     }
 
@@ -86,10 +78,6 @@ impl HomeTrees for NoHome {
     }
 
     async fn keep(&self, _: &HomeTree) -> Result<()> {
-        Ok(())
-    }
-
-    async fn undo(&self, _: &HomeTree) -> Result<()> {
         Ok(())
     }
 }

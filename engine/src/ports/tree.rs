@@ -105,6 +105,11 @@ pub trait TreeTarget: Keeper {
     /// journal says.
     async fn write(&self, segment: Segment, basis: &[Block]) -> Result<Vec<Block>>;
 
+    /// Where other file systems are mounted in the tree: nothing below is part of it.
+    async fn mounts(&self) -> Result<Vec<RelPath>> {
+        Ok(Vec::new())
+    }
+
     /// Whether its files are logs, which grow and are renamed: worth looking for under other names.
     fn is_log(&self) -> bool;
 

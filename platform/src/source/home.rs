@@ -1,13 +1,15 @@
 //! Writing to the source's trees once it has been replaced: what an abort brings home.
 //!
-//! It is written as at a target: staged out of sight, made visible when whole, and what it replaces is kept until the abort is through.
+//! It is written as at a target: staged out of sight, durable, and made visible when whole.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use handover_engine::chunk::Chunk;
+use handover_engine::failure::Failure;
 use handover_engine::ports::{HomeTree, HomeTrees, Result, TreeOp, TreeTarget};
-use handover_engine::tree::{Entry, EntryKind, PackChunk, RelPath, Segment};
+use handover_engine::tree::{Entry, EntryKind, RelPath};
 
 use super::LocalSource;
 use crate::tree::{FileTree, Filter, Target};
@@ -51,12 +53,13 @@ impl HomeTrees for LocalSource {
         Ok(refused.map(|one| one.path).collect())
     }
 
-    async fn stage(&self, tree: &HomeTree, pack: PackChunk) -> Result<()> {
-        self.home(tree)?.stage(pack).await
-    }
-
-    async fn write(&self, tree: &HomeTree, segment: Segment) -> Result<()> {
-        self.home(tree)?.write(segment, &[]).await.map(drop)
+    async fn stage(&self, tree: &HomeTree, contents: Chunk) -> Result<()> {
+        let home = self.home(tree)?;
+        match contents {
+            Chunk::Pack(pack) => home.stage(pack).await,
+            Chunk::Segment(segment) => home.write(segment, &[]).await.map(drop),
+            Chunk::Rows(_) => Err(Failure::permanent(tree.dataset.to_string(), "rows were sent for a tree")),
+        }
     }
 
     async fn land(&self, tree: &HomeTree, files: Vec<Entry>) -> Result<()> {
@@ -68,15 +71,10 @@ impl HomeTrees for LocalSource {
     }
 
     async fn keep(&self, tree: &HomeTree) -> Result<()> {
+        if self.known_tree(&tree.dataset).is_err() {
+            return Ok(());
+        }
         self.home(tree)?.forget().await?;
-        self.leave_home(tree);
-        Ok(())
-    }
-
-    async fn undo(&self, tree: &HomeTree) -> Result<()> {
-        let home = self.home(tree)?;
-        home.recover().await?;
-        home.undo().await?;
         self.leave_home(tree);
         Ok(())
     }

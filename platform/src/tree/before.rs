@@ -10,7 +10,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::tree::{Entry, EntryKind, RelPath};
-use rustix::fs::{Mode, OFlags, renameat};
+use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +98,18 @@ impl Before {
             root.directory(&inside("", &RelPath::root())).map_err(root.failed(&new, "cannot be renamed"))?;
         renameat(&area, "before.new", &area, "before").map_err(root.failed(&new, "cannot be renamed"))?;
         rustix::fs::fsync(&area).map_err(root.failed(&new, "cannot be made durable"))
+    }
+
+    /// Removes the list, durably.
+    pub fn remove(root: &Root) -> Result<()> {
+        let (list, area) = (place(), inside("", &RelPath::root()));
+        let failed = root.failed(&list, "cannot be removed");
+        let area = root.directory(&area).map_err(&failed)?;
+        match unlinkat(&area, "before", AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        rustix::fs::fsync(&area).map_err(&failed)
     }
 
     /// What of the tree the list is about; `None` when there is no list.

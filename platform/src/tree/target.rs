@@ -21,10 +21,11 @@ use tokio::sync::RwLock;
 use super::assemble::Assembly;
 use super::before::Before;
 use super::filter::Filter;
+use super::mounts;
 use super::reader::blocking;
 use super::root::Root;
 use super::scan::{self, Walk};
-use super::undo;
+use super::{STAGING, undo};
 
 /// A tree to be made equal to the source's.
 #[derive(Clone)]
@@ -162,7 +163,7 @@ impl Shared {
         }
         let root = self.root()?;
         let Some(before) = undo::restore(&root, self.migration.as_str())? else {
-            return Ok(());
+            return self.clear_leftovers(&root);
         };
         root.sync_all()?;
         self.clear(&root)?;
@@ -180,10 +181,20 @@ impl Shared {
         let root = self.root()?;
         // Not what another migration needs.
         if !Before::owner(&root, self.migration.as_str())? {
-            return Ok(());
+            return self.clear_leftovers(&root);
         }
-        patch::recover(&root, &staging::Staging::open(&root)?)?;
+        if staging::Staging::is_there(&root) {
+            patch::recover(&root, &staging::Staging::open(&root)?)?;
+        }
+        // The list first: nobody must take up an undo that has half of what it needs.
+        Before::remove(&root)?;
         self.clear(&root)
+    }
+
+    /// What is left of a staging area whose list is gone: clearing it was interrupted.
+    fn clear_leftovers(&self, root: &Root) -> Result<()> {
+        let is_left = ["staging", "undo"].iter().any(|name| self.path.join(STAGING).join(name).exists());
+        if is_left { self.clear(root) } else { Ok(()) }
     }
 }
 
@@ -227,6 +238,10 @@ impl TreeTarget for Target {
 
     fn is_log(&self) -> bool {
         self.shared.is_log
+    }
+
+    async fn mounts(&self) -> Result<Vec<RelPath>> {
+        self.run(|shared| mounts::below(&shared.dataset, &shared.path)).await
     }
 
     async fn set_aside(&self, from: &RelPath, landed: &Stamp, to: &RelPath) -> Result<bool> {

@@ -5,7 +5,7 @@ use handover_engine::chunk::Chunk;
 use handover_engine::failure::Failure;
 use handover_engine::ports::home::takes_no_files;
 use handover_engine::ports::{HomeTree, HomeTrees, Result, TreeOp};
-use handover_engine::tree::{Entry, PackChunk, RelPath, Segment};
+use handover_engine::tree::{Entry, RelPath};
 use handover_proto::v1;
 use prost::Message;
 use tonic::Code;
@@ -35,22 +35,13 @@ impl RemoteSource {
         // No time limit: all of a large tree is listed when it is made ready.
         match self.client().bring_home(futures::stream::iter(messages)).await {
             Ok(reply) => Ok(reply.into_inner()),
-            // Of a release that takes no files: there is nothing to keep, and nothing to undo.
-            Err(status) if status.code() == Code::Unimplemented => match act {
-                Act::Keep | Act::Undo => Ok(v1::BringHomeReply::default()),
-                _ => Err(takes_no_files(self.peer.clone())),
-            },
+            // Of a release that takes no files: nothing is left of them.
+            Err(status) if status.code() == Code::Unimplemented && act == Act::Keep => {
+                Ok(v1::BringHomeReply::default())
+            }
+            Err(status) if status.code() == Code::Unimplemented => Err(takes_no_files(self.peer.clone())),
             Err(status) => Err(self.failed(status)),
         }
-    }
-
-    async fn bring_contents(&self, tree: &HomeTree, chunk: Chunk) -> Result<()> {
-        let compress = move || frames(chunk, &mut Compressor::default());
-        let frames = tokio::task::spawn_blocking(compress).await;
-        let frames =
-            frames.map_err(|e| Failure::transient("files", "they were not compressed").because(e))?;
-        let message = |frame| v1::BringHomeRequest { frame: Some(frame), ..Default::default() };
-        self.bring(tree, Act::Stage, frames.into_iter().map(message).collect()).await.map(drop)
     }
 }
 
@@ -92,12 +83,13 @@ impl HomeTrees for RemoteSource {
         reply.refused.into_iter().map(|path| Ok(wire::path("refused", path)?)).collect()
     }
 
-    async fn stage(&self, tree: &HomeTree, pack: PackChunk) -> Result<()> {
-        self.bring_contents(tree, Chunk::Pack(pack)).await
-    }
-
-    async fn write(&self, tree: &HomeTree, segment: Segment) -> Result<()> {
-        self.bring_contents(tree, Chunk::Segment(segment)).await
+    async fn stage(&self, tree: &HomeTree, contents: Chunk) -> Result<()> {
+        let compress = move || frames(contents, &mut Compressor::default());
+        let frames = tokio::task::spawn_blocking(compress).await;
+        let frames =
+            frames.map_err(|e| Failure::transient("files", "they were not compressed").because(e))?;
+        let message = |frame| v1::BringHomeRequest { frame: Some(frame), ..Default::default() };
+        self.bring(tree, Act::Stage, frames.into_iter().map(message).collect()).await.map(drop)
     }
 
     async fn land(&self, tree: &HomeTree, files: Vec<Entry>) -> Result<()> {
@@ -113,10 +105,6 @@ impl HomeTrees for RemoteSource {
 
     async fn keep(&self, tree: &HomeTree) -> Result<()> {
         self.bring(tree, Act::Keep, Vec::new()).await.map(drop)
-    }
-
-    async fn undo(&self, tree: &HomeTree) -> Result<()> {
-        self.bring(tree, Act::Undo, Vec::new()).await.map(drop)
     }
 }
 

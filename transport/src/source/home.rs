@@ -71,16 +71,14 @@ pub async fn act(
             reply.refused = refused.into_iter().map(|path| Vec::from(path).into()).collect();
         }),
         Act::Stage => match chunk {
-            Some(Chunk::Pack(pack)) if pack.is_whole() => home.stage(&tree, pack).await,
-            Some(Chunk::Segment(segment)) if segment.is_whole() => home.write(&tree, segment).await,
             Some(Chunk::Rows(_)) => return Err(bad("frame", "is of another kind")),
+            Some(contents) if contents.is_whole() => home.stage(&tree, contents).await,
             Some(_) => return Err(bad("frame", "does not hold what its header describes")),
             None => return Err(bad("frame", "is missing: the request was cut off")),
         },
         Act::Land => home.land(&tree, entries).await,
         Act::Change => home.change(&tree, changes).await,
         Act::Keep => home.keep(&tree).await,
-        Act::Undo => home.undo(&tree).await,
     }
     .map_err(to_status)?;
     Ok(reply)

@@ -47,9 +47,15 @@ fn stream<T: Send + 'static>(items: Vec<T>) -> Answers<Vec<T>> {
     futures::stream::iter([Ok(items)]).boxed()
 }
 
+fn walk_of(here: &[Entry], index: &[IndexEntry], there: &[Entry], mounts: &[&str]) -> Walk {
+    let mounts = mounts.iter().map(|mount| path(mount)).collect();
+    let (here, index, there) = (here.to_vec(), index.to_vec(), there.to_vec());
+    Walk::new(stream(here), stream(index), stream(there), mounts, Landed::default())
+}
+
 /// What is done, as far as properties tell what was touched.
 async fn walk(here: &[Entry], index: &[IndexEntry], there: &[Entry]) -> Vec<Decision> {
-    let mut walk = Walk::new(stream(here.to_vec()), stream(index.to_vec()), stream(there.to_vec()));
+    let mut walk = walk_of(here, index, there, &[]);
     let mut out = Vec::new();
     while let Some(place) = walk.next().await.unwrap() {
         let touched =
@@ -164,4 +170,70 @@ async fn names_of_one_file_go_home_together() {
     let clashes = ["a", "c"].map(|name| Decision::Clash(path(name)));
     assert_eq!(walk(&another, &index, &theirs).await, clashes);
     assert_eq!(walk(&[linked("a", 2, 5), name_of("b", "a", 2, 5)], &index, &[a, b]).await, []);
+}
+
+#[tokio::test]
+async fn directories_that_the_source_has_removed_are_made_for_what_goes_into_them() {
+    let (d, e, a) = (directory("d"), directory("d/e"), file("d/e/a", 1, 5));
+    let index = [held(&d, &d), held(&e, &e), held(&a, &file("d/e/a", 2, 5))];
+    let changed = file("d/e/a", 2, 7);
+    let made = |entry: &Entry| Decision::Make { entry: entry.clone(), clear: false };
+    let now = [d.clone(), e.clone(), changed.clone()];
+    assert_eq!(walk(&now, &index, &[]).await, [made(&d), made(&e), fetch(&changed)]);
+    // For nothing, nothing is made.
+    assert_eq!(walk(&[d.clone(), e.clone(), file("d/e/a", 2, 5)], &index, &[]).await, []);
+    // Where the source has put something else, that stays, and nothing goes below it.
+    let theirs = [file("d", 7, 8)];
+    assert_eq!(walk(&now, &index, &theirs).await, [Decision::Clash(path("d/e/a"))]);
+    // A directory in which something goes home gets its time back.
+    let settled = [Decision::Settle(e.clone()), fetch(&changed)];
+    assert_eq!(walk(&now, &index, &[d, e, a]).await, settled);
+}
+
+#[tokio::test]
+async fn a_new_name_of_a_file_that_the_source_has_changed_stays_out() {
+    let a = linked("a", 1, 5);
+    let index = [held(&file("a", 1, 5), &file("a", 2, 5))];
+    let now = [linked("a", 2, 5), name_of("b", "a", 2, 5)];
+    let link = Decision::Link(now[1].clone());
+    assert_eq!(walk(&now, &index, std::slice::from_ref(&a)).await, [link]);
+    let clash = [Decision::Clash(path("b"))];
+    assert_eq!(walk(&now, &index, &[file("a", 1, 6)]).await, clash);
+    assert_eq!(walk(&now, &index, &[]).await, clash);
+}
+
+#[tokio::test]
+async fn an_earlier_attempts_work_is_not_the_sources_own() {
+    let (there, here) = (file("a", 1, 5), file("a", 2, 5));
+    let index = [held(&there, &here)];
+    let (first, second) = (file("a", 2, 7), file("a", 2, 9));
+    let landed = Landed::default();
+    landed.add(std::slice::from_ref(&first));
+    let home = file("a", 11, 7);
+    let mut judge = Judge { landed, ..Judge::default() };
+    let place = Place {
+        path: path("a"),
+        here: Some(second.clone()),
+        held: Some(index[0].clone()),
+        there: Some(home.clone()),
+    };
+    assert_eq!(judge.decide(place.clone(), Touched::Contents), [fetch(&second)]);
+    assert_eq!(Judge::default().decide(place, Touched::Contents), [Decision::Clash(path("a"))]);
+}
+
+#[tokio::test]
+async fn what_is_mounted_over_the_target_or_not_mounted_at_the_source_removes_nothing() {
+    let (root, d, a) = (directory(""), directory("d"), file("d/a", 1, 5));
+    let index = [held(&root, &root), held(&d, &d), held(&a, &file("d/a", 2, 5))];
+    let mut mounted = walk_of(&[root.clone(), d.clone()], &index, &[root.clone(), d.clone(), a], &["d"]);
+    let mut out = Vec::new();
+    while let Some(place) = mounted.next().await.unwrap() {
+        let touched = place.here.as_ref().map(|here| mounted.touched(here, place.held.as_ref()));
+        out.extend(mounted.decide(place, touched.unwrap_or(Touched::Contents)));
+    }
+    assert_eq!(out, [Decision::Mounted(path("d"))]);
+    let mut empty = walk_of(&[root.clone(), d], &index, std::slice::from_ref(&root), &[]);
+    assert!(empty.next().await.is_ok(), "its root is there");
+    let refused = empty.next().await.unwrap_err();
+    assert!(refused.hint.contains("mounted"), "{refused}");
 }

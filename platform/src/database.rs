@@ -102,18 +102,17 @@ impl Place {
     }
 
     /// Looks at the database's load, and at that of its replica.
-    pub fn gauge(&self, name: DatasetName, replica: Option<Self>) -> Arc<dyn Gauge> {
+    pub fn gauge(&self, name: DatasetName, replica: Option<handover_mariadb::Settings>) -> Arc<dyn Gauge> {
         match self.clone() {
             Self::Sqlite(path) => Arc::new(SqliteGauge::new(name, path)),
-            Self::Mariadb(settings) => {
-                let replica = match replica {
-                    Some(Self::Mariadb(replica)) => Some(replica),
-                    _ => None,
-                };
-                Arc::new(MariaGauge::new(name, settings, replica))
-            }
+            Self::Mariadb(settings) => Arc::new(MariaGauge::new(name, settings, replica)),
             Self::Postgres(settings) => Arc::new(PostgresGauge::new(name, &settings)),
         }
+    }
+
+    /// The settings of one on a server of MariaDB.
+    pub fn into_mariadb(self) -> Option<handover_mariadb::Settings> {
+        if let Self::Mariadb(settings) = self { Some(settings) } else { None }
     }
 
     /// Whether the database is on this host, as far as its URL tells.

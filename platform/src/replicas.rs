@@ -27,10 +27,7 @@ pub struct LocalReplicas {
 }
 
 fn of_mariadb(url: &str) -> Option<Settings> {
-    match Place::parse(url) {
-        Ok(Place::Mariadb(settings)) => Some(settings),
-        _ => None,
-    }
+    Place::parse(url).ok()?.into_mariadb()
 }
 
 impl LocalReplicas {
@@ -41,7 +38,7 @@ impl LocalReplicas {
         for section in &manifest.database {
             let Some(primary) = of_mariadb(&section.url) else { continue };
             let dataset = section.name.clone();
-            let Some(replica) = section.replica.as_deref().and_then(of_mariadb) else {
+            let Some(replica) = section.replica_place() else {
                 alone.push((dataset, primary));
                 continue;
             };

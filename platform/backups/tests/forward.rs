@@ -175,6 +175,28 @@ async fn what_is_written_once_the_tables_are_in_place_stays() {
 }
 
 #[tokio::test]
+async fn what_programs_do_to_tables_that_are_in_place_is_theirs() {
+    let mut stage = Stage::new().await;
+    stage.stuck().await;
+    stage.server.run("shop", "DROP TABLE of_new").unwrap();
+    let tools = refusing(&stage.host);
+    stage.host.restart(tools).await;
+    stage.tried_again().await;
+    fs::remove_file(stage.file("refuse")).unwrap();
+    stage.host.settled().await;
+    assert_eq!(stage.names("shop"), "new\nboth\nsince\n");
+    assert_eq!(stage.server.run("shop", "SELECT count(*) FROM v_new").unwrap(), "3\n");
+
+    // Where there is none of them, it is another server.
+    stage.stuck().await;
+    stage.server.run("shop", "DROP TABLE of_new, customer; CREATE TABLE another (id INT)").unwrap();
+    stage.host.restart(Tools::default()).await;
+    let refused = stage.host.restore("b-1", None).await.unwrap_err();
+    assert!(refused.what.contains("is not where a restore") && refused.hint.contains("`url`"), "{refused}");
+    assert_eq!(stage.server.run("shop", "SELECT count(*) FROM another").unwrap(), "0\n");
+}
+
+#[tokio::test]
 async fn a_rename_that_nobody_heard_of_or_that_is_half_done_is_ended() {
     let mut stage = Stage::new().await;
     let last = "shop__handover_restore.of_new TO shop.of_new";

@@ -13,14 +13,13 @@ use handover_engine::name::{CaptureId, DatasetName};
 use handover_engine::ports::Result;
 use handover_engine::ports::gauge::{DatabaseLoad, Gauge};
 use handover_engine::reserve::LogKept;
-use mysql_async::Row;
-use mysql_async::prelude::Queryable;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use self::beside::Beside;
 use crate::live::position::{Gtids, Place};
 use crate::own;
+use crate::replica::status;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 use crate::sql;
@@ -53,8 +52,22 @@ impl MariaGauge {
         Self { dataset, settings, open: Mutex::default(), replica }
     }
 
+    /// Both servers are asked at once: one that does not answer costs no more than its own time.
     async fn look(&self, looking: &mut Looking) -> Result<DatabaseLoad> {
-        let session = &mut looking.session;
+        let Looking { session, place, id } = looking;
+        let (load, behind) = tokio::join!(self.here(session), self.lag_beside(*id));
+        let load = load?;
+        let replica_lag = load.replica_lag.into_iter().chain(behind).reduce(f64::max);
+        Ok(DatabaseLoad { replica_lag, place: place.clone(), ..load })
+    }
+
+    /// How far the replica that the manifest names is behind the server of this number.
+    async fn lag_beside(&self, server: u64) -> Option<f64> {
+        self.replica.as_ref()?.lock().await.lag(server).await
+    }
+
+    /// What the server tells of itself.
+    async fn here(&self, session: &mut Session) -> Result<DatabaseLoad> {
         let asked = Instant::now();
         session.run(WHAT, "DO 1").await?;
         let latency = asked.elapsed();
@@ -62,13 +75,8 @@ impl MariaGauge {
         let (ours, busy) = self.ours(session).await?;
         // Taken one after the other: it may have become less in between.
         let threads = u32::try_from(running.saturating_sub(busy)).unwrap_or(u32::MAX);
-        let behind = match &self.replica {
-            Some(replica) => replica.lock().await.lag(looking.id).await,
-            None => None,
-        };
-        let replica_lag = lag(session).await.into_iter().chain(behind).reduce(f64::max);
-        let place = looking.place.clone();
-        Ok(DatabaseLoad { latency, threads: Some(threads), replica_lag, ours, place })
+        let replica_lag = lag(session).await;
+        Ok(DatabaseLoad { latency, threads: Some(threads), replica_lag, ours, place: None })
     }
 
     /// The kernel's numbers of the threads of our connections, and how many of them are at work. Every account may see its own.
@@ -91,9 +99,8 @@ impl MariaGauge {
 
 /// How far the server is behind its own primaries, in seconds; none where it has none, or the account may not ask (REPLICA MONITOR).
 async fn lag(session: &mut Session) -> Option<f64> {
-    let rows: Vec<Row> = session.conn().query("SHOW ALL SLAVES STATUS").await.ok()?;
-    let behind = |row: &Row| row.get_opt::<Option<u64>, _>("Seconds_Behind_Master")?.ok()?;
-    let worst = rows.iter().filter_map(behind).max()?;
+    let all = status::slaves(session).await.ok()?;
+    let worst = all.iter().filter_map(|slave| slave.behind).max()?;
     Some(worst as f64)
 }
 

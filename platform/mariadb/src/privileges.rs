@@ -77,16 +77,10 @@ pub async fn returning_privileges(
             let what = format!("the source cannot follow it once it has taken over: {what}");
             out.push(Finding { required: true, what, fix: format!("{fix}, or plan with --one-way") });
         }
-        if replicated::applies(&mut session).await? {
-            let from = replicated::primaries(&mut session).await;
-            let what = format!(
-                "it is a replica, and applies what {from} sends: no fence stops that, so that an abort cannot give the source back meanwhile"
-            );
-            out.push(Finding {
-                required: false,
-                what,
-                fix: "STOP ALL SLAVES there, before an abort".to_owned(),
-            });
+        if let Some(found) = replicated::found(&mut session).await? {
+            let what = format!("{found}, so that an abort cannot give the source back meanwhile");
+            let fix = "STOP ALL SLAVES there, before an abort".to_owned();
+            out.push(Finding { required: false, what, fix });
         }
     } else {
         for privilege in ["INSERT", "UPDATE", "DELETE", "CREATE", "DROP", "ALTER"] {
@@ -139,11 +133,8 @@ pub async fn source_privileges(dataset: &DatasetName, settings: &Settings) -> Re
         let what = format!("changes cannot be followed: {what}");
         out.push(Finding { required: false, what, fix: fix.to_owned() });
     }
-    if replicated::applies(&mut session).await? {
-        let from = replicated::primaries(&mut session).await;
-        let what = format!(
-            "it is a replica, and applies what {from} sends: no fence stops that, so none is put up meanwhile"
-        );
+    if let Some(found) = replicated::found(&mut session).await? {
+        let what = format!("{found}, so none is put up meanwhile");
         out.push(Finding { required: false, what, fix: replicated::FIX.to_owned() });
     }
     let row =

@@ -1,5 +1,7 @@
 //! One connection: how it is opened, what it is set to, and how its errors are told.
 
+mod pieces;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use handover_engine::failure::Failure;
@@ -8,6 +10,7 @@ use handover_engine::ports::Result;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, Row, SslOpts, Value};
 
+use self::pieces::Pieces;
 use super::error::{self, failed};
 use super::settings::Settings;
 use super::sql;
@@ -279,7 +282,7 @@ impl Session {
 
     /// Runs `LOAD DATA LOCAL INFILE` with this as the file.
     pub async fn load(&mut self, table: &str, statement: &str, file: Bytes) -> Result<Loaded> {
-        let pieces = Pieces { file, at: 0 }.map(Ok);
+        let pieces = Pieces::of(file).map(Ok);
         self.conn.set_infile_handler(async move { Ok(futures::stream::iter(pieces).boxed()) });
         let done = self.conn.query_drop(statement).await;
         done.map_err(|e| self.failed(Some(table), "rows cannot be written", e))?;
@@ -294,53 +297,6 @@ impl Session {
     /// The connection itself, for good.
     pub fn into_conn(self) -> Conn {
         self.conn
-    }
-}
-
-/// Bytes of a file that are sent together, in packets of their own: below the smallest max_allowed_packet.
-const PIECE: usize = 256 << 10;
-
-/// A text block as `LOAD DATA` reads it, piece by piece: it knows no escapes for vertical tab and form feed, and takes them
-/// as they are.
-struct Pieces {
-    file: Bytes,
-    at: usize,
-}
-
-impl Iterator for Pieces {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        let from = self.at;
-        let end = self.file.len().min(from + PIECE);
-        if from == end {
-            return None;
-        }
-        let (mut at, mut clean, mut changed) = (from, from, Vec::new());
-        while let Some(found) = memchr::memchr(b'\\', &self.file[at..end]) {
-            let escape = at + found;
-            let raw = match self.file.get(escape + 1) {
-                Some(b'v') => Some(0x0b),
-                Some(b'f') => Some(0x0c),
-                _ => None,
-            };
-            if let Some(raw) = raw {
-                changed.extend_from_slice(&self.file[clean..escape]);
-                changed.push(raw);
-                clean = escape + 2;
-            }
-            // The escape may reach beyond the piece: then the piece reaches as far.
-            at = escape + 2;
-            if at >= end {
-                break;
-            }
-        }
-        self.at = end.max(at).min(self.file.len());
-        if changed.is_empty() {
-            return Some(self.file.slice(from..self.at));
-        }
-        changed.extend_from_slice(&self.file[clean.min(self.at)..self.at]);
-        Some(changed.into())
     }
 }
 
@@ -381,22 +337,5 @@ mod tests {
         assert!(is_unknown_variable(&server(1193)) && !is_unknown_variable(&server(1045)));
         let told = not_mariadb("shop, app at db", "8.0.36", "MySQL Community Server - GPL").to_string();
         assert!(told.contains("not MariaDB but MySQL Community Server - GPL, version 8.0.36"), "{told}");
-    }
-
-    #[test]
-    fn pieces_know_only_what_load_data_knows() {
-        let check = |text: &[u8], expected: &[u8]| {
-            let whole: Vec<u8> = Pieces { file: Bytes::copy_from_slice(text), at: 0 }.flatten().collect();
-            assert!(whole == expected, "{}", text.escape_ascii());
-        };
-        check(br"a\\v\v\f\\\v\n\0", b"a\\\\v\x0b\x0c\\\\\x0b\\n\\0");
-        check(b"", b"");
-        for shift in PIECE - 4..PIECE + 3 {
-            let mut text = vec![b'x'; shift];
-            let mut expected = text.clone();
-            text.extend_from_slice(br"\\v\v\nend\f");
-            expected.extend_from_slice(b"\\\\v\x0b\\nend\x0c");
-            check(&text, &expected);
-        }
     }
 }

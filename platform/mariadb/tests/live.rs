@@ -2,6 +2,8 @@
 
 #[path = "live/keys.rs"]
 mod keys;
+#[path = "live/readers.rs"]
+mod readers;
 mod support;
 
 use std::sync::Arc;

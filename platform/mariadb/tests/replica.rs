@@ -1,5 +1,7 @@
 //! Replicas of real servers: taken from their primary and given back, set up, compared, and taken back.
 
+#[path = "replica/servers.rs"]
+mod servers;
 mod support;
 
 use std::time::Duration;
@@ -11,116 +13,8 @@ use handover_platform::access::Side;
 use handover_platform::manifest::Manifest;
 use handover_platform::replicas::LocalReplicas;
 use handover_tests::poll;
-use support::Server;
+use servers::{Servers, WITHIN, migration};
 use support::subject::{PLAIN, awkward};
-use tempfile::TempDir;
-
-const WITHIN: Duration = Duration::from_secs(60);
-
-/// A server and the one that is, or becomes, its replica.
-struct Servers {
-    primary: Server,
-    replica: Server,
-    dir: TempDir,
-    databases: Vec<String>,
-}
-
-fn migration() -> MigrationId {
-    "m-1".parse().unwrap()
-}
-
-impl Servers {
-    /// Both without data of the appliance; the account for replicas is at the primary.
-    fn start(options: &[&str]) -> Self {
-        let primary = Server::start(&["--local-infile=1", "--server-id=7"]);
-        let options: Vec<&str> =
-            ["--local-infile=1", "--server-id=8"].iter().chain(options).copied().collect();
-        let replica = Server::start(&options);
-        primary.sql(
-            "",
-            "CREATE USER repl@'127.0.0.1' IDENTIFIED BY 'pa''ss\\\\word'; GRANT REPLICATION SLAVE ON *.* TO repl@'127.0.0.1'",
-        );
-        Self { primary, replica, dir: tempfile::tempdir().unwrap(), databases: Vec::new() }
-    }
-
-    /// A database at the primary.
-    fn holding(mut self, name: &str, statements: &str) -> Self {
-        self.primary.sql("", &format!("CREATE DATABASE {name}"));
-        self.primary.sql(name, statements);
-        self.databases.push(name.to_owned());
-        self
-    }
-
-    /// The replica follows, made by hand.
-    fn linked(self) -> Self {
-        let port = self.primary.port();
-        // All there is at the primary is in its log.
-        self.replica.sql(
-            "",
-            &format!(
-                "SET GLOBAL gtid_slave_pos = ''; CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = 'repl', \
-                 MASTER_PASSWORD = 'pa''ss\\\\word', MASTER_USE_GTID = slave_pos; START SLAVE"
-            ),
-        );
-        self.caught_up();
-        self
-    }
-
-    fn port(&self) -> u16 {
-        self.primary.port()
-    }
-
-    /// What a manifest says, with how the replica signs in.
-    fn replicas_with(&self, side: Side, login: &str) -> LocalReplicas {
-        let section = |name: &String| {
-            format!(
-                "[[database]]\nname = \"{name}\"\nurl = \"{}\"\nreplica = \"{}\"\n{login}\n",
-                self.primary.url(name),
-                self.replica.url(name)
-            )
-        };
-        let sections: String = self.databases.iter().map(section).collect();
-        let file = self.dir.path().join("appliance.toml");
-        std::fs::write(&file, format!("[appliance]\nname = \"shop\"\n{sections}")).unwrap();
-        LocalReplicas::new(&Manifest::read(&file).unwrap(), self.dir.path(), side)
-    }
-
-    /// The target's, as it should be.
-    fn target(&self) -> LocalReplicas {
-        let login = format!("replication = \"mariadb://repl:pa'ss%5Cword@127.0.0.1:{}/x\"", self.port());
-        self.replicas_with(Side::Target, &login)
-    }
-
-    fn source(&self) -> LocalReplicas {
-        self.replicas_with(Side::Source, "")
-    }
-
-    /// Its primary, and whether it receives what that logs.
-    fn slave(&self) -> (String, String) {
-        let status = self.replica.sql("", "SHOW SLAVE STATUS");
-        let column = |at| status.split('\t').nth(at).unwrap_or_default().to_owned();
-        (column(1), column(10))
-    }
-
-    /// Waits until the replica has all that is at the primary now.
-    fn caught_up(&self) {
-        let at = self.primary.sql("", "SELECT @@gtid_binlog_pos");
-        let done = poll::until("the replica to catch up", WITHIN, || {
-            Ok((self.replica.sql("", "SELECT @@gtid_slave_pos") == at).then_some(()))
-        });
-        done.unwrap_or_else(|error| panic!("{error}: {}", self.replica.sql("", "SHOW SLAVE STATUS")));
-    }
-
-    /// The last transaction that began at the replica itself.
-    fn own_transactions(&self) -> Option<String> {
-        let all = self.replica.sql("", "SELECT @@gtid_binlog_state");
-        all.trim().split(',').find(|one| one.contains("-8-")).map(str::to_owned)
-    }
-
-    fn both(&self, database: &str, query: &str) -> (String, String) {
-        (self.primary.sql(database, query), self.replica.sql(database, query))
-    }
-}
 
 async fn problem(replicas: &LocalReplicas) -> String {
     let facts = replicas.facts().await.unwrap();

@@ -10,7 +10,7 @@ use crate::error::failed;
 use crate::fenced;
 use crate::sql::quote;
 
-/// MiB of its log that a server should keep for a slot: the source's agent gives up before the server does.
+/// MiB of its log that a server should keep for a slot: the agent gives up before the server does.
 const ENOUGH: i64 = 16 * 1024;
 
 /// What stands in the way of following the settings' database while it is in use; empty when nothing does.
@@ -18,7 +18,7 @@ pub async fn following_privileges(dataset: &DatasetName, settings: &Settings) ->
     let conn = Conn::open(dataset, settings).await?;
     let asker = Asker { item: format!("{dataset}, {}", settings.location()), settings, conn: &conn };
     let mut found = Vec::new();
-    asker.server(&mut found).await?;
+    asker.server("the copy begins anew", &mut found).await?;
     asker.role(&mut found).await?;
     asker.tables(&mut found).await?;
     Ok(found)
@@ -36,9 +36,9 @@ pub async fn returning_privileges(
     let asker = Asker { item: format!("{dataset}, {}", settings.location()), settings, conn: &conn };
     let mut found = Vec::new();
     if target {
-        asker.server(&mut found).await?;
+        asker.server("what is written there is not brought back", &mut found).await?;
         asker.slots(&mut found).await?;
-        for finding in &mut found {
+        for finding in found.iter_mut().filter(|finding| finding.severity == Severity::Error) {
             finding.hint += "; or plan with --one-way: the source does not follow it then";
         }
     } else {
@@ -64,7 +64,8 @@ impl Asker<'_> {
         Finding::new(severity, &self.item, what, hint)
     }
 
-    async fn server(&self, found: &mut Vec<Finding>) -> Result<()> {
+    /// What its server lacks; and what becomes of who follows it, should a slot be lost.
+    async fn server(&self, lost: &str, found: &mut Vec<Finding>) -> Result<()> {
         let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'), \
                    pg_catalog.current_setting('max_replication_slots'), \
                    (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
@@ -89,24 +90,24 @@ impl Asker<'_> {
                 format!("ALTER SYSTEM SET max_replication_slots = {}; then restart the server", slots + 4);
             found.push(self.finding(Severity::Error, "all of its replication slots are in use", hint));
         }
-        found.extend(self.kept(keep));
+        found.extend(self.kept(keep, lost));
         Ok(())
     }
 
     /// How much of its log the server keeps for a slot, in MiB; versions before 13 have no limit, and know of none.
-    fn kept(&self, setting: &str) -> Option<Finding> {
+    fn kept(&self, setting: &str, lost: &str) -> Option<Finding> {
         let keep: i64 = setting.parse().ok()?;
         let hint = format!(
-            "ALTER SYSTEM SET max_slot_wal_keep_size = '{ENOUGH}MB'; SELECT pg_reload_conf(): more than `capture_bytes` in source.toml \
+            "ALTER SYSTEM SET max_slot_wal_keep_size = '{ENOUGH}MB'; SELECT pg_reload_conf(): more than the agent's `capture_bytes` \
              (10 GiB unless set), and less than the disk has room for"
         );
         if keep < 0 {
-            let what = "a slot keeps the server's log without limit: the source's agent lets go what is too much or too old, but the \
-                        disk fills while the agent is down";
+            let what = "a slot keeps the server's log without limit: the agent lets go what is too much or too old, but the disk fills \
+                        while it is down";
             return Some(self.finding(Severity::Info, what, hint));
         }
         let what = format!(
-            "the server keeps {keep} MB of its log for a slot: once more waits, the slot is lost and the copy begins anew"
+            "the server keeps {keep} MB of its log for a slot: once more waits, the slot is lost and {lost}"
         );
         (keep < ENOUGH).then(|| self.finding(Severity::Warning, what, hint))
     }

@@ -5,6 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use handover_engine::check::Severity;
 use handover_engine::failure::{Class, Failure};
 use handover_engine::ports::{KeyedTarget, LiveDatabase};
 use handover_engine::rows::{Key, KeyedRows, TableName};
@@ -292,6 +293,16 @@ async fn what_following_needs_is_told_with_its_statement() {
     ] {
         assert!(hints.iter().any(|hint| hint.contains(part)), "{part}: {hints:?}");
     }
+    // Of one that has taken over, the source's settings say nothing; and what is only advised is no reason to plan otherwise.
+    let found = handover_postgres::returning_privileges(&dataset, &settings, true).await.unwrap();
+    assert!(found.iter().any(|finding| finding.severity == Severity::Error), "{found:?}");
+    for finding in &found {
+        let is_error = finding.severity == Severity::Error;
+        assert_eq!(finding.hint.contains("--one-way"), is_error, "{finding:?}");
+        assert!(!format!("{finding:?}").contains("source.toml"), "{finding:?}");
+    }
+    let kept = found.iter().find(|finding| finding.severity == Severity::Info).unwrap();
+    assert!(kept.hint.contains("the agent's `capture_bytes`") && !kept.what.contains("source"), "{kept:?}");
     let live = PostgresLive::new(dataset.clone(), &settings, Vec::new());
     check(live.begin(&capture("x")).await, Class::NeedsOperator, &["wal_level is replica"]);
     server.sql("postgres", "ALTER SYSTEM SET wal_level = 'logical'");
@@ -308,7 +319,9 @@ async fn what_following_needs_is_told_with_its_statement() {
     );
     let short = handover_postgres::following_privileges(&dataset, &settings).await.unwrap();
     assert!(short.len() == 1 && short[0].what.contains("1024 MB"), "{short:?}");
-    assert!(short[0].severity == handover_engine::check::Severity::Warning, "{short:?}");
+    assert!(short[0].severity == Severity::Warning && short[0].what.contains("the copy begins"), "{short:?}");
+    let short = handover_postgres::returning_privileges(&dataset, &settings, true).await.unwrap();
+    assert!(short.len() == 1 && short[0].what.contains("is not brought back"), "{short:?}");
     server.sql("postgres", "ALTER SYSTEM SET max_slot_wal_keep_size = '16GB'");
     server.sql("postgres", "SELECT pg_reload_conf()");
     until(&server, "postgres", "SELECT current_setting('max_slot_wal_keep_size') = '16GB'").await;

@@ -12,6 +12,10 @@ type Variable = (&'static str, &'static str);
 /// handed from thread to thread: what an agent needs is there several times.
 const ALLOCATOR: Variable = ("MALLOC_ARENA_MAX", "1");
 
+/// The process has executed itself, so that it does not once more: from a program that has capabilities by its file, the loader takes the
+/// allocator's variable away each time.
+const EXECUTED: Variable = ("HANDOVER_ENVIRONMENT", "1");
+
 /// Gives this process the variables that its libraries are to find, by executing its program once more: it keeps its number, its
 /// files and its arguments. What is set already stays as it is. To be called before anything else is begun.
 ///
@@ -26,13 +30,17 @@ pub fn complete_environment() {
     tracing::warn!(%error, "settings of libraries cannot be made: with large values the agent may need some 300 MiB more");
 }
 
-/// None, once those of the client are there, so that the program is executed again once: from one that has capabilities by its
-/// file, the loader takes the allocator's away each time.
+/// What is to be set before the program is executed again; none where that was done, or everything is there.
 fn missing(is_set: impl Fn(&str) -> bool) -> Vec<Variable> {
-    if CLIENT_SETTINGS.iter().all(|(name, _)| is_set(name)) {
+    if is_set(EXECUTED.0) {
         return Vec::new();
     }
-    CLIENT_SETTINGS.into_iter().chain([ALLOCATOR]).filter(|(name, _)| !is_set(name)).collect()
+    let mut missing: Vec<Variable> =
+        CLIENT_SETTINGS.into_iter().chain([ALLOCATOR]).filter(|(name, _)| !is_set(name)).collect();
+    if !missing.is_empty() {
+        missing.push(EXECUTED);
+    }
+    missing
 }
 
 /// Comes back with an error alone.
@@ -60,10 +68,14 @@ mod tests {
         let check = |set: &[&str], expected: &[Variable]| {
             assert_eq!(missing(|name| set.contains(&name)), expected, "{set:?}");
         };
-        check(&[], &[first, second, ALLOCATOR]);
-        check(&[first.0, ALLOCATOR.0], &[second]);
-        check(&[second.0], &[first, ALLOCATOR]);
+        check(&[], &[first, second, ALLOCATOR, EXECUTED]);
+        check(&[first.0, ALLOCATOR.0], &[second, EXECUTED]);
+        check(&[second.0], &[first, ALLOCATOR, EXECUTED]);
+        // The client's are the user's: the allocator's is to be there all the same.
+        check(&[first.0, second.0], &[ALLOCATOR, EXECUTED]);
         check(&[first.0, second.0, ALLOCATOR.0], &[]);
-        check(&[first.0, second.0], &[]);
+        // As the loader leaves it.
+        check(&[first.0, second.0, EXECUTED.0], &[]);
+        check(&[EXECUTED.0], &[]);
     }
 }

@@ -65,8 +65,8 @@ impl DatabaseSection {
     }
 
     /// Where its replica is; a manifest that was read has been checked for it.
-    pub fn replica_place(&self) -> Option<Place> {
-        Place::parse(self.replica.as_deref()?).ok()
+    pub fn replica_place(&self) -> Option<handover_mariadb::Settings> {
+        Place::parse(self.replica.as_deref()?).ok()?.into_mariadb()
     }
 
     /// The url without credentials, for messages.

@@ -1,5 +1,6 @@
 //! The source's side of the way back: rows are written to the database behind its fence.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -92,18 +93,19 @@ impl FencedDatabase for SqliteFenced {
     }
 
     async fn set_positions(&self, schema: &Schema) -> Result<()> {
-        let there = schema.clone();
+        // One that has none there begins anew here, too. Those of tables that are not there are left as they are.
+        let mut positions: BTreeMap<String, Option<String>> =
+            schema.tables.iter().map(|table| (table.name.name.clone(), None)).collect();
+        let there = schema.state.iter();
+        let there = there.filter_map(|(key, position)| Some((key.strip_prefix("sequence/")?, position)));
+        positions.extend(there.map(|(table, position)| (table.to_owned(), Some(position.clone()))));
         self.run("AUTOINCREMENT cannot be set".to_owned(), move |db, _| {
             if !db.table_exists(None, "sqlite_sequence")? {
                 return Ok(());
             }
-            // One that has none there begins anew here, too. Those of tables that are not there are left as they are.
-            for table in &there.tables {
-                db.execute("DELETE FROM sqlite_sequence WHERE name = ?", [&table.name.name])?;
-            }
-            for (key, position) in &there.state {
-                if let Some(table) = key.strip_prefix("sequence/") {
-                    db.execute("DELETE FROM sqlite_sequence WHERE name = ?", [table])?;
+            for (table, position) in positions {
+                db.execute("DELETE FROM sqlite_sequence WHERE name = ?", [&table])?;
+                if let Some(position) = position {
                     let sql = "INSERT INTO sqlite_sequence (name, seq) VALUES (?, CAST(? AS INTEGER))";
                     db.execute(sql, (table, position))?;
                 }

@@ -2,17 +2,18 @@
 //! so that a change is kept if and only if it happens, and is told only when it can be seen.
 //!
 //! `__handover_changes_<capture>` keeps the keys; `__handover_rows_<capture>` has one row whose number a VACUUM would change, as it
-//! may change those of every table without an INTEGER PRIMARY KEY, and in it the number of the file; `__handover_definitions_<capture>`
+//! may change those of every table without an INTEGER PRIMARY KEY, and in it the inode of the file; `__handover_definitions_<capture>`
 //! keeps what the schema was; `__handover_fence` is there while writers are refused.
 
 mod check;
 mod definitions;
 mod fence;
+mod known;
 mod log;
 mod triggers;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +25,7 @@ use handover_engine::rows::{Key, RowsChunk, Schema, TableKey, TableName};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::time::Instant;
 
+use self::known::Known;
 pub(super) use self::triggers::strip;
 use super::catalog::{self, OWN, quote};
 use super::error::{self, Error, failed, item};
@@ -47,12 +49,14 @@ struct Shared {
     dataset: DatasetName,
     path: PathBuf,
     exclude: Vec<String>,
+    /// The schema as it was read last.
+    known: Mutex<Option<Arc<Known>>>,
 }
 
 impl SqliteLive {
     /// The database at `path` without the excluded tables.
     pub fn new(dataset: DatasetName, path: PathBuf, exclude: Vec<String>) -> Self {
-        Self { shared: Arc::new(Shared { dataset, path, exclude }) }
+        Self { shared: Arc::new(Shared { dataset, path, exclude, known: Mutex::default() }) }
     }
 
     async fn run<T: Send + 'static>(
@@ -148,10 +152,10 @@ impl Shared {
                 db.execute_batch(&format!(
                     "CREATE TABLE {0} (seq INTEGER PRIMARY KEY, tbl TEXT NOT NULL{columns}); \
                      INSERT INTO {0} (seq, tbl) VALUES (0, ''); \
-                     CREATE TABLE {1} (file); INSERT INTO {1} (rowid, file) VALUES ({MARK}, {2})",
+                     CREATE TABLE {1} (inode); INSERT INTO {1} (rowid, inode) VALUES ({MARK}, {2})",
                     quote(&names.changes),
                     quote(&names.rows),
-                    self.file()?,
+                    self.inode()?,
                 ))?;
                 triggers::capture(db, &schema, &names)?;
                 definitions::keep(db, &schema, &names)?;
@@ -208,12 +212,9 @@ impl Shared {
         let db = self.reader()?;
         // One view for the schema and the rows.
         db.execute_batch("BEGIN").map_err(self.failed(&what))?;
-        self.check_table(&db, table)?;
-        let read = || {
-            let schema = catalog::read(&db, &self.exclude)?;
-            read::keyed(&db, &schema, table, keys, budget)
-        };
-        read().map_err(|error: Error| failed(&self.dataset, &self.path, &what, error))
+        let known = self.schema(&db).map_err(self.failed(&what))?;
+        self.check_table(&db, &known, table)?;
+        read::keyed(&db, &known.schema, table, keys, budget).map_err(self.failed(&what))
     }
 }
 

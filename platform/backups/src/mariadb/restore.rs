@@ -254,16 +254,20 @@ impl Found {
         })
     }
 
-    /// Refuses to touch anything where the tables are not what was left: it may be another server, or somebody has moved or dropped some.
+    /// Refuses to touch anything where the tables are not what was left: it may be another server, or somebody has moved or dropped some. Once
+    /// they are in place they are the programs', which may do both: then it is another server where there is none of them.
     fn check(&self, item: &str, begun: &Begun) -> Result<()> {
         let Some(built) = &begun.built else { return Ok(()) };
         let is_gone = |table: &&String| !self.scratch.contains(*table) && !self.place.contains(*table);
         let is_lost = |table: &&String| !self.kept.contains(*table) && !self.place.contains(*table);
         let is_early = |table: &&String| !self.scratch.contains(*table) && !self.is_past_return(begun);
-        // What stood there may have been removed since.
-        let mut replaced = begun.replaced().filter(|_| !begun.in_place);
-        let odd = built.iter().find(is_gone).or_else(|| replaced.find(is_lost));
-        let Some(table) = odd.or_else(|| built.iter().find(is_early)) else { return Ok(()) };
+        let odd = if begun.in_place {
+            built.first().filter(|_| built.iter().all(|table| is_gone(&table)))
+        } else {
+            let odd = built.iter().find(is_gone).or_else(|| begun.replaced().find(is_lost));
+            odd.or_else(|| built.iter().find(is_early))
+        };
+        let Some(table) = odd else { return Ok(()) };
         let what = format!("its table {table} is not where a restore that was cut short has left it");
         Err(Failure::operator(item, what).hint(
             "is `url` in appliance.toml that of another server? else see to the database by hand, and remove the note in `.restores` in the directory of backups",

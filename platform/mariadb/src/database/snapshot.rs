@@ -1,6 +1,7 @@
 //! One moment, seen by several connections.
 
-use std::collections::BTreeMap;
+mod moment;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,8 @@ use handover_engine::ports::{DatabaseSnapshot, Result};
 use handover_engine::rows::{Key, KeyRange, RowsChunk, Schema, SnapshotId, TableKey, TableName};
 use tokio::sync::{Mutex, Semaphore};
 
+pub use self::moment::snapshot_position;
+use self::moment::{Moment, agree, begin_all, log_position};
 use super::cuts::Cutter;
 use crate::catalog::{self, Catalog};
 use crate::cursor::{Cursor, Place, Plan};
@@ -21,8 +24,6 @@ use crate::sql::quote;
 const WHAT: &str = "no snapshot can be taken";
 /// How long writers may make the lock wait, in seconds.
 const LOCK_WAIT: u32 = 10;
-/// How often connections are opened anew until they show one moment, where they cannot be made to.
-const ATTEMPTS: usize = 20;
 /// Smaller tables are not cut into ranges.
 const WORTH_SPLITTING: u64 = 32 << 20;
 
@@ -133,82 +134,6 @@ async fn see(
         None => None,
     };
     Ok((catalog::read(lock, &settings.database, exclude).await?, moment))
-}
-
-/// What a snapshot shows, as the binary log names it.
-struct Moment {
-    file: String,
-    offset: u64,
-    gtids: String,
-}
-
-impl Moment {
-    /// With the last transaction before a place, for which the server reads the file up to there.
-    async fn at(file: String, offset: u64, session: &mut Session) -> Self {
-        let query = format!("SELECT BINLOG_GTID_POS({}, {offset})", crate::sql::text(&file));
-        let gtids = session.record(WHAT, &query).await.map(|row| row.text(0)).unwrap_or_default();
-        Self { file, offset, gtids }
-    }
-
-    fn note(self, state: &mut BTreeMap<String, String>) {
-        state.insert("binlog/file".to_owned(), self.file);
-        state.insert("binlog/position".to_owned(), self.offset.to_string());
-        state.insert("binlog/gtid".to_owned(), self.gtids);
-    }
-}
-
-const BEGIN: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
-
-async fn begin_all(sessions: &mut [Session]) -> Result<()> {
-    for session in sessions {
-        session.run(WHAT, BEGIN).await?;
-        session.mark(WHAT).await?;
-    }
-    Ok(())
-}
-
-/// File and offset of the binary log now; none when there is none, or it may not be asked for.
-async fn log_position(lock: &mut Session) -> Result<Option<(String, u64)>> {
-    // 1227: no BINLOG MONITOR privilege. A transaction tells it to everybody.
-    match lock.try_record("SHOW MASTER STATUS").await {
-        Ok(row) => Ok(row.map(|row| (row.text(0), row.number(1)))),
-        Err(_) => {
-            lock.run(WHAT, BEGIN).await?;
-            let position = snapshot_position(lock).await?;
-            lock.run(WHAT, "COMMIT").await?;
-            Ok(position)
-        }
-    }
-}
-
-/// The binary log's position that a transaction's view was taken at.
-pub async fn snapshot_position(session: &mut Session) -> Result<Option<(String, u64)>> {
-    let rows = session.records(WHAT, "SHOW STATUS LIKE 'binlog_snapshot_%'").await?;
-    let value =
-        |name: &str| rows.iter().find(|row| row.text(0).eq_ignore_ascii_case(name)).map(|row| row.text(1));
-    let (file, offset) = (value("binlog_snapshot_file"), value("binlog_snapshot_position"));
-    Ok(file.filter(|f| !f.is_empty()).zip(offset.and_then(|o| o.parse().ok())))
-}
-
-/// Without a lock: transactions begin until all have begun at one position of the binary log. Where there is none, or
-/// writers are too busy, one connection has to do.
-async fn agree(sessions: &mut Vec<Session>) -> Result<Option<(String, u64)>> {
-    for _ in 0..ATTEMPTS {
-        begin_all(sessions).await?;
-        let mut positions = Vec::new();
-        for session in sessions.iter_mut() {
-            positions.push(snapshot_position(session).await?);
-        }
-        if positions[0].is_none() {
-            break;
-        }
-        if positions.iter().all(|position| *position == positions[0]) {
-            return Ok(positions.swap_remove(0));
-        }
-    }
-    sessions.truncate(1);
-    begin_all(sessions).await?;
-    snapshot_position(&mut sessions[0]).await
 }
 
 impl Snapshot {

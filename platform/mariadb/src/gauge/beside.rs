@@ -35,14 +35,18 @@ impl Beside {
         if self.not_before.is_some_and(|when| Instant::now() < when) {
             return None;
         }
+        // Also where nobody waits for this to the end.
+        self.not_before = Some(Instant::now() + ALONE);
         match timeout(PATIENCE, self.look(primary)).await {
-            Ok(Ok(behind)) => return behind.map(|seconds| seconds as f64),
+            Ok(Ok(behind)) => {
+                self.not_before = None;
+                return behind.map(|seconds| seconds as f64);
+            }
             Ok(Err(failure)) => tracing::debug!(%failure, "how far the replica is behind is not known"),
             Err(_) => tracing::debug!(dataset = %self.dataset, "the replica does not answer"),
         }
         // One that has failed, or was not waited for to the end, is not used again.
         self.rest();
-        self.not_before = Some(Instant::now() + ALONE);
         None
     }
 
@@ -59,5 +63,22 @@ impl Beside {
     /// Closes what is open.
     pub fn rest(&mut self) {
         self.open = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_was_not_waited_for_to_the_end_is_left_alone() {
+        // It takes connections, and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("mariadb://root@127.0.0.1:{}/shop", silent.local_addr().unwrap().port());
+        let mut beside = Beside::new("shop".parse().unwrap(), Settings::parse(&url).unwrap());
+        timeout(PATIENCE / 7, beside.lag(1)).await.unwrap_err();
+        assert_eq!(timeout(PATIENCE / 7, beside.lag(1)).await, Ok(None), "it is asked again at once");
     }
 }

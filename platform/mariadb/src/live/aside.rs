@@ -5,7 +5,7 @@ use handover_engine::failure::Failure;
 use handover_engine::ports::Result;
 use handover_engine::rows::Schema;
 
-use super::Live;
+use super::{Live, fence};
 use crate::catalog::{self, OWN};
 use crate::privileges;
 use crate::session::{Role, Session};
@@ -14,6 +14,11 @@ use crate::target::late::{self, Stage};
 
 const WHAT: &str = "triggers cannot be put aside";
 const BACK: &str = "triggers that were put aside cannot be put back";
+/// Seconds that a trigger waits for the transactions that have used its table. Whoever comes to the table meanwhile waits behind it, and so does a
+/// cut-over that is called off.
+const WAIT: u64 = 10;
+/// Seconds that another session is waited for which is at the triggers.
+const TURN: u64 = 60;
 
 fn table(live: &Live) -> String {
     qualified(&live.settings.database, &format!("{OWN}triggers"))
@@ -44,6 +49,7 @@ async fn kept(live: &Live, session: &mut Session, what: &str) -> Result<Option<S
 /// Puts them aside. Idempotent.
 pub async fn put(live: &Live) -> Result<()> {
     let mut session = session(live).await?;
+    fence::turn(&mut session, &live.settings.database, WHAT, TURN).await?;
     let there = match kept(live, &mut session, WHAT).await? {
         Some(there) => there,
         None => {
@@ -67,8 +73,15 @@ pub async fn put(live: &Live) -> Result<()> {
             schema
         }
     };
+    session.run(WHAT, &format!("SET lock_wait_timeout = {WAIT}")).await?;
     for ddl in &there.after_load {
-        session.run(WHAT, &format!("DROP TRIGGER IF EXISTS {}", quote(&ddl.name))).await?;
+        let dropped = session.run(WHAT, &format!("DROP TRIGGER IF EXISTS {}", quote(&ddl.name))).await;
+        dropped.map_err(|failure| {
+            if !fence::is_late(&failure) {
+                return failure;
+            }
+            failure.hint("end long transactions that have read its table (SHOW PROCESSLIST)")
+        })?;
     }
     Ok(())
 }
@@ -90,6 +103,8 @@ async fn check_definers(session: &mut Session, schema: &Schema) -> Result<()> {
 /// Puts them back. Idempotent.
 pub async fn put_back(live: &Live) -> Result<()> {
     let mut session = session(live).await?;
+    // One that is still about to be dropped would be gone for good: what is kept of it goes with this.
+    fence::turn(&mut session, &live.settings.database, BACK, TURN).await?;
     if let Some(schema) = kept(live, &mut session, BACK).await? {
         late::make_all(&mut session, &live.settings.database, &schema, Stage::Final).await?;
     }

@@ -72,9 +72,9 @@ async fn quiet(live: &Live) -> Result<Session> {
     Ok(session)
 }
 
-/// Waits until no other session is at the fence, and keeps others from it until this one ends. The session of an agent that is gone may
-/// still be about to put up a trigger.
-async fn turn(session: &mut Session, database: &str, what: &str, seconds: u64) -> Result<()> {
+/// Waits until no other session changes triggers, and keeps others from it until this one ends. The session of an agent that is gone may
+/// still be about to put one up, or to take one away.
+pub async fn turn(session: &mut Session, database: &str, what: &str, seconds: u64) -> Result<()> {
     let name = Digest::of(database.as_bytes()).short();
     let got = session.record(what, &format!("SELECT GET_LOCK('handover fence {name}', {seconds})")).await?;
     if got.text(0) == "1" {
@@ -107,13 +107,17 @@ pub async fn up(live: &Live, wait: Duration) -> Result<()> {
     let Err(failure) = result else { return Ok(()) };
     let names = made.into_iter().map(|(name, ..)| name).collect();
     remove(live, names).await?;
-    let is_late = failure.causes.iter().any(|cause| cause.contains("(error 1205)"));
-    Err(if is_late {
+    Err(if is_late(&failure) {
         Failure::transient(failure.item, "the fence cannot be put up in time: a transaction holds a table")
             .hint("end long transactions (SHOW PROCESSLIST, XA RECOVER), or give it more time")
     } else {
         failure
     })
+}
+
+/// Whether a transaction has held a table for too long.
+pub fn is_late(failure: &Failure) -> bool {
+    failure.causes.iter().any(|cause| cause.contains("(error 1205)"))
 }
 
 /// Makes triggers behind a lock on all their tables; those that were made, in any case.

@@ -18,20 +18,27 @@ pub async fn applies(session: &mut Session) -> Result<bool> {
 }
 
 /// Whose changes it applies, as far as the account may know (REPLICA MONITOR).
-pub async fn primaries(session: &mut Session) -> String {
+async fn primaries(session: &mut Session) -> String {
     let all = status::slaves(session).await.unwrap_or_default();
     let names: Vec<String> = all.iter().filter(|slave| slave.applies).map(status::Slave::of).collect();
     if names.is_empty() { "its primary".to_owned() } else { names.join(", ") }
 }
 
-/// Refuses a server that applies what its primary sends: a fence does not stop that.
-pub async fn refuse(session: &mut Session) -> Result<()> {
+/// What is told of a server that applies what its primary sends; nothing of any other.
+pub async fn found(session: &mut Session) -> Result<Option<String>> {
     if !applies(session).await? {
-        return Ok(());
+        return Ok(None);
     }
     let from = primaries(session).await;
-    let what = format!("it is a replica, and applies what {from} sends: no fence stops that");
-    Err(Failure::operator(session.item().to_owned(), what).hint(FIX))
+    Ok(Some(format!("it is a replica, and applies what {from} sends: no fence stops that")))
+}
+
+/// Refuses a server that applies what its primary sends: a fence does not stop that.
+pub async fn refuse(session: &mut Session) -> Result<()> {
+    match found(session).await? {
+        Some(what) => Err(Failure::operator(session.item().to_owned(), what).hint(FIX)),
+        None => Ok(()),
+    }
 }
 
 /// The failure of a replica that was started again behind its fence.

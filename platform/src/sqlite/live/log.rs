@@ -8,7 +8,7 @@ use handover_engine::rows::{Key, Schema, TableName};
 use handover_engine::time::{Clock, Timestamp};
 use rusqlite::Connection;
 
-use super::super::catalog::{self, quote};
+use super::super::catalog::quote;
 use super::super::error;
 use super::super::shape::value;
 use super::super::{estimate, read};
@@ -32,9 +32,9 @@ impl Shared {
         let now = SystemClock.now();
         // One view for what is checked and what is told.
         db.execute_batch("BEGIN").map_err(self.failed("its changes cannot be read"))?;
-        let schema = catalog::read(&db, &self.exclude).map_err(self.failed("its schema cannot be read"))?;
-        self.check(&db, &schema, &names, after)?;
-        part(&db, &schema, &names, after, now).map_err(self.failed("its changes cannot be read"))
+        let known = self.schema(&db).map_err(self.failed("its schema cannot be read"))?;
+        self.check(&db, &known, &names, after)?;
+        part(&db, &known.schema, &names, after, now).map_err(self.failed("its changes cannot be read"))
     }
 
     /// What is before a position has been taken.

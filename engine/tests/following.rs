@@ -385,7 +385,8 @@ fn explore(fault: Fault) -> Result<usize, Box<World>> {
             return Err(Box::new(world));
         }
         for next in world.steps(fault) {
-            if seen.insert(next.clone()) {
+            if !seen.contains(&next) {
+                seen.insert(next.clone());
                 open.push_back(next);
             }
         }

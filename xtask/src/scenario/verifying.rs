@@ -60,19 +60,15 @@ pub fn run(options: &Options) -> Result<Outcome> {
 }
 
 /// One verification: what it read, and what of that travelled.
-fn verify(bed: &Bed, which: &str, load: Option<&mut Running>) -> Result<Value> {
+fn verify(bed: &Bed, which: &str, mut load: Option<&mut Running>) -> Result<Value> {
     let known = fs::metadata(bed.source.log())?.len();
-    let (mut load, mut mark) = (load, None);
-    if let Some(running) = load.as_deref_mut() {
-        mark = Some(running.mark()?);
-    }
+    let mark = load.as_deref_mut().map(Running::mark).transpose()?;
     let began = Instant::now();
     bed.cli(&["verify", "--watch"])?.success()?;
     let took = began.elapsed();
-    let mut transactions = 0.0;
-    if let (Some(running), Some(mark)) = (load, mark) {
-        transactions = running.since(mark)?.per_second * took.as_secs_f64();
-    }
+    // Tools tell of themselves once a second: of less time, nothing.
+    let measured = load.zip(mark).and_then(|(running, mark)| running.since(mark).ok());
+    let transactions = measured.map(|measured| measured.per_second * took.as_secs_f64());
     let log = fs::read(bed.source.log())?;
     let since = log.get(usize::try_from(known)?..).context("the source's log has become shorter")?;
     let (same, sent) = read(&String::from_utf8_lossy(since));
@@ -80,7 +76,7 @@ fn verify(bed: &Bed, which: &str, load: Option<&mut Running>) -> Result<Value> {
     let figures = json!({
         "which": which,
         "ms": took.as_millis() as u64,
-        "transactions": transactions.round() as u64,
+        "transactions": transactions.map(|count| count.round() as u64),
         "rows": verified["read"]["rows"],
         "ranges": same.count + sent.count,
         "bytes": same.bytes + sent.bytes,

@@ -1,9 +1,11 @@
 //! The argument of docs/following.md, checked: every interleaving of a source that changes, a copy that is made of it, changes
-//! that are told by key, windows that are carried out in any order, and crashes between any two steps, over two small
-//! tables. Whenever nothing waits, the target holds what the source holds.
+//! that are told by key, tables that are emptied, parts of the log that are told twice, windows that are carried out in any order, and crashes
+//! between any two steps, over two small tables. Whenever nothing waits, the target holds what the source holds.
 //!
 //! What is modelled is what the code promises (`follow.rs`, `follow/carry.rs`, the ports); broken variants of it must be found out.
 
+#[path = "following/source.rs"]
+mod source;
 #[path = "following/verifying.rs"]
 mod verifying;
 
@@ -20,6 +22,8 @@ const CHILD: u8 = 1;
 const VALUES: [u8; 3] = [7, 8, 9];
 /// Changes that the source makes in all.
 const CHANGES: u8 = 3;
+/// So many of them are left where parts of the log may be told twice, too.
+const RETOLD_CHANGES: u8 = 2;
 
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug, PartialOrd, Ord)]
 struct Rows {
@@ -34,6 +38,15 @@ enum Event {
     Child(u8),
     /// Children of this parent were changed by a cascade, which the log does not tell of otherwise.
     ChildrenOf(u8),
+    /// All rows that were there are gone (TRUNCATE).
+    Cleared(Table),
+}
+
+/// One of the two tables.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+enum Table {
+    Parents,
+    Children,
 }
 
 /// One key of a window.
@@ -47,6 +60,8 @@ enum Place {
 struct Window {
     /// Events of the spool that it carries out.
     events: usize,
+    /// Tables that are still to be emptied, before anything else is done.
+    clears: BTreeSet<Table>,
     unread: BTreeSet<Place>,
     /// Rows that were read and are on their way.
     read: BTreeMap<Place, Option<u8>>,
@@ -58,6 +73,10 @@ struct World {
     source: Rows,
     /// What was not yet taken from the log.
     log: VecDeque<Event>,
+    /// What was taken, where it may be told again: the source has let go of any part of it, from its beginning on.
+    taken: Option<VecDeque<Event>>,
+    /// So many events of the log were told before.
+    retold: usize,
     spool: VecDeque<Event>,
     /// The snapshot that is copied, and the parts of it that are still to come.
     snapshot: Option<(Rows, BTreeSet<Place>)>,
@@ -80,6 +99,21 @@ enum Fault {
     LooksUpLate,
     /// A row of a key that is gone stays.
     KeepsDeleted,
+    /// Nothing is done about a table that was emptied.
+    ForgetsTruncate,
+    /// A table is emptied after the window's rows were put in place.
+    ClearsLate,
+    /// A part of the log of which something was told before is left out, with what is new in it.
+    LeavesOutRetold,
+}
+
+impl Place {
+    fn table(self) -> Table {
+        match self {
+            Place::Parent(_) => Table::Parents,
+            Place::Child(_) => Table::Children,
+        }
+    }
 }
 
 fn all_places() -> impl Iterator<Item = Place> {
@@ -106,78 +140,37 @@ impl Rows {
             (Place::Child(key), None) => drop(self.children.remove(&key)),
         }
     }
+
+    fn clear(&mut self, table: Table) {
+        match table {
+            Table::Parents => self.parents.clear(),
+            Table::Children => self.children.clear(),
+        }
+    }
 }
 
 impl World {
-    /// Every change that the source can make now, as one transaction each, with what the log tells of it.
-    fn source_changes(&self) -> Vec<(Rows, Vec<Event>)> {
-        let mut out = Vec::new();
-        let is_free = |value: u8| !self.source.parents.values().any(|v| *v == value);
-        for key in KEYS {
-            match self.source.parents.get(&key) {
-                None => {
-                    for value in VALUES.into_iter().filter(|value| is_free(*value)).take(1) {
-                        let mut rows = self.source.clone();
-                        rows.parents.insert(key, value);
-                        out.push((rows, vec![Event::Parent(key)]));
-                    }
-                }
-                Some(value) => {
-                    for other in VALUES.into_iter().filter(|other| is_free(*other)) {
-                        let mut rows = self.source.clone();
-                        rows.parents.insert(key, other);
-                        out.push((rows, vec![Event::Parent(key)]));
-                    }
-                    let mut rows = self.source.clone();
-                    rows.parents.remove(&key);
-                    rows.children.retain(|_, parent| *parent != key);
-                    out.push((rows, vec![Event::ChildrenOf(key), Event::Parent(key)]));
-                    for new in KEYS.into_iter().filter(|new| !self.source.parents.contains_key(new)) {
-                        let mut rows = self.source.clone();
-                        rows.parents.remove(&key);
-                        rows.parents.insert(new, *value);
-                        rows.children.values_mut().filter(|parent| **parent == key).for_each(|p| *p = new);
-                        out.push((
-                            rows,
-                            vec![Event::ChildrenOf(key), Event::Parent(key), Event::Parent(new)],
-                        ));
-                    }
-                    if self.source.children.get(&CHILD) != Some(&key) {
-                        let mut rows = self.source.clone();
-                        rows.children.insert(CHILD, key);
-                        out.push((rows, vec![Event::Child(CHILD)]));
-                    }
-                }
-            }
-        }
-        if self.source.children.contains_key(&CHILD) {
-            let mut rows = self.source.clone();
-            rows.children.remove(&CHILD);
-            out.push((rows, vec![Event::Child(CHILD)]));
-        }
-        if let [a, b] = self.source.parents.values().copied().collect::<Vec<_>>()[..] {
-            let mut rows = self.source.clone();
-            rows.parents = KEYS.into_iter().zip([b, a]).collect();
-            out.push((rows, vec![Event::Parent(1), Event::Parent(2)]));
-        }
-        out
-    }
-
     /// The window over the first `events` of the spool.
     fn window(&self, events: usize, fault: Fault) -> Window {
+        let some = || self.spool.iter().take(events);
+        let cleared = |event: &Event| if let Event::Cleared(table) = event { Some(*table) } else { None };
+        let clears: BTreeSet<Table> = some().filter_map(cleared).collect();
         let mut unread = BTreeSet::new();
-        for event in self.spool.iter().take(events) {
+        for event in some() {
             match event {
                 Event::Parent(key) => drop(unread.insert(Place::Parent(*key))),
                 Event::Child(key) => drop(unread.insert(Place::Child(*key))),
-                Event::ChildrenOf(parent) if fault != Fault::LooksUpLate => {
+                // Looked up once tables are emptied: of those that are, none is left.
+                Event::ChildrenOf(parent)
+                    if fault != Fault::LooksUpLate && !clears.contains(&Table::Children) =>
+                {
                     let theirs = self.target.children.iter().filter(|(_, theirs)| *theirs == parent);
                     unread.extend(theirs.map(|(key, _)| Place::Child(*key)));
                 }
-                Event::ChildrenOf(_) => {}
+                Event::ChildrenOf(_) | Event::Cleared(_) => {}
             }
         }
-        Window { events, unread, read: BTreeMap::new() }
+        Window { events, clears, unread, read: BTreeMap::new() }
     }
 
     fn steps(&self, fault: Fault) -> Vec<World> {
@@ -187,8 +180,10 @@ impl World {
                 let mut next = self.clone();
                 next.changes += 1;
                 next.source = rows;
-                let told = events.into_iter().filter(|event| {
-                    !(fault == Fault::ForgetsCascades && matches!(event, Event::ChildrenOf(_)))
+                let told = events.into_iter().filter(|event| match event {
+                    Event::ChildrenOf(_) => fault != Fault::ForgetsCascades,
+                    Event::Cleared(_) => fault != Fault::ForgetsTruncate,
+                    Event::Parent(_) | Event::Child(_) => true,
                 });
                 if fault != Fault::CapturesLate || self.copied {
                     next.log.extend(told);
@@ -196,15 +191,40 @@ impl World {
                 out.push(next);
             }
         }
-        // A part of the log goes into the spool: one event, or all there are.
+        self.gather(fault, &mut out);
+        self.copy(&mut out);
+        if self.copied {
+            self.carry(fault, &mut out);
+        }
+        out
+    }
+
+    /// A part of the log goes into the spool: one event, or all there are. Or what was not confirmed is told again.
+    fn gather(&self, fault: Fault, out: &mut Vec<World>) {
         for count in
             BTreeSet::from([1, self.log.len()]).into_iter().filter(|n| *n > 0 && *n <= self.log.len())
         {
             let mut next = self.clone();
             let part: Vec<Event> = next.log.drain(..count).collect();
-            next.spool.extend(part);
+            next.retold = self.retold.saturating_sub(count);
+            next.taken.iter_mut().for_each(|taken| taken.extend(part.iter().copied()));
+            if fault != Fault::LeavesOutRetold || self.retold == 0 {
+                next.spool.extend(part);
+            }
             out.push(next);
         }
+        for kept in 0..self.taken.as_ref().map_or(0, VecDeque::len) {
+            let mut next = self.clone();
+            let mut again = next.taken.take().unwrap_or_default().split_off(kept);
+            next.retold = again.len();
+            again.append(&mut next.log);
+            next.log = again;
+            out.push(next);
+        }
+    }
+
+    /// The next row of the snapshot is copied, or the snapshot is lost.
+    fn copy(&self, out: &mut Vec<World>) {
         match &self.snapshot {
             None if !self.copied => {
                 let mut next = self.clone();
@@ -227,10 +247,6 @@ impl World {
                 out.push(next);
             }
         }
-        if self.copied {
-            self.carry(fault, &mut out);
-        }
-        out
     }
 
     /// The steps of whoever carries changes out, and its crashes.
@@ -248,6 +264,18 @@ impl World {
         let mut crashed = self.clone();
         crashed.window = None;
         out.push(crashed);
+        let is_read = window.unread.is_empty() && window.read.is_empty();
+        if !window.clears.is_empty() && (is_read || fault != Fault::ClearsLate) {
+            for table in &window.clears {
+                let mut next = self.clone();
+                next.target.clear(*table);
+                if let Some(window) = &mut next.window {
+                    window.clears.remove(table);
+                }
+                out.push(next);
+            }
+            return;
+        }
         for place in &window.unread {
             let mut next = self.clone();
             if let Some(window) = &mut next.window {
@@ -269,7 +297,7 @@ impl World {
             }
             out.push(next);
         }
-        if window.unread.is_empty() && window.read.is_empty() {
+        if is_read {
             let mut next = self.clone();
             next.spool.drain(..window.events);
             next.window = None;
@@ -287,13 +315,16 @@ fn explore(fault: Fault) -> Result<usize, Box<World>> {
     let mut first = World::default();
     first.source.parents.insert(1, 7);
     first.source.children.insert(1, 1);
-    let (mut seen, mut open) = (HashSet::from([first.clone()]), VecDeque::from([first]));
+    let retold = World { changes: CHANGES - RETOLD_CHANGES, taken: Some(VecDeque::new()), ..first.clone() };
+    let mut open = VecDeque::from([first, retold]);
+    let mut seen: HashSet<World> = open.iter().cloned().collect();
     while let Some(world) = open.pop_front() {
         if world.is_quiet() && world.target != world.source {
             return Err(Box::new(world));
         }
         for next in world.steps(fault) {
-            if seen.insert(next.clone()) {
+            if !seen.contains(&next) {
+                seen.insert(next.clone());
                 open.push_back(next);
             }
         }
@@ -318,6 +349,9 @@ fn broken_variants_are_found_out() {
         (Fault::CapturesLate, "keeping changes from after the copy only"),
         (Fault::LooksUpLate, "looking children up too late"),
         (Fault::KeepsDeleted, "keeping deleted rows"),
+        (Fault::ForgetsTruncate, "passing TRUNCATE over"),
+        (Fault::ClearsLate, "emptying a table too late"),
+        (Fault::LeavesOutRetold, "leaving out what is told with something that was told before"),
     ] {
         assert!(explore(fault).is_err(), "{name} is not found out");
     }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::certificate::SELF_SIGNED;
 use crate::poll;
 use crate::server::{free_port, run};
 
@@ -169,17 +170,7 @@ fn make_certificate(dir: &Path) -> Result<()> {
                 [server]\nsubjectAltName = IP:127.0.0.1\nbasicConstraints = critical,CA:FALSE\n";
     fs::write(dir.join("tls.conf"), text)?;
     let mut command = Command::new("openssl");
-    command.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]);
+    command.args(SELF_SIGNED);
     command.args(["-config", "tls.conf", "-keyout", "tls.key", "-out", "tls.pem"]).current_dir(dir);
     run(&mut command, "").map(drop)
 }

@@ -5,6 +5,7 @@
 pub mod acme;
 pub mod appliance;
 pub mod bed;
+pub mod certificate;
 pub mod compare;
 pub mod lab;
 pub mod link;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use rustix::time::{ClockId, clock_gettime};
+use serde_json::Value;
 
 /// How often a condition is looked at.
 const STEP: Duration = Duration::from_millis(10);
@@ -34,9 +35,20 @@ pub fn wall_ms() -> i64 {
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }
 
+/// A moment as the agents' documents write it, in milliseconds since the epoch.
+pub fn ms(at: &Value) -> Option<i64> {
+    Some(at["seconds"].as_i64()? * 1000 + at["nanos"].as_i64()? / 1_000_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_read() {
+        let at = serde_json::json!({ "seconds": 7, "nanos": 8_999_999 });
+        assert_eq!((ms(&at), ms(&Value::Null)), (Some(7_008), None));
+    }
 
     #[test]
     fn gives_what_it_found() {

@@ -1,21 +1,26 @@
 //! Private database servers: started in a directory of their own, killed when dropped.
 
+mod client;
+mod engine;
+mod launch;
+
 use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Child;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::poll;
+
+pub use client::run;
+pub use engine::Engine;
 
 /// The directories of all servers of this process.
 static DIRS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -24,48 +29,6 @@ static DIRS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// How many ports are tried.
 const PORTS: u32 = 5;
-
-/// A database engine with a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// MariaDB.
-    Mariadb,
-    /// PostgreSQL.
-    Postgres,
-}
-
-impl Engine {
-    /// As the manifest and the command line write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Engine::Mariadb => "mariadb",
-            Engine::Postgres => "postgres",
-        }
-    }
-
-    /// The packages that bring the server and its tools.
-    pub fn packages(self) -> &'static [&'static str] {
-        match self {
-            Engine::Mariadb => &["mariadb-server"],
-            Engine::Postgres => &["postgresql-15"],
-        }
-    }
-
-    fn user(self) -> &'static str {
-        match self {
-            Engine::Mariadb => "mysql",
-            Engine::Postgres => "postgres",
-        }
-    }
-
-    /// The folder of its programs.
-    pub fn programs(self) -> &'static Path {
-        Path::new(match self {
-            Engine::Mariadb => "/usr/sbin",
-            Engine::Postgres => "/usr/lib/postgresql/15/bin",
-        })
-    }
-}
 
 /// A running server.
 #[derive(Debug)]
@@ -139,88 +102,6 @@ impl Server {
         }
     }
 
-    /// A database of it, as a manifest names it: over its local socket, as the administrator.
-    pub fn url(&self, database: &str) -> String {
-        let socket = self.socket();
-        match self.engine {
-            Engine::Mariadb => format!("mariadb://root@localhost/{database}?socket={}", socket.display()),
-            Engine::Postgres => {
-                format!("postgres://postgres@localhost:{}/{database}?socket={}", self.port, socket.display())
-            }
-        }
-    }
-
-    /// Its command-line client, as the administrator.
-    pub fn client(&self, database: &str) -> Command {
-        let mut command = match self.engine {
-            Engine::Mariadb => {
-                let mut command = self.tool("mariadb");
-                command.args([
-                    "--batch",
-                    "--raw",
-                    "--skip-column-names",
-                    "--binary-mode",
-                    "--default-character-set=binary",
-                ]);
-                command
-            }
-            Engine::Postgres => {
-                let mut command = self.tool("psql");
-                command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
-                command
-            }
-        };
-        if !database.is_empty() {
-            command.arg(database);
-        }
-        command
-    }
-
-    /// One of the engine's own programs, told where the server is.
-    pub fn tool(&self, name: &str) -> Command {
-        match self.engine {
-            Engine::Mariadb => {
-                let mut command = Command::new(name);
-                command
-                    .arg("--no-defaults")
-                    .arg(format!("--socket={}", self.socket().display()))
-                    .arg("--user=root");
-                command
-            }
-            Engine::Postgres => {
-                let mut command = Command::new(self.engine.programs().join(name));
-                command.arg("-h").arg(self.socket()).args(["-p", &self.port.to_string(), "-U", "postgres"]);
-                command.env("PGOPTIONS", "-c client_min_messages=warning");
-                command
-            }
-        }
-    }
-
-    /// Runs SQL; what it prints.
-    pub fn run(&self, database: &str, sql: &str) -> Result<String> {
-        let database =
-            if database.is_empty() && self.engine == Engine::Postgres { "postgres" } else { database };
-        run(&mut self.client(database), sql)
-    }
-
-    /// Makes an empty database.
-    pub fn create(&self, database: &str) -> Result<()> {
-        let quote = if self.engine == Engine::Mariadb { '`' } else { '"' };
-        self.run("", &format!("CREATE DATABASE {quote}{database}{quote}")).map(drop)
-    }
-
-    /// Drops the databases whose names begin so: all that migrations of one of that name have left.
-    pub fn drop_databases(&self, beginning: &str) -> Result<()> {
-        let (list, quote, force) = match self.engine {
-            Engine::Mariadb => ("SELECT schema_name FROM information_schema.schemata", '`', ""),
-            Engine::Postgres => ("SELECT datname FROM pg_database", '"', " WITH (FORCE)"),
-        };
-        for name in self.run("", list)?.lines().filter(|name| name.starts_with(beginning)) {
-            self.run("", &format!("DROP DATABASE {quote}{name}{quote}{force}"))?;
-        }
-        Ok(())
-    }
-
     /// Kills it as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
@@ -234,82 +115,6 @@ impl Server {
         self.kill()?;
         // What a killed PostgreSQL leaves behind takes a moment to end, and keeps the next one from starting.
         poll::until("the database server to start again", ANSWERS_WITHIN, || Ok(self.launch().ok()))
-    }
-
-    fn make(&self) -> Result<()> {
-        let user = self.engine.user();
-        let (uid, gid) = (id("-u", user)?, id("-g", user)?);
-        chown(&self.dir, Some(uid), Some(gid))?;
-        let data = self.data();
-        let mut command = match self.engine {
-            Engine::Mariadb => {
-                let mut command = Command::new("mariadb-install-db");
-                command.arg("--no-defaults").arg("--user=mysql").arg(format!("--datadir={}", data.display()));
-                command.args(["--auth-root-authentication-method=socket", "--skip-test-db"]);
-                // Servers that share a folder of temporary files can meet there, and crash.
-                command.arg(format!("--tmpdir={}", self.dir.display()));
-                command
-            }
-            Engine::Postgres => {
-                let mut command = Command::new(self.engine.programs().join("initdb"));
-                command.arg("-D").arg(&data).args([
-                    "-A",
-                    "trust",
-                    "--no-sync",
-                    "-E",
-                    "UTF8",
-                    "--locale=C.UTF-8",
-                ]);
-                command.uid(uid).gid(gid).current_dir(&self.dir);
-                command
-            }
-        };
-        let made = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
-        ensure!(made.status.success(), "{command:?}: {}", String::from_utf8_lossy(&made.stderr));
-        Ok(())
-    }
-
-    fn launch(&mut self) -> Result<()> {
-        let (uid, gid) = (id("-u", self.engine.user())?, id("-g", self.engine.user())?);
-        let (data, log) = (self.data(), self.dir.join("log"));
-        let mut command = match self.engine {
-            Engine::Mariadb => {
-                let mut command = Command::new(self.engine.programs().join("mariadbd"));
-                command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
-                command
-                    .arg(format!("--socket={}", self.socket().display()))
-                    .arg(format!("--port={}", self.port));
-                command
-                    .arg("--bind-address=127.0.0.1")
-                    .arg(format!("--pid-file={}", self.dir.join("pid").display()))
-                    .arg(format!("--tmpdir={}", self.dir.display()));
-                command.args([
-                    "--server-id=1",
-                    "--log-bin=mysql-bin",
-                    "--binlog-format=ROW",
-                    "--log-slave-updates",
-                ]);
-                command
-            }
-            Engine::Postgres => {
-                let mut command = Command::new(self.engine.programs().join("postgres"));
-                command.arg("-D").arg(&data).args(["-p", &self.port.to_string(), "-k"]).arg(&self.dir);
-                command.args(["--listen_addresses=127.0.0.1", "--wal_level=logical"]);
-                command
-            }
-        };
-        command.args(&self.options).uid(uid).gid(gid).current_dir(&self.dir);
-        let out = fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
-        let up = poll::until("the database server to answer", ANSWERS_WITHIN, || {
-            if let Some(status) = child.try_wait()? {
-                bail!("the database server ended at once ({status}):\n{}", crate::process::tail(&log));
-            }
-            Ok(self.run("", "SELECT 1").ok().map(drop))
-        });
-        self.child = Some(child);
-        up
     }
 }
 
@@ -347,22 +152,6 @@ pub fn remove_all() {
     }
 }
 
-/// Feeds SQL to a client of either engine; what it prints.
-pub fn run(client: &mut Command, sql: &str) -> Result<String> {
-    client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = client.spawn().with_context(|| format!("{client:?}"))?;
-    let mut stdin = child.stdin.take().context("no standard input")?;
-    let text = sql.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
-    let output = child.wait_with_output()?;
-    // A client that failed did not read all of it, and says why by itself.
-    let _ = writer.join();
-    let told = String::from_utf8_lossy(&output.stderr);
-    let shown: String = sql.chars().take(300).collect();
-    ensure!(output.status.success(), "{shown:?} was refused: {told}");
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 /// A port that nothing listens at now. Not one of those that the kernel gives away (ip(7), `ip_local_port_range`): every outgoing connection
 /// could take it before the server does.
 pub fn free_port() -> Result<u16> {
@@ -376,14 +165,10 @@ pub fn free_port() -> Result<u16> {
     bail!("no port between 15000 and 30000 is free on 127.0.0.1")
 }
 
-fn id(what: &str, user: &str) -> Result<u32> {
-    let output = Command::new("id").args([what, user]).output()?;
-    ensure!(output.status.success(), "there is no user {user}");
-    Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::compare::{Side, servers, servers_by_checksum};
 

@@ -8,6 +8,7 @@ mod live;
 mod memory;
 mod reverse;
 mod types;
+mod verifying;
 mod wizard;
 
 use std::process::ExitCode;
@@ -121,6 +122,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "types",
         about: "every type and kind of object of --engine mariadb or postgres: not one value differs",
         run: types::run,
+    },
+    Scenario {
+        name: "verify",
+        about: "what verifying a copy costs while its source is written to: what is read, and what of it travels",
+        run: verifying::run,
     },
     Scenario {
         name: "wizard",

@@ -61,10 +61,14 @@ impl Look {
                 let is_named = was.spool.iter().take(window.events).any(|event| match event {
                     super::Event::Parent(key) => self.place == Place::Parent(*key),
                     super::Event::Child(key) => self.place == Place::Child(*key),
-                    super::Event::ChildrenOf(_) => false,
+                    super::Event::ChildrenOf(_) | super::Event::Cleared(_) => false,
                 });
                 self.is_told |= window.unread.contains(&self.place)
                     && (is_named || flaw != Flaw::DoesNotListenForCascades);
+            }
+            (Some(was), Some(is)) if flaw != Flaw::DoesNotListen => {
+                let is_cleared = |window: &super::Window| !window.clears.contains(&self.place.table());
+                self.is_told |= is_cleared(is) && !is_cleared(was);
             }
             (Some(window), None) if is.spool.len() < was.spool.len() => {
                 if let Stage::Before(left) | Stage::Until(left) = &mut self.stage {

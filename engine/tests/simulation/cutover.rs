@@ -17,7 +17,7 @@ use handover_engine::phase::Phase;
 
 use self::planted::Planted;
 use self::run::{After, Course, Ended, Goal, run};
-use self::world::{Fault, Strike};
+use self::world::{Fault, Obstacle, Strike};
 
 /// What can happen to a call, and what follows it.
 const FATES: [(Strike, After); 8] = [
@@ -31,8 +31,13 @@ const FATES: [(Strike, After); 8] = [
     (Strike::Late, After::GoesOn),
 ];
 
-/// Calls behind the fence: where one of them is slow, the cut-over is called off.
-const SLOW: [&str; 3] = ["Source, db: fence", "finish", "Source, mail: make ready"];
+/// Calls behind the fence, and what happens to one of them: the cut-over is called off. Of the last there is time left, so that it could go on.
+const OBSTACLES: [Obstacle; 4] = [
+    ("Source, db: fence", Strike::Slow),
+    ("finish", Strike::Slow),
+    ("Source, mail: make ready", Strike::Slow),
+    ("keep changes of", Strike::Refused),
+];
 /// After so many calls more, the agent ends again.
 const SOON: [u64; 5] = [1, 2, 4, 9, 17];
 /// Of every course there are more variants than this.
@@ -70,9 +75,9 @@ fn all_end_well(smooth: &Course, one_of: usize) {
     }
 }
 
-/// A cut-over that is called off, since this call takes longer than it may; the next one succeeds.
-fn called_off(goal: Goal, slow: &'static str) -> Course {
-    Course { slow: Some(slow), ..Course::smooth(goal) }
+/// A cut-over that is called off, since this call takes longer than it may, or is refused; the next one succeeds.
+fn called_off(obstacle: Obstacle) -> Course {
+    Course { obstacle: Some(obstacle), ..Course::smooth(Goal::Accept) }
 }
 
 #[test]
@@ -83,13 +88,13 @@ fn undisturbed_it_takes_over_or_comes_back() {
         assert_eq!(told(&course, &ended), None);
         assert_eq!(ended.phase, phase);
     }
-    for slow in SLOW {
-        let course = called_off(Goal::Accept, slow);
+    for obstacle in OBSTACLES {
+        let course = called_off(obstacle);
         let ended = run(&course);
         assert_eq!(told(&course, &ended), None);
         assert_eq!(ended.phase, Phase::Finalized);
         let is_told = ended.trace.iter().any(|text| text.contains("the cut-over was called off"));
-        assert!(is_told, "{slow}: it was not called off:\n{}", ended.trace.join("\n"));
+        assert!(is_told, "{obstacle:?}: it was not called off:\n{}", ended.trace.join("\n"));
     }
 }
 
@@ -105,17 +110,15 @@ fn it_comes_back_whatever_happens() {
 
 #[test]
 fn it_is_called_off_whatever_happens() {
-    for slow in SLOW {
+    for obstacle in OBSTACLES {
         // The second half of each is what the others have gone through already: thinned out, for time.
-        all_end_well(&called_off(Goal::Accept, slow), 3);
+        all_end_well(&called_off(obstacle), 3);
     }
 }
 
 #[test]
 fn the_agent_may_end_again_while_it_makes_good() {
-    for smooth in
-        [Course::smooth(Goal::Accept), Course::smooth(Goal::Abort), called_off(Goal::Accept, SLOW[1])]
-    {
+    for smooth in [Course::smooth(Goal::Accept), Course::smooth(Goal::Abort), called_off(OBSTACLES[1])] {
         let calls = run(&smooth).calls;
         let crash = |at| Fault { at, strike: Strike::CrashAfter };
         let twice = |at| SOON.map(|later| vec![crash(at), crash(at + later)]);
@@ -137,8 +140,7 @@ fn the_same_course_is_the_same_run() {
 #[test]
 fn planted_faults_are_found() {
     for planted in Planted::ALL {
-        let smooth =
-            [Course::smooth(Goal::Accept), Course::smooth(Goal::Abort), called_off(Goal::Accept, SLOW[1])];
+        let smooth = [Course::smooth(Goal::Accept), called_off(OBSTACLES[3]), Course::smooth(Goal::Abort)];
         let mut courses = smooth.into_iter().flat_map(|smooth| {
             let fated = with_every_fate(&smooth, 1);
             std::iter::once(smooth).chain(fated).map(|course| Course { planted: Some(planted), ..course })

@@ -102,6 +102,11 @@ impl Books {
         self.events.push(Logged { seq, at, event: event.clone() });
     }
 
+    /// The events after one, up to so many.
+    pub fn after(&self, seq: u64, limit: u32) -> Vec<Logged> {
+        self.events.iter().filter(|event| event.seq > seq).take(limit as usize).cloned().collect()
+    }
+
     fn gone(&mut self, dataset: &DatasetName, paths: &[RelPath]) {
         let stays = |other: &RelPath| !paths.iter().any(|path| other.is_within(path));
         self.index.entry(dataset.clone()).or_default().retain(|path, _| stays(path));
@@ -146,10 +151,7 @@ impl Journal for Port {
     }
 
     async fn events(&self, _: &MigrationId, seq: u64, limit: u32) -> Result<Vec<Logged>> {
-        let after = |world: &mut super::world::World| {
-            world.books.events.iter().filter(|event| event.seq > seq).take(limit as usize).cloned().collect()
-        };
-        Ok(self.with(after))
+        Ok(self.with(|world| world.books.after(seq, limit)))
     }
 }
 

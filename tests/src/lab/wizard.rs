@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use self::licence::Licence;
 use super::{Host, Pair};
+use crate::certificate::SELF_SIGNED;
 
 pub use rollback::{Rollback, UNCONFIRMED, UNRENEWED};
 pub use steps::{Steps, step_id};
@@ -153,8 +154,9 @@ impl Appliance {
         )?;
         host.sh(&format!(
             "mkdir -p /srv/www /var/log/shop; systemctl daemon-reload; \
-             openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 90 -subj /CN={certificate} \
-             -addext subjectAltName=DNS:shop.example -addext basicConstraints=critical,CA:FALSE -keyout /etc/shop/www.key -out /etc/shop/www.pem"
+             openssl {} -subj /CN={certificate} \
+             -addext subjectAltName=DNS:shop.example -addext basicConstraints=critical,CA:FALSE -keyout /etc/shop/www.key -out /etc/shop/www.pem",
+            SELF_SIGNED.join(" ")
         ))?;
         Ok(())
     }

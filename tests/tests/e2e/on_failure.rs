@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use handover_tests::appliance::Spec;
 use handover_tests::bed::{Bed, Output};
+use handover_tests::certificate::SELF_SIGNED;
 use handover_tests::poll;
 use handover_tests::server::free_port;
 use rusqlite::Connection;
@@ -120,17 +121,7 @@ fn read(bed: &Bed, side: &str) -> Pair {
 fn make(key: &Path, chain: &Path, whose: &str) {
     let mut command = Command::new("openssl");
     command
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "90",
-        ])
+        .args(SELF_SIGNED)
         .args(["-subj", &format!("/CN={whose}"), "-addext", "subjectAltName=DNS:www.example.net"])
         .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
         .arg(key)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use handover_tests::bed::{Bed, Dataset};
 use handover_tests::locate::{Binaries, Profile};
+use handover_tests::poll::ms;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -58,10 +59,6 @@ impl Shop {
     }
 }
 
-fn ms(at: &Value) -> i64 {
-    at["seconds"].as_i64().unwrap() * 1000 + at["nanos"].as_i64().unwrap() / 1_000_000
-}
-
 fn named<'a>(report: &'a Value, item: &str) -> &'a Value {
     let changed = report["changed"].as_array().unwrap();
     changed.iter().find(|one| one["item"] == item).unwrap_or_else(|| panic!("no {item} in {changed:?}"))
@@ -85,7 +82,8 @@ fn every_step_and_every_change_is_told() {
     assert_eq!(operations.len(), steps.len(), "{report}");
     for (operation, step) in operations.iter().zip(steps) {
         assert_eq!(operation["expected_ms"], step["expected_ms"]);
-        assert!(ms(&operation["from"]) <= ms(&operation["to"]), "{operation}");
+        let (from, to) = (ms(&operation["from"]).unwrap(), ms(&operation["to"]).unwrap());
+        assert!(from <= to, "{operation}");
         assert!(operation["attempts"].as_u64() >= Some(1), "{operation}");
         assert!(text.contains(operation["title"].as_str().unwrap()), "{operation}\n{text}");
     }

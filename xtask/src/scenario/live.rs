@@ -165,9 +165,7 @@ fn follow(bed: &Bed, begun: Instant, seconds: Duration) -> Result<Vec<u64>> {
 pub fn acts(bed: &Bed, first: &str) -> Result<String> {
     let seen = bed.cli(&["--json", "watch"])?.success()?;
     let events: Vec<Value> = seen.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let ms = |at: &Value| {
-        at["seconds"].as_i64().unwrap_or(0) * 1000 + at["nanos"].as_i64().unwrap_or(0) / 1_000_000
-    };
+    let ms = |at: &Value| poll::ms(at).unwrap_or(0);
     let (mut began, mut out) = (std::collections::BTreeMap::new(), String::new());
     let since = events
         .iter()

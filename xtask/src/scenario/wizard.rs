@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use handover_tests::lab::Pair;
 use handover_tests::lab::wizard::{Appliance, TABLE, step_id};
+use handover_tests::poll::ms;
 use serde_json::{Value, json};
 
 use super::{Options, Outcome};
@@ -130,11 +131,6 @@ fn untold(report: &Value, plan: &Value) -> Vec<String> {
     };
     let changes = CHANGES.iter().filter(|change| !is_named(change));
     steps.chain(changes.map(|(item, host, _)| format!("{item} at the {host}"))).collect()
-}
-
-/// A moment in a document, in milliseconds.
-fn ms(at: &Value) -> Option<i64> {
-    Some(at["seconds"].as_i64()? * 1000 + at["nanos"].as_i64()? / 1_000_000)
 }
 
 /// When the steps of the last migration began, and when they were done, in milliseconds.

@@ -45,9 +45,7 @@ impl Journal for Port {
     }
 
     async fn events(&self, _: &MigrationId, seq: u64, limit: u32) -> Result<Vec<Logged>> {
-        Ok(self.with(|world| {
-            world.books.events.iter().filter(|event| event.seq > seq).take(limit as usize).cloned().collect()
-        }))
+        Ok(self.with(|world| world.books.after(seq, limit)))
     }
 }
 

@@ -16,15 +16,18 @@ pub enum Planted {
     ForgetsRest,
     /// The fences of both go before the target is withdrawn.
     LiftsFirst,
+    /// It is not journaled that a cut-over is being called off.
+    ForgetsCallingOff,
 }
 
 impl Planted {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::PublishesFirst,
         Self::ForgetsCommitted,
         Self::LeavesTargetOpen,
         Self::ForgetsRest,
         Self::LiftsFirst,
+        Self::ForgetsCallingOff,
     ];
 }
 
@@ -45,6 +48,9 @@ pub fn written(planted: Option<Planted>, records: &[Record]) -> Vec<Record> {
                 cutover.committed &= cutover.live_at.is_some();
             }
         }
+    }
+    if planted == Some(Planted::ForgetsCallingOff) {
+        records.retain(|record| !matches!(record, Record::StepDone(step) if step == "calling-off"));
     }
     records
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::planted::Planted;
 use super::target::PlacePort;
 use super::users::EVERY;
-use super::world::{Fault, Port, Side, World};
+use super::world::{Fault, Obstacle, Port, Side, World};
 use super::{checks, hosts};
 use crate::world::databases;
 
@@ -55,8 +55,8 @@ pub enum After {
 #[derive(Debug, Clone)]
 pub struct Course {
     pub goal: Goal,
-    /// The first call of this name takes longer than a cut-over may.
-    pub slow: Option<&'static str>,
+    /// What happens to the first call of this name, so that the cut-over is called off.
+    pub obstacle: Option<Obstacle>,
     pub faults: Vec<Fault>,
     pub after: After,
     pub planted: Option<Planted>,
@@ -65,7 +65,7 @@ pub struct Course {
 impl Course {
     /// One in which nothing goes wrong.
     pub fn smooth(goal: Goal) -> Self {
-        Self { goal, slow: None, faults: Vec::new(), after: After::GoesOn, planted: None }
+        Self { goal, obstacle: None, faults: Vec::new(), after: After::GoesOn, planted: None }
     }
 }
 
@@ -223,7 +223,7 @@ pub fn run(course: &Course) -> Ended {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         let mut world = World::new(course.faults.clone());
-        (world.planted, world.slow) = (course.planted, course.slow);
+        (world.planted, world.obstacle) = (course.planted, course.obstacle);
         let world = Arc::new(Mutex::new(world));
         let port = Port::of(&world);
         port.with(|world| (0..10 * EVERY).for_each(|_| world.look()));

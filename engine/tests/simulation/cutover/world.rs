@@ -52,7 +52,12 @@ pub enum Strike {
     Slow,
     /// It is done so late; whoever waits for it no longer is not the one who stops it.
     Late,
+    /// The host does not do it: somebody has to see to that first.
+    Refused,
 }
+
+/// A call by the beginning of its name, and what happens to it: the cut-over is called off.
+pub type Obstacle = (&'static str, Strike);
 
 /// Something that happens once: to which call, and what.
 #[derive(Debug, Clone, Copy)]
@@ -90,8 +95,8 @@ pub struct World {
     /// Calls in all, and those since the cut-over began.
     made: u64,
     pub calls: u64,
-    /// The first call of this name is slow.
-    pub slow: Option<&'static str>,
+    /// What happens to the first call of this name.
+    pub obstacle: Option<Obstacle>,
     /// Counts the target agent's lives. What belongs to an earlier one can do nothing any more.
     pub life: u64,
     pub trace: Vec<String>,
@@ -115,7 +120,7 @@ impl World {
             planted: None,
             made: 0,
             calls: 0,
-            slow: None,
+            obstacle: None,
             life: 0,
             trace: Vec::new(),
             wrong: None,
@@ -180,9 +185,8 @@ impl World {
             return None;
         }
         self.calls += 1;
-        if self.slow.is_some_and(|name| what.starts_with(name)) {
-            self.slow = None;
-            return Some(Strike::Slow);
+        if let Some((_, strike)) = self.obstacle.take_if(|(name, _)| what.starts_with(*name)) {
+            return Some(strike);
         }
         let (calls, faults) = (self.calls, &mut self.faults);
         let at = faults.iter().position(|fault| fault.at == calls)?;
@@ -263,6 +267,10 @@ impl Port {
                 sleep(SLOW).await;
                 let answer = request.carry_out();
                 self.answered(answer).await
+            }
+            Some(Strike::Refused) => {
+                request.act = None;
+                Err(Failure::operator(what, "it is refused"))
             }
         }
     }

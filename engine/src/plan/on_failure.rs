@@ -40,7 +40,7 @@ impl OnFailure {
     }
 
     /// Refuses to undo by itself what would lose something: nobody is asked then.
-    pub(super) fn check(self, options: &Options, chosen: &[&Dataset]) -> Result<(), Failure> {
+    pub(crate) fn check(self, options: &Options, chosen: &[&Dataset]) -> Result<(), Failure> {
         const ITEM: &str = "on-failure";
         if self.is_stop() {
             return Ok(());

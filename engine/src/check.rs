@@ -116,20 +116,18 @@ fn datasets(source: &Inventory, target: &Inventory, options: &Options, findings:
     if options.decisions.is_some() {
         findings.extend(plan::unfit(target, &chosen, options));
     }
-    let unknown = |name: &&DatasetName| !source.datasets.iter().any(|dataset| dataset.name == **name);
-    findings.extend(options.datasets.iter().filter(unknown).map(|name| {
+    let is_unknown = |name: &&DatasetName| !source.datasets.iter().any(|dataset| dataset.name == **name);
+    let unknown: Vec<&DatasetName> = options.datasets.iter().filter(is_unknown).collect();
+    // Of what is not known nothing more can be said.
+    if unknown.is_empty() {
+        let refused = plan::refuse_nothing(source, &chosen).and_then(|()| options.on_failure.check(options));
+        findings.extend(refused.err().map(Finding::refusal));
+    }
+    findings.extend(unknown.into_iter().map(|name| {
         let (what, hint) =
             ("the source's manifest does not name it", "`handover inspect` lists the datasets");
         Finding::new(Severity::Error, format!("dataset {name}"), what, hint)
     }));
-    if source.datasets.is_empty() {
-        findings.push(Finding::new(
-            Severity::Error,
-            "manifest",
-            "there is nothing to move: the source's manifest names no dataset",
-            "add [[database]] or [[files]] sections to the source's appliance.toml",
-        ));
-    }
 }
 
 /// What stands in the way of one of them.
@@ -215,6 +213,7 @@ pub fn holds_data(facts: &DatasetFacts) -> bool {
 mod tests {
     use super::*;
     use crate::inventory::{DatabaseFacts, Need, sample};
+    use crate::plan::{Lasted, OnFailure, Plan, Rates};
     use crate::replication::{ReplicaFacts, ReplicationFacts, ServerRole};
 
     /// An inventory of one database.
@@ -254,6 +253,32 @@ mod tests {
         assert_eq!(told(&follow), ["at the source: it is not there"]);
         assert!(told(&Options::default())[0].contains("stay as they are"));
         assert_eq!(told(&Options { data_only: true, ..follow }), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_plan_is_refused_for_is_told() {
+        let source = inventory(Vec::new(), None);
+        let mut log = source.clone();
+        log.datasets[0].is_log = true;
+        let undo =
+            |one_way| Options { follow: true, one_way, on_failure: OnFailure::Undo, ..Options::default() };
+        let table = [
+            (&source, undo(false), ""),
+            (&source, undo(true), "on-failure"),
+            (&source, Options { on_failure: OnFailure::Undo, ..Options::default() }, "on-failure"),
+            (&log, Options { without_logs: true, ..undo(true) }, "plan"),
+            (&sample::host(Vec::new()), undo(true), "plan"),
+            (&source, Options { datasets: vec!["nope".parse().unwrap()], ..undo(true) }, "dataset nope"),
+        ];
+        let rates = Rates { copy: 1.0, reread: 1.0, lasted: Lasted::default() };
+        for (source, options, item) in table {
+            let refused = Plan::make(("a", source), ("b", source), options.clone(), &rates).err();
+            assert_eq!(refused.as_ref().map_or("", |failure| &failure.item), item);
+            let found = compare(source, source, 0, &options);
+            let refusals: Vec<Finding> = refused.into_iter().map(Finding::refusal).collect();
+            let told = |one: &&Finding| ["plan", "on-failure", "dataset nope"].contains(&one.item.as_str());
+            assert_eq!(found.iter().filter(told).collect::<Vec<_>>(), refusals.iter().collect::<Vec<_>>());
+        }
     }
 
     #[test]

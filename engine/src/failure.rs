@@ -35,6 +35,9 @@ pub struct Failure {
     pub causes: Vec<String>,
     /// What the operator can do.
     pub hint: String,
+    /// That is to give the migration up, and to begin another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    begins_anew: bool,
     #[serde(skip)]
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -43,7 +46,7 @@ impl Failure {
     /// A failure of `class` that happened to `item`.
     pub fn new(class: Class, item: impl Into<String>, what: impl Into<String>) -> Self {
         let (item, what) = (item.into(), what.into());
-        Self { class, item, what, causes: Vec::new(), hint: String::new(), source: None }
+        Self { class, item, what, causes: Vec::new(), hint: String::new(), begins_anew: false, source: None }
     }
 
     /// Shorthand for [`Class::Transient`].
@@ -64,7 +67,15 @@ impl Failure {
     /// Says what the operator can do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = hint.into();
+        (self.hint, self.begins_anew) = (hint.into(), false);
+        self
+    }
+
+    /// Says how the operator gives the migration up and begins another one. That is for the way there: on the way back there is
+    /// something to lose.
+    #[must_use]
+    pub fn begin_anew(mut self, hint: impl Into<String>) -> Self {
+        (self.hint, self.begins_anew) = (hint.into(), true);
         self
     }
 
@@ -78,6 +89,11 @@ impl Failure {
         }
         self.source = Some(Arc::new(source));
         self
+    }
+
+    /// True when its hint is to give the migration up and begin another one.
+    pub fn begins_anew(&self) -> bool {
+        self.begins_anew
     }
 
     /// True when the driver should try again by itself.
@@ -122,5 +138,18 @@ mod tests {
             failure.to_string(),
             "files/www: cannot write a chunk: no space left on device (free some space)"
         );
+    }
+
+    #[test]
+    fn that_a_migration_is_to_be_begun_anew_goes_with_the_hint_that_says_so() {
+        let lost = Failure::operator("log", "it is lost").begin_anew("abort, and start again");
+        let text = serde_json::to_string(&lost).unwrap();
+        assert!(serde_json::from_str::<Failure>(&text).unwrap().begins_anew(), "{text}");
+        assert!(!lost.hint("mend it").begins_anew());
+        // As an earlier release writes it, and reads it.
+        let old = r#"{"class":"needs_operator","item":"log","what":"it is lost","hint":"mend it"}"#;
+        let read: Failure = serde_json::from_str(old).unwrap();
+        assert!(!read.begins_anew());
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
     }
 }

@@ -53,6 +53,14 @@ pub struct Figures {
     pub applied: u64,
     /// How far the copy is behind what is known of the source, in milliseconds.
     pub lag_ms: u64,
+    /// All that was committed at the source when following began is known: before that the copy may be further behind. Earlier releases did
+    /// not tell.
+    #[serde(default = "yes")]
+    pub known: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Names what is kept of a database's changes for a migration. Stable, so that a restarted target finds it again.
@@ -228,7 +236,8 @@ impl Follower {
     }
 
     fn not_kept(&self) -> Failure {
-        Failure::permanent(self.dataset.to_string(), "its changes are not kept").hint("abort, and plan again")
+        Failure::permanent(self.dataset.to_string(), "its changes are not kept")
+            .begin_anew("abort, and plan again")
     }
 
     /// Opens a snapshot of the source and lets it go, to learn how long that takes. Refused where its schema has changed since it was
@@ -274,6 +283,7 @@ impl Follower {
             spool_bytes: backlog.bytes,
             applied: self.applied.load(Ordering::Relaxed),
             lag_ms: u64::try_from(lag).unwrap_or(0),
+            known: self.course.is_known(),
         }
     }
 

@@ -34,7 +34,7 @@ pub use self::behind::LeftBehind;
 use self::course::Course;
 pub(crate) use self::fitting::unfit;
 pub use self::lasted::Lasted;
-pub(crate) use self::matching::matches_target;
+pub(crate) use self::matching::{matches_target, refuse_nothing};
 pub use self::on_failure::{BadOnFailure, OnFailure};
 pub use self::options::Options;
 pub use self::steps::{PlannedStep, StepKind};

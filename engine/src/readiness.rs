@@ -152,6 +152,13 @@ fn late(status: &Status, unmet: &mut Vec<Unmet>) {
     let databases = behind(&status.following, &terms);
     let trees = status.following_trees.iter().filter(|(_, f)| f.pending > 0 || !f.told);
     let trees = trees.map(|(name, f)| (name, f.lag_ms)).filter(|(_, lag_ms)| *lag_ms > terms.max_lag_ms);
+    for (name, _) in status.following.iter().filter(|(_, figures)| !figures.known) {
+        unmet.push(Unmet {
+            item: format!("dataset {name}"),
+            what: "how far it is behind is not known yet".to_owned(),
+            hint: "wait until the source's log is read to its end".to_owned(),
+        });
+    }
     for (name, lag_ms) in databases.chain(trees) {
         unmet.push(Unmet {
             item: format!("dataset {name}"),
@@ -204,7 +211,7 @@ mod tests {
             state,
             progress: Progress::default(),
             last_event: 0,
-            following: [("app".parse().unwrap(), Figures::default())].into(),
+            following: [("app".parse().unwrap(), Figures { known: true, ..Figures::default() })].into(),
             following_trees: Default::default(),
             cutover: None,
             planned: None,
@@ -284,7 +291,7 @@ mod tests {
             change(&mut status, &mut facts);
             unmet(&status, &facts)
         };
-        let table: [(Change, &str); 9] = [
+        let table: [(Change, &str); 10] = [
             (|s, _| s.state.condition = Condition::Paused, "migration m-1: it is paused"),
             (
                 |s, _| s.state.condition = Condition::Failed(Failure::operator("disk", "full")),
@@ -293,10 +300,14 @@ mod tests {
             (|s, _| s.differences = 3, "copy: verification found 3 differences"),
             (
                 |s, _| {
-                    let figures = Figures { waiting: 7, lag_ms: 12_300, ..Figures::default() };
+                    let figures = Figures { waiting: 7, lag_ms: 12_300, known: true, ..Figures::default() };
                     s.following.insert("app".parse().unwrap(), figures);
                 },
                 "dataset app: it is 12 s behind, and a cut-over takes 5000 ms",
+            ),
+            (
+                |s, _| *s.following.values_mut().next().unwrap() = Figures::default(),
+                "dataset app: how far it is behind is not known yet",
             ),
             (
                 |s, _| s.cutover = Some(Cutover { predicted_ms: 40_000, ..Cutover::default() }),

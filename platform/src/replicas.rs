@@ -38,7 +38,7 @@ impl LocalReplicas {
         for section in &manifest.database {
             let Some(primary) = of_mariadb(&section.url) else { continue };
             let dataset = section.name.clone();
-            let Some(replica) = section.replica_place() else {
+            let Some(replica) = section.replica() else {
                 alone.push((dataset, primary));
                 continue;
             };

@@ -111,7 +111,7 @@ impl Shared {
     fn damaged(&self, segment: u64) -> Failure {
         let item = format!("{}, spool {}", self.dataset, self.path(segment).display());
         Failure::permanent(item, "a record is damaged")
-            .hint("changes are missing: abort, and start again; look after the disk")
+            .begin_anew("changes are missing: abort, and start again; look after the disk")
     }
 
     /// The segments that are there, in order.

@@ -79,6 +79,8 @@ mod tests {
     fn a_failure_arrives_as_it_left() {
         let failure = Failure::operator("files www", "cannot be read").hint("mount it");
         assert_eq!(from_status("source", to_status(failure.clone())), failure);
+        assert!(!from_status("source", to_status(failure.clone())).begins_anew());
+        assert!(from_status("source", to_status(failure.begin_anew("start again"))).begins_anew());
     }
 
     /// A peer of an earlier release has no such call.

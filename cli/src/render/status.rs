@@ -103,10 +103,10 @@ fn throttled(status: &Status) -> Option<&str> {
 
 /// How following a database gets on.
 fn following(figures: &Figures) -> String {
-    let behind = if figures.waiting == 0 {
-        "up to date".to_owned()
-    } else {
-        format!("{} behind", time(figures.lag_ms))
+    let behind = match figures.waiting {
+        _ if !figures.known => "behind, by how much is not known yet".to_owned(),
+        0 => "up to date".to_owned(),
+        _ => format!("{} behind", time(figures.lag_ms)),
     };
     format!(
         "{behind}, {} changes wait ({}), {} rows carried",

@@ -139,13 +139,7 @@ impl Runner {
 
     async fn finish(&self, dataset: &DatasetName) -> Result<()> {
         let TargetDataset::Database(database) = self.target(dataset)? else { return Ok(()) };
-        database.finish(&self.held_schema(dataset).await?).await?;
-        // Whatever passes the fence was to be in the target by now.
-        if self.plan.options.follow && !self.fits() {
-            self.follower(dataset).await?.at_rest().await
-        } else {
-            Ok(())
-        }
+        database.finish(&self.held_schema(dataset).await?).await
     }
 
     async fn publish(&self) -> Result<()> {

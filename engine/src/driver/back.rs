@@ -27,8 +27,6 @@ const IN_TRIAL: &str = "`handover accept` keeps what was written at the target; 
 /// …and in an abort that has begun.
 const IN_ABORT: &str =
     "`handover abort --discard` leaves what was written at the target in what is kept aside";
-/// What whoever follows advises on the way there.
-const BEGIN_ANEW: [&str; 3] = ["start again", "begin anew", "plan again"];
 
 /// One database's way back.
 struct Way {
@@ -188,8 +186,8 @@ fn blocked(failure: Failure, ways_out: &str) -> Failure {
     if failure.is_transient() || failure.hint.contains("--discard") {
         return failure;
     }
-    let is_for_the_way_there = BEGIN_ANEW.iter().any(|advice| failure.hint.contains(advice));
-    let hint = if failure.hint.is_empty() || is_for_the_way_there {
+    // What whoever follows advises is for the way there.
+    let hint = if failure.hint.is_empty() || failure.begins_anew() {
         ways_out.to_owned()
     } else {
         format!("{}, then `handover resume`; or else: {ways_out}", failure.hint)
@@ -199,4 +197,23 @@ fn blocked(failure: Failure, ways_out: &str) -> Failure {
 
 fn drop_all(done: Result<Vec<()>>) -> Result<()> {
     done.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_that_is_for_the_way_there_is_not_given_on_the_way_back() {
+        let stopped = || Failure::operator("table t", "it was altered");
+        let hint = |failure| blocked(failure, IN_ABORT).hint;
+        assert_eq!(hint(stopped()), IN_ABORT);
+        assert_eq!(hint(stopped().begin_anew("whatever it says")), IN_ABORT);
+        let mended = format!("start the server again, then `handover resume`; or else: {IN_ABORT}");
+        assert_eq!(hint(stopped().hint("start the server again")), mended);
+        assert!(!blocked(stopped().begin_anew("abort"), IN_TRIAL).begins_anew());
+        // Somebody has said it already, or it may pass.
+        assert_eq!(hint(stopped().hint("`handover abort --discard`")), "`handover abort --discard`");
+        assert_eq!(hint(Failure::transient("source", "it is away").hint("wait")), "wait");
+    }
 }

@@ -40,6 +40,8 @@ impl Driver {
         let stop = self.stop.child_token();
         let runner = self.runner(task, Desk::new(to, stop.clone()));
         self.meter = steps::meter(&self.migration);
+        // What was known when the work was interrupted may be long ago.
+        self.seen.following.clear();
         self.recall_progress(task).await?;
         self.task_began = Instant::now();
         Ok(Some(Busy { messages, stop, end: tokio::spawn(runner.run(task)) }))

@@ -12,6 +12,9 @@ use crate::plan::StepKind;
 use crate::ports::Result;
 use crate::report::Change;
 
+/// What is told of a service that is started as it is to stay.
+const STARTED: &str = "started";
+
 impl Runner {
     /// Tells what a step that is done has changed beside the data.
     pub(super) async fn tell_changed(&self, kind: &StepKind) -> Result<()> {
@@ -38,7 +41,10 @@ impl Runner {
 
     /// The trial is over: services are what they are to stay.
     pub(super) async fn tell_released(&self) -> Result<()> {
-        self.tell_all(self.services_started(" until the target was accepted")).await
+        let mut changes = self.services_started(" until the target was accepted");
+        // Those that were not on trial are as they were: when they were started is told already.
+        changes.retain(|change| change.what != STARTED);
+        self.tell_all(changes).await
     }
 
     /// Tells that what these steps have changed was taken back: at one host, where it is named.
@@ -84,7 +90,7 @@ impl Runner {
     /// Those of the target; `until` is when it ended that some of them are on trial.
     fn services_started(&self, until: &str) -> Vec<Change> {
         self.of_structure(&StepKind::Serve, Host::Target, "service ", |trial| match trial {
-            "" => "started".to_owned(),
+            "" => STARTED.to_owned(),
             "stopped" => format!("left stopped on trial{until}"),
             sealed => format!("started, {sealed} on trial{until}"),
         })

@@ -26,8 +26,11 @@ pub struct Command {
 
 impl Driver {
     /// Does what is asked, and answers once it is journaled. What was going on ends for it.
-    pub(super) async fn command(&mut self, command: Command, busy: Option<Busy>) -> Result<Option<Busy>> {
+    pub(super) async fn command(&mut self, command: Command, mut busy: Option<Busy>) -> Result<Option<Busy>> {
         let Command { operation, terms, repair, by, answer } = command;
+        if operation == Operation::Cutover && matches!(terms.when, When::Now | When::DryRun) {
+            self.learn_lag(&mut busy).await?;
+        }
         if let Err(refused) = self.refuse(operation, &terms, repair) {
             let _ = answer.send(Err(refused));
             return Ok(busy);
@@ -54,6 +57,8 @@ impl Driver {
         match operation {
             Operation::Cutover => self.set_terms(terms),
             Operation::Abort => self.set_terms_of_abort(&terms),
+            // Nothing comes home any more: an abort must not begin as if it did, however soon it is asked for.
+            Operation::Accept if self.blocked().is_some() => self.end_way_back(),
             _ => {}
         }
         let result = self.transition(Trigger::Asked(operation), Some(by)).await?;
@@ -75,9 +80,15 @@ impl Driver {
     }
 
     fn set_terms_of_abort(&mut self, terms: &Terms) {
-        let outcome = &mut self.migration.outcome;
-        outcome.alone |= terms.alone;
-        if let (true, Some(cutover)) = (terms.discard, &mut outcome.cutover) {
+        self.migration.outcome.alone |= terms.alone;
+        if terms.discard {
+            self.end_way_back();
+        }
+    }
+
+    /// What is written at the target stays there: the source follows it no more.
+    fn end_way_back(&mut self) {
+        if let Some(cutover) = &mut self.migration.outcome.cutover {
             cutover.back = Back::Ended;
         }
     }

@@ -212,6 +212,7 @@ impl Runner {
             self.stage(|kind| *kind == StepKind::Configure).await?;
             self.stage(|kind| *kind == StepKind::Reboot).await?;
             self.tell_hooks(Moment::BeforePublish).await?;
+            self.at_rest().await?;
             self.hold_source().await
         };
         tokio::time::timeout(left, work).await.unwrap_or_else(|_| {
@@ -220,6 +221,17 @@ impl Runner {
                 format!("the cut-over would have taken longer than {} ms", cutover.terms.max_downtime_ms);
             Err(Failure::operator(item, what).hint("`handover cutover --max-downtime` gives it longer"))
         })
+    }
+
+    /// Whatever passes the fence was to be in the target by now. As late as can be, and no step of the plan: whoever takes this up again
+    /// looks again.
+    async fn at_rest(&self) -> Result<()> {
+        let followers = self.followers().await?;
+        let look = || {
+            let all: Vec<_> = followers.iter().map(|follower| follower.at_rest().boxed()).collect();
+            async move { try_join_all(all).await.map(drop) }.boxed()
+        };
+        self.persist("cutover", || self.work.desk.recorded(), look).await
     }
 
     /// From here on the cut-over at hand is called off, whatever comes.

@@ -199,7 +199,7 @@ impl Driver {
 
     /// Why nothing more of what is written at the target comes to the source. An abort would find that out behind the target's fence. A host that is away
     /// may be back by then.
-    fn blocked(&self) -> Option<&Failure> {
+    pub(super) fn blocked(&self) -> Option<&Failure> {
         match &self.migration.state {
             State { phase: Phase::Trial, condition: Condition::Failed(failure), .. } => {
                 Some(failure).filter(|failure| !failure.is_transient())

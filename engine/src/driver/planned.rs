@@ -83,7 +83,7 @@ impl Driver {
     }
 
     /// How long it is until the planned cut-over can begin; none while there is none, or something else goes on, or it is being looked at what it
-    /// needs, or the copy has to catch up first.
+    /// needs, or the copy has to catch up first, or it is not known how far it is behind.
     pub(super) fn until_due(&self) -> Option<Duration> {
         let is_following = matches!(self.migration.state.task, Some(Task::Follow | Task::VerifyLive))
             && self.migration.state.is_busy();

@@ -64,6 +64,7 @@ impl Runner {
         let id = &self.work.migration;
         if self.done.iter().any(|done| done == TAKEN_BACK) {
             self.certify().await?;
+            self.tell_changed(&StepKind::Certify).await?;
         }
         self.own().services.start(id).await?;
         let prove = || self.own().certificates.prove(id).boxed();
@@ -87,8 +88,11 @@ impl Runner {
         self.work.desk.record(vec![Record::StepDone(TAKEN_BACK.to_owned())]).await?;
         self.work.desk.flush().await?;
         let restore = || self.own().certificates.restore(&self.work.migration).boxed();
-        match self.persist("serve", || self.work.desk.recorded(), restore).await {
-            Ok(()) => failure.what.push_str("; what was in place before is so again"),
+        match self.each_until_done(restore).await {
+            Ok(()) => {
+                failure.what.push_str("; what was in place before is so again");
+                self.tell_undone(&[StepKind::Certify], None).await?;
+            }
             Err(other) => {
                 self.work.desk.checkpoint()?;
                 let text = format!("what was in place before is not all so again: {other}");

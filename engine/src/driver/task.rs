@@ -14,6 +14,7 @@ use super::watchman::Watchman;
 use crate::failure::Failure;
 use crate::journal::{Event, Record};
 use crate::name::DatasetName;
+use crate::pass::database::held_schema;
 use crate::pass::{Message, TargetDataset, Work};
 use crate::phase::{Task, Trigger};
 use crate::plan::{Plan, StepKind};
@@ -200,11 +201,7 @@ impl Runner {
     }
 
     pub(super) async fn held_schema(&self, dataset: &DatasetName) -> Result<Schema> {
-        let held = self.work.holdings.schema(&self.work.migration, dataset).await?;
-        held.ok_or_else(|| {
-            Failure::permanent(format!("dataset {dataset}"), "the journal has lost its schema")
-                .hint("abort, and plan again")
-        })
+        held_schema(&self.work, dataset).await
     }
 
     /// Does the same to every chosen dataset, the last one first.

@@ -57,6 +57,11 @@ impl Course {
         });
     }
 
+    /// Whether the log's end was ever reached.
+    pub fn is_known(&self) -> bool {
+        *self.told.borrow() > 0
+    }
+
     /// Everything before this mark is carried out.
     pub fn is_done(&self, mark: SpoolMark) {
         self.done.send_replace(mark);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, future};
 
-pub(crate) use self::altered::refuse_altered;
+pub(crate) use self::altered::{held_schema, refuse_altered};
 use self::cover::{Course, Segment};
 use super::{Message, Work};
 use crate::failure::Failure;
@@ -143,7 +143,7 @@ impl Copier {
                 format!("{}, table {table}", self.dataset),
                 "the journal holds chunks with several gaps between them",
             )
-            .hint("abort, and plan again")
+            .begin_anew("abort, and plan again")
         })?;
         Ok(futures::stream::iter(segments).map(move |segment| Ok(Part { table: table.clone(), segment })))
     }

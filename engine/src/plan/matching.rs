@@ -20,19 +20,22 @@ pub(super) fn choose<'a>(
         }
     }
     let chosen: Vec<&Dataset> = source.datasets.iter().filter(|dataset| options.chooses(dataset)).collect();
-    if chosen.is_empty() && !source.datasets.is_empty() {
+    refuse_nothing(source, &chosen)?;
+    chosen.iter().try_for_each(|dataset| matches_target(dataset, target))?;
+    Ok(chosen)
+}
+
+/// Refuses to move nothing: all names are known, and none of their datasets is left.
+pub(crate) fn refuse_nothing(source: &Inventory, chosen: &[&Dataset]) -> Result<(), Failure> {
+    if !chosen.is_empty() {
+        return Ok(());
+    }
+    if !source.datasets.is_empty() {
         return Err(Failure::operator("plan", "there is nothing to move: all that was chosen are logs")
             .hint("plan without --without-logs, or choose other datasets"));
     }
-    if chosen.is_empty() {
-        return Err(Failure::operator(
-            "plan",
-            "there is nothing to move: the source's manifest names no dataset",
-        )
-        .hint("add [[database]] or [[files]] sections to the source's appliance.toml"));
-    }
-    chosen.iter().try_for_each(|dataset| matches_target(dataset, target))?;
-    Ok(chosen)
+    Err(Failure::operator("plan", "there is nothing to move: the source's manifest names no dataset")
+        .hint("add [[database]] or [[files]] sections to the source's appliance.toml"))
 }
 
 /// Refuses a dataset that the target has no place for.

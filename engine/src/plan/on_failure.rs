@@ -39,7 +39,7 @@ impl OnFailure {
     }
 
     /// Refuses to undo by itself what would lose something: nobody is asked then.
-    pub(super) fn check(self, options: &Options) -> Result<(), Failure> {
+    pub(crate) fn check(self, options: &Options) -> Result<(), Failure> {
         const ITEM: &str = "on-failure";
         if self.is_stop() {
             return Ok(());

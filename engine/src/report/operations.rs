@@ -48,10 +48,15 @@ impl Operation {
                 self.to = None;
                 self.attempts += 1;
             }
-            Event::Retry { step, .. } if *step == self.step => self.attempts += 1,
+            // Between two times it is the way back, or what goes by its name, that is tried again.
+            Event::Retry { step, .. } if *step == self.step && self.is_under_way() => self.attempts += 1,
             Event::StepDone { step } if *step == self.step => self.to = Some(logged.at),
             _ => {}
         }
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.from.is_some() && self.to.is_none()
     }
 
     /// Milliseconds from its first beginning to its last end.
@@ -88,6 +93,8 @@ mod tests {
         assert_eq!(told(&[began("prepare"), done("prepare")]), (None, None, 0, None));
         assert_eq!(told(&[copy(), began("copy:www"), ended()]), (Some(0), Some(20), 1, Some(20)));
         assert_eq!(told(&[copy(), again(), ended()]), (Some(0), Some(20), 2, Some(20)));
+        // What is tried again before or after it is something else.
+        assert_eq!(told(&[again(), copy(), ended(), again()]), (Some(10), Some(20), 1, Some(10)));
         // A later pass does it once more.
         assert_eq!(told(&[copy(), ended(), copy()]), (Some(0), None, 2, None));
         assert_eq!(told(&[copy(), ended(), copy(), ended()]), (Some(0), Some(30), 2, Some(30)));

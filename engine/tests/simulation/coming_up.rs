@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use handover_engine::changeover::CertificateMaterial;
+use handover_engine::changeover::{CertificateAction, CertificateFacts, CertificateMaterial};
 use handover_engine::driver::{Driver, Handle, Settings, Status};
 use handover_engine::failure::{Class, Failure};
 use handover_engine::journal::{Event, Journal, Migration};
@@ -77,6 +77,12 @@ impl Services for Host {
 
 #[async_trait]
 impl Certificates for Host {
+    async fn facts(&self) -> Result<Vec<CertificateFacts>> {
+        let (name, action) = ("www".to_owned(), CertificateAction::Copy);
+        let names = vec!["www.example".to_owned()];
+        Ok(vec![CertificateFacts { name, action, names, fingerprint: None, expires: None, problem: None }])
+    }
+
     async fn install(&self, _: &MigrationId, _: &[CertificateMaterial]) -> Result<()> {
         self.act("install").await
     }
@@ -146,6 +152,13 @@ impl Cutting {
         let settings = Settings { patience: Duration::from_secs(60), ..Settings::default() };
         let (driver, handle) = Driver::new(ports, settings, self.journaled(), last, self.stop.clone());
         (tokio::spawn(driver.run()), handle)
+    }
+
+    /// Whether the report tells of a certificate that was put in place, and whether that it was taken back.
+    fn certified(&self) -> Option<bool> {
+        let changed = self.journaled().outcome.changed;
+        let certificate = changed.iter().find(|change| change.item == "certificate www");
+        certificate.map(|change| change.undone_at.is_some())
     }
 
     fn notes(&self) -> Vec<String> {
@@ -296,10 +309,12 @@ async fn a_certificate_that_is_not_served_is_taken_back_until_it_is_tried_again(
     let failed = Condition::Failed(taken_back(Class::NeedsOperator));
     assert_eq!(reach(&handle, is_failed).await.state.condition, failed);
     assert_eq!(cutting.host.asked(), ["install", "show", "start", "prove", "restore"]);
+    assert_eq!(cutting.certified(), Some(true), "the report tells of it as if it was in place");
     // Tried again, it is put in place again, and goes again.
     resume(&handle).await;
     assert_eq!(reach(&handle, is_failed).await.state.condition, failed);
     assert_eq!(cutting.host.asked(), ["install", "start", "prove", "restore"]);
+    assert_eq!(cutting.certified(), Some(true));
     cutting.stop.cancel();
     driver.await.unwrap().unwrap();
 
@@ -309,6 +324,7 @@ async fn a_certificate_that_is_not_served_is_taken_back_until_it_is_tried_again(
     resume(&handle).await;
     reach(&handle, |status| status.state.phase == Phase::Trial).await;
     assert_eq!(cutting.host.asked(), ["install", "start", "prove"]);
+    assert_eq!(cutting.certified(), Some(false), "the report tells of it as if it was taken back");
     cutting.stop.cancel();
     driver.await.unwrap().unwrap();
 }

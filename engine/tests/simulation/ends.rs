@@ -1,8 +1,10 @@
 //! How it ends once the target has taken over: what an abort may lose, and what is told and forgotten at the end.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use handover_engine::backup::Host;
 use handover_engine::changeover::SwapStanding;
 use handover_engine::driver::{Driver, Handle, Settings};
 use handover_engine::failure::Failure;
@@ -13,9 +15,10 @@ use handover_engine::plan::{PlannedStep, StepKind};
 use handover_engine::ports::Result;
 use handover_engine::ports::changeover::{Changeover, HostSettings, Services, Swap};
 use handover_engine::ports::hooks::Moment;
-use handover_engine::report::{Back, Cutover, Terms};
+use handover_engine::report::{Back, Change, Cutover, Terms};
 use handover_engine::time::Timestamp;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::world::{Port, World, tree};
@@ -120,6 +123,30 @@ async fn what_cannot_come_home_keeps_an_abort_from_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_come_home_does_not_either_once_it_is_accepted() {
+    let altered = Failure::operator("table t", "its definition was changed");
+    let mut migration = taken_over(Phase::Trial, Some(Task::FollowBack), Back::Following);
+    migration.state.condition = Condition::Failed(altered);
+    let port = quiet();
+    let (driver, handle) = drive(&port, &migration, None).await;
+    ask(&handle, Operation::Accept).await.unwrap();
+    // However soon somebody asks, or the agent ends.
+    let journaled = port.with(|world| world.books.migration.clone().unwrap());
+    assert_eq!(
+        (journaled.state.phase, journaled.outcome.cutover.unwrap().back),
+        (Phase::Accepted, Back::Ended)
+    );
+    let refused = ask(&handle, Operation::Abort).await.unwrap_err();
+    assert!(
+        refused.what.starts_with("the target was accepted, and the source follows it no more"),
+        "{refused}"
+    );
+    ask(&handle, Operation::Finalize).await.unwrap();
+    driver.await.unwrap().unwrap();
+    assert_eq!(handle.status().borrow().state.phase, Phase::Finalized);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_abort_that_goes_on_or_loses_nothing_is_not_refused() {
     let mut begun = taken_over(Phase::Aborting, Some(Task::Undo), Back::Ended);
     begun.state.condition = Condition::Paused;
@@ -194,6 +221,74 @@ async fn services_that_were_started_alone_are_forgotten_too() {
     ask(&handle, Operation::Finalize).await.unwrap();
     driver.await.unwrap().unwrap();
     assert_eq!(*services.0.lock().unwrap(), 1, "their record is left");
+}
+
+/// A source that does not answer any more.
+#[derive(Default)]
+struct Away(Mutex<u32>);
+
+#[async_trait]
+impl Services for Away {
+    async fn put_back(&self, _: &MigrationId) -> Result<()> {
+        *self.0.lock().unwrap() += 1;
+        Err(Failure::transient("source", "it does not answer"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_whose_source_is_gone_is_tried_for_so_long_and_left_to_the_operator() {
+    let mut migration = taken_over(Phase::Aborting, Some(Task::Undo), Back::Ended);
+    let maintain = PlannedStep { step: StepKind::Maintain, ..migration.plan.steps[0].clone() };
+    migration.plan.steps.push(maintain);
+    let (port, services) = (quiet(), Arc::new(Away::default()));
+    port.create(&migration).await.unwrap();
+    let mut ports = ports(&port);
+    let there = Changeover { services: services.clone(), ..Changeover::default() };
+    ports.source = ports.source.with_changeover(there);
+    let stop = CancellationToken::new();
+    let settings = Settings { patience: Duration::from_secs(60), ..Settings::default() };
+    let (driver, handle) = Driver::new(ports, settings, migration, 0, stop.clone());
+    let (driver, began) = (tokio::spawn(driver.run()), Instant::now());
+    let mut status = handle.status();
+    let failed = status.wait_for(|status| matches!(status.state.condition, Condition::Failed(_)));
+    assert_eq!(failed.await.unwrap().state.phase, Phase::Aborting);
+    assert!(began.elapsed() < Duration::from_secs(90), "it took {:?}", began.elapsed());
+    let tries = *services.0.lock().unwrap();
+    assert!((10..40).contains(&tries), "{tries} tries");
+    stop.cancel();
+    driver.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_no_trial_is_told_as_of_its_start() {
+    let mut migration = taken_over(Phase::Trial, None, Back::Not);
+    let serve = PlannedStep { step: StepKind::Serve, ..migration.plan.steps[0].clone() };
+    migration.plan.steps.push(serve);
+    for (unit, trial) in [("web", ""), ("mail", "stopped")] {
+        migration.plan.target.structure.insert(format!("service {unit}"), trial.to_owned());
+    }
+    let at = Timestamp::from_millis(5);
+    let started = |unit: &str, what: &str| Change {
+        step: "serve".to_owned(),
+        host: Some(Host::Target),
+        item: format!("service {unit}"),
+        what: what.to_owned(),
+        facts: Default::default(),
+        at,
+        undone_at: None,
+    };
+    migration.outcome.changed = vec![started("web", "started"), started("mail", "left stopped on trial")];
+    let port = quiet();
+    let (driver, handle) = drive(&port, &migration, None).await;
+    ask(&handle, Operation::Accept).await.unwrap();
+    reach(&handle, Phase::Accepted).await;
+    let changed = port.with(|world| world.books.migration.clone().unwrap()).outcome.changed;
+    let [web, mail] = &changed[..] else { panic!("{changed:?}") };
+    assert_eq!(*web, started("web", "started"));
+    assert_eq!(mail.what, "left stopped on trial until the target was accepted");
+    assert!(mail.at > at, "{mail:?}");
+    ask(&handle, Operation::Finalize).await.unwrap();
+    driver.await.unwrap().unwrap();
 }
 
 /// A host whose settings were swapped, with a database that is down for a while.

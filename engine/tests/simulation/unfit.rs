@@ -1,17 +1,18 @@
 //! Copies that are not fit to take their source's place: a cut-over does not begin, or is called off, and says why.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use handover_engine::change::{Changes, LogPosition};
+use handover_engine::change::{Change, Changes, LogPosition};
 use handover_engine::driver::{Driver, Handle, Settings, Status};
 use handover_engine::failure::Failure;
 use handover_engine::journal::{Event, Journal, Migration};
 use handover_engine::name::{CaptureId, DatasetName, MigrationId};
 use handover_engine::phase::{Condition, Operation, Phase, State, Task};
 use handover_engine::plan::{PlannedStep, StepKind};
+use handover_engine::ports::hooks::Moment;
 use handover_engine::ports::{
     Answers, Backlog, ChangeSource, ChangesRequest, Direction, KeysRequest, Result, Spool, SpoolMark, Spools,
     Window,
@@ -24,23 +25,41 @@ use tokio_util::sync::CancellationToken;
 use super::world::{Port, World, dataset};
 use super::{migration, ports};
 
-/// A source's log in which nothing is written.
-struct Quiet;
+/// A source's log in which nothing is written, unless it is said otherwise.
+#[derive(Default)]
+struct Log {
+    /// Its end is far off.
+    is_long: AtomicBool,
+    /// Something passes the fence once the target is about to be put in place.
+    passes: Mutex<Option<Port>>,
+}
+
+impl Log {
+    fn passed(&self) -> bool {
+        let told = |world: &mut World| world.moments.contains(&(false, Moment::BeforePublish));
+        self.passes.lock().unwrap().as_ref().is_some_and(|port| port.with(told))
+    }
+}
 
 fn start() -> LogPosition {
     LogPosition("start".to_owned())
 }
 
 #[async_trait]
-impl ChangeSource for Quiet {
+impl ChangeSource for Log {
     async fn begin(&self, _: &DatasetName, _: &CaptureId) -> Result<LogPosition> {
         Ok(start())
     }
 
     async fn changes(&self, request: ChangesRequest) -> Result<Changes> {
         tokio::time::sleep(request.wait.max(Duration::from_millis(1))).await;
-        let (tables, changes) = (Vec::new(), Vec::new());
-        Ok(Changes { tables, changes, until: start(), at: Timestamp::default(), is_end: true })
+        let (mut tables, mut changes) = (Vec::new(), Vec::new());
+        if self.passed() {
+            tables.push(TableName::plain("t"));
+            changes.push(Change::Cleared { table: 0 });
+        }
+        let is_end = !self.is_long.load(Ordering::Relaxed);
+        Ok(Changes { tables, changes, until: start(), at: Timestamp::default(), is_end })
     }
 
     async fn confirm(&self, _: &DatasetName, _: &CaptureId, _: &LogPosition) -> Result<()> {
@@ -69,6 +88,7 @@ impl ChangeSource for Quiet {
 struct Waiting {
     position: Mutex<Option<LogPosition>>,
     lag_ms: AtomicI64,
+    changes: AtomicU64,
 }
 
 #[async_trait]
@@ -82,7 +102,8 @@ impl Spool for Waiting {
         Ok(())
     }
 
-    async fn append(&self, _: &Changes) -> Result<()> {
+    async fn append(&self, part: &Changes) -> Result<()> {
+        self.changes.fetch_add(part.changes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -97,7 +118,8 @@ impl Spool for Waiting {
     fn backlog(&self) -> Backlog {
         let lag_ms = self.lag_ms.load(Ordering::Relaxed);
         let known_at = Timestamp::from_millis(lag_ms);
-        Backlog { changes: u64::from(lag_ms > 0), known_at, ..Backlog::default() }
+        let changes = self.changes.load(Ordering::Relaxed) + u64::from(lag_ms > 0);
+        Backlog { changes, known_at, ..Backlog::default() }
     }
 
     fn end(&self) -> SpoolMark {
@@ -122,29 +144,35 @@ impl Spools for Only {
 struct Bed {
     port: Port,
     spool: Arc<Waiting>,
+    log: Arc<Log>,
     handle: Handle,
     _stop: tokio_util::sync::DropGuard,
 }
 
 impl Bed {
-    async fn of(migration: Migration) -> Self {
+    async fn of(migration: Migration, log: Log) -> Self {
         let mut world = World::new(1);
         world.quiet = true;
         let rows = (1..40).map(|key| (key, format!("row {key}"))).collect();
         world.source.rows.insert(dataset("db"), [(TableName::plain("t"), rows)].into());
         let port = Port { world: Arc::new(Mutex::new(world)), crashed: Arc::default(), life: 0 };
         port.create(&migration).await.unwrap();
-        let (mut ports, spool) = (ports(&port), Arc::new(Waiting::default()));
-        ports.source.changes = Arc::new(Quiet);
+        let (mut ports, spool, log) = (ports(&port), Arc::new(Waiting::default()), Arc::new(log));
+        ports.source.changes = log.clone();
         ports.spools = Arc::new(Only(spool.clone()));
         let stop = CancellationToken::new();
         let (driver, handle) = Driver::new(ports, Settings::default(), migration, 0, stop.clone());
         tokio::spawn(driver.run());
-        Self { port, spool, handle, _stop: stop.drop_guard() }
+        Self { port, spool, log, handle, _stop: stop.drop_guard() }
     }
 
     /// One whose database is copied and followed. None of its tables can be followed by key.
     async fn following() -> Self {
+        Self::following_as(Log::default()).await
+    }
+
+    /// The same, of a source with this log.
+    async fn following_as(log: Log) -> Self {
         let (db, mut migration) = (dataset("db"), migration());
         migration.plan.options.follow = true;
         let step = |step| PlannedStep { step, ..migration.plan.steps[0].clone() };
@@ -159,7 +187,7 @@ impl Bed {
             StepKind::Publish,
         ];
         migration.plan.steps = kinds.into_iter().map(step).collect();
-        let bed = Self::of(migration).await;
+        let bed = Self::of(migration, log).await;
         bed.until(|status| !status.following.is_empty()).await;
         bed
     }
@@ -257,6 +285,47 @@ async fn a_copy_that_is_behind_catches_up_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_of_which_that_is_not_known_does_not_take_over() {
+    let bed = Bed::following_as(Log { is_long: true.into(), ..Log::default() }).await;
+    for when in [When::DryRun, When::Now] {
+        let refused = bed.ask(when, LAG).await.unwrap_err();
+        assert_eq!(refused.item, "dataset db");
+        assert!(refused.what.starts_with("how far it is behind is not known yet"), "{refused}");
+    }
+    // One that is planned waits for that.
+    let at = Timestamp::from_millis(bed.port.now().millis() + 100);
+    bed.ask(When::At(at), LAG).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(bed.port.now() > at, "its time has not come");
+    let status = bed.until(|_| true).await;
+    assert!(status.state.phase == Phase::Following && status.planned.is_some(), "{status:?}");
+    assert!(!status.following[&dataset("db")].known, "{status:?}");
+    bed.log.is_long.store(false, Ordering::Relaxed);
+    bed.until(|status| status.state.phase == Phase::Trial).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_over_that_is_asked_for_too_early_waits_a_moment() {
+    let bed = Bed::following_as(Log { is_long: true.into(), ..Log::default() }).await;
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        bed.log.is_long.store(false, Ordering::Relaxed);
+    };
+    let ((status, note), ()) = tokio::join!(bed.cut_over(When::Now, LAG), later);
+    assert_eq!(status.state.phase, Phase::Trial, "{note}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_looked_at_once_all_else_is_done_behind_the_fence() {
+    let bed = Bed::following().await;
+    *bed.log.passes.lock().unwrap() = Some(bed.port.clone());
+    let (status, note) = bed.cut_over(When::Now, LAG).await;
+    assert_eq!(status.state.phase, Phase::Following, "{note}");
+    let parts = ["called off", "dataset db, table t", "its rows have changed behind the fence"];
+    assert!(parts.iter().all(|part| note.contains(part)), "{note}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_known_to_differ_is_put_right_first() {
     let mut different = migration();
     different.plan.options.follow = true;
@@ -265,7 +334,7 @@ async fn what_is_known_to_differ_is_put_right_first() {
     different.state = State { phase: Phase::Following, task, condition: Condition::Good };
     let verified = Verified { differences: 3, ..Verified::default() };
     different.outcome.verify(dataset("db"), 1, verified, Vec::new());
-    let bed = Bed::of(different).await;
+    let bed = Bed::of(different, Log::default()).await;
     let later = Timestamp::from_millis(bed.port.now().millis() + 1_000_000);
     for when in [When::Now, When::DryRun, When::At(later)] {
         let refused = bed.ask(when, LAG).await.unwrap_err();

@@ -68,7 +68,7 @@ impl At {
     /// The failure of a table that is not what it was.
     fn altered(&self, table: &str) -> Failure {
         let what = "its definition was changed while it was followed, and the log does not tell of that";
-        Failure::operator(format!("{}, table {table}", self.item()), what).hint(
+        Failure::operator(format!("{}, table {table}", self.item()), what).begin_anew(
             "begin anew: the table has to be copied as it is now. Leave the schema alone during a migration",
         )
     }

@@ -65,7 +65,7 @@ impl DatabaseSection {
     }
 
     /// Where its replica is; a manifest that was read has been checked for it.
-    pub fn replica_place(&self) -> Option<handover_mariadb::Settings> {
+    pub fn replica(&self) -> Option<handover_mariadb::Settings> {
         Place::parse(self.replica.as_deref()?).ok()?.into_mariadb()
     }
 

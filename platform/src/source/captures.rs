@@ -148,7 +148,7 @@ impl Captures {
         let kept = Self::find(&mut table, dataset, capture, now);
         if let Some(why) = &kept.ended {
             let what = format!("the source keeps its changes no more: {why}");
-            return Err(Failure::operator(format!("dataset {dataset}"), what).hint(
+            return Err(Failure::operator(format!("dataset {dataset}"), what).begin_anew(
                 "`handover abort`, then start again; `capture_hours` and `capture_bytes` in source.toml say how much is kept",
             ));
         }

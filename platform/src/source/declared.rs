@@ -64,7 +64,7 @@ fn of_database(section: &DatabaseSection, place: Place, database: Arc<dyn Databa
         database,
         live: place.live(name.clone(), excluded.clone()),
         fenced: place.fenced(name.clone()),
-        gauge: place.gauge(name.clone(), section.replica_place()),
+        gauge: place.gauge(name.clone(), section.replica()),
         fencing: Arc::default(),
         place,
     };

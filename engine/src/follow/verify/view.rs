@@ -10,6 +10,7 @@ use super::Check;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::name::LeaseId;
+use crate::pass::database::refuse_altered;
 use crate::ports::{Parts, Result};
 use crate::rows::SnapshotId;
 
@@ -48,10 +49,7 @@ impl Check<'_> {
             .map_err(|e| Failure::permanent("lease", "cannot be named").because(e))?;
         let began = Instant::now();
         let opened = work.source.host.open(&lease, dataset, Parts::Whole).await?;
-        if opened.schema.structure() != self.schema.structure() {
-            return Err(Failure::operator(dataset.to_string(), "its schema has changed since it was copied")
-                .hint("`handover abort`, then start again; change no schema while a migration runs"));
-        }
+        refuse_altered(work, dataset, &opened.schema).await?;
         Ok(View { lease, snapshot: opened.snapshot, opened: Instant::now(), took: began.elapsed() })
     }
 

@@ -259,7 +259,7 @@ impl Follower {
                     self.item.clone(),
                     "the binary log says that it lacks something",
                 )
-                .hint("abort this migration and start again")));
+                .begin_anew("abort this migration and start again")));
             }
             kind if has_rows(kind) => return self.rows(&Rows::read(kind, data)?, part),
             _ => {}
@@ -281,7 +281,7 @@ impl Follower {
             if group.held.is_too_much() {
                 let what = "an XA transaction changes more rows than can be kept until it ends";
                 return Some(Err(Failure::operator(self.item.clone(), what)
-                    .hint("abort this migration and start again when it has ended")));
+                    .begin_anew("abort this migration and start again when it has ended")));
             }
             return Some(table.tell(map, rows, &mut group.held).map(|()| Step::Done));
         }
@@ -336,7 +336,7 @@ fn failed(item: &str, error: mysql_async::Error) -> Failure {
     if !is_gone {
         return failure;
     }
-    failure.hint(
+    failure.begin_anew(
         "the server's binary log does not reach back to where this migration stands: keep it longer \
          (binlog_expire_logs_seconds), then abort this migration and start again",
     )

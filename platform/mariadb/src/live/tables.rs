@@ -113,7 +113,7 @@ impl Table {
             format!("table {}", self.name),
             "the log holds rows of it in another form: its definition was changed",
         )
-        .hint("abort this migration and start again: a new copy has the new definition")
+        .begin_anew("abort this migration and start again: a new copy has the new definition")
     }
 
     /// Adds what an event tells.

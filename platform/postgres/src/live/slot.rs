@@ -63,7 +63,7 @@ impl Slot<'_> {
     /// The failure of a slot that has lost changes.
     pub fn lost(&self, why: &str) -> Failure {
         Failure::operator(self.at.item(), format!("its changes since the copy began are lost: {why}"))
-            .hint(LOST)
+            .begin_anew(LOST)
     }
 
     /// Up to where changes were let go; `None` where there is no slot, or it has lost some.

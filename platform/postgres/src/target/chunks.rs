@@ -109,7 +109,7 @@ impl PostgresTarget {
             Refused::Moved(table) => {
                 let what = "rows were changed or moved at the target since they were loaded";
                 Failure::operator(self.item(Some(&table)), what)
-                    .hint("nothing else may write there before the change-over: abort, and start anew")
+                    .begin_anew("nothing else may write there before the change-over: abort, and start again")
             }
         }
     }

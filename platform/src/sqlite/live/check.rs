@@ -89,11 +89,11 @@ impl Shared {
 
     fn missed(&self, what: &str) -> Failure {
         Failure::operator(self.item(), what)
-            .hint("changes may have been missed: `handover abort`, then start again")
+            .begin_anew("changes may have been missed: `handover abort`, then start again")
     }
 
     fn altered(&self, object: &str, what: &str) -> Failure {
         Failure::operator(format!("{}, {object}", self.item()), what)
-            .hint("abort this migration and start again: a new copy has the new definition")
+            .begin_anew("abort this migration and start again: a new copy has the new definition")
     }
 }

@@ -46,7 +46,7 @@ impl Follower {
                     self.item.clone(),
                     "the database itself was altered or dropped",
                 )
-                .hint("abort this migration and start again"));
+                .begin_anew("abort this migration and start again"));
             }
             Meaning::Database(_) => {}
             Meaning::Writes(name) => {
@@ -72,7 +72,7 @@ impl Follower {
             format!("{}{table}", self.item),
             "a session with binlog_format = STATEMENT or MIXED has written to it: the binary log does not tell which rows",
         )
-        .hint("let no session set binlog_format, then abort this migration and start again")
+        .begin_anew("let no session set binlog_format, then abort this migration and start again")
     }
 
     fn defined(&self, table: &str) -> Failure {
@@ -80,7 +80,7 @@ impl Follower {
             format!("{}, table {table}", self.item),
             "its definition was changed (CREATE, ALTER, RENAME or DROP) while its changes are followed",
         )
-        .hint("abort this migration and start again: a new copy has the new definition")
+        .begin_anew("abort this migration and start again: a new copy has the new definition")
     }
 
     /// A statement has made a table unless it was there: it was, if it is older.

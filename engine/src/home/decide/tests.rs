@@ -55,7 +55,11 @@ fn walk_of(here: &[Entry], index: &[IndexEntry], there: &[Entry], mounts: &[&str
 
 /// What is done, as far as properties tell what was touched.
 async fn walk(here: &[Entry], index: &[IndexEntry], there: &[Entry]) -> Vec<Decision> {
-    let mut walk = walk_of(here, index, there, &[]);
+    // A source in which there is nothing at all is not believed.
+    let rest = file("~", 1, 5);
+    let [here, there] = [here, there].map(|tree| [tree, std::slice::from_ref(&rest)].concat());
+    let index = [index, &[held(&rest, &rest)]].concat();
+    let mut walk = walk_of(&here, &index, &there, &[]);
     let mut out = Vec::new();
     while let Some(place) = walk.next().await.unwrap() {
         let touched =

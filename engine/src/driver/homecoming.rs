@@ -20,7 +20,7 @@ pub(super) fn files_come_home(options: &Options) -> bool {
 }
 
 impl Runner {
-    /// The trees' ways home; none where nothing was written at the target, or nobody wants it.
+    /// The trees' ways home; none where the target has not taken over, all is home already, or nobody wants it.
     fn homecomings(&self) -> Vec<Homecoming> {
         let is_wanted = files_come_home(&self.plan.options)
             && self.cutover.committed

@@ -74,8 +74,30 @@ impl HomeTrees for LocalSource {
         if self.known_tree(&tree.dataset).is_err() {
             return Ok(());
         }
-        self.home(tree)?.forget().await?;
+        let home = self.home(tree)?;
         self.leave_home(tree);
-        Ok(())
+        // Nothing was begun where this host is the target of another migration.
+        if home.is_anothers().await? { Ok(()) } else { home.forget().await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn another_migration_is_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |migration: &str| {
+            let root = dir.path().to_owned();
+            FileTree::target("www".parse().unwrap(), root, Filter::default(), &migration.parse().unwrap())
+        };
+        let (ours, theirs) = (of("m1"), of("m2"));
+        assert!(!ours.is_anothers().await.unwrap());
+        theirs.prepare().await.unwrap();
+        assert!(ours.is_anothers().await.unwrap() && !theirs.is_anothers().await.unwrap());
+        assert!(ours.forget().await.is_err(), "an abort would fail for it");
+        theirs.forget().await.unwrap();
+        assert!(!ours.is_anothers().await.unwrap());
     }
 }

@@ -76,6 +76,12 @@ impl Before {
         refuse_other(root, &list.header()?, migration).map(|()| true)
     }
 
+    /// Whether there is a list, and of another migration.
+    pub fn is_anothers(root: &Root, migration: &str) -> Result<bool> {
+        let Some(mut list) = List::open(root)? else { return Ok(false) };
+        Ok(list.header()?.migration != migration)
+    }
+
     /// Writes the list.
     pub fn record(root: &Root, filter: &Filter, migration: &str, made_root: bool) -> Result<()> {
         let new = inside("before.new", &RelPath::root());

@@ -75,6 +75,14 @@ impl Target {
         self
     }
 
+    /// Whether another migration is at work in the tree.
+    pub async fn is_anothers(&self) -> Result<bool> {
+        self.run(|shared| {
+            Ok(shared.path.exists() && Before::is_anothers(&shared.root()?, shared.migration.as_str())?)
+        })
+        .await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,

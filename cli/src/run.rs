@@ -1,5 +1,7 @@
 //! Carrying out a command.
 
+mod undone;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -189,21 +191,6 @@ impl Session {
         if watch { watch::watch(&self.control, id, self.json).await } else { Ok(Code::Done) }
     }
 
-    async fn watch(&self, which: Which) -> Result<Code> {
-        let id = self.pick(which).await?.migration;
-        let code = self.settle(&id, true).await?;
-        self.unless_undone(id, code).await
-    }
-
-    /// A migration that was undone without anybody's asking has failed, however well that went.
-    async fn unless_undone(&self, id: MigrationId, code: Code) -> Result<Code> {
-        if code != Code::Done {
-            return Ok(code);
-        }
-        let status = self.pick(Which { id: Some(id) }).await?;
-        Ok(if status.undone_because.is_some() { Code::Failed } else { Code::Done })
-    }
-
     async fn status(&self, which: Which) -> Result<Code> {
         let status = self.pick(which).await?;
         self.print(&render::status(&status), &documents::status(&status));
@@ -221,13 +208,6 @@ impl Session {
 
     async fn act(&self, operation: Operation, act: Act) -> Result<Code> {
         self.ask(operation, Terms::default(), act).await.map(|(_, code)| code)
-    }
-
-    /// What is taken up again may be undone by itself.
-    async fn resume(&self, act: Act) -> Result<Code> {
-        let is_watched = act.watch;
-        let (id, code) = self.ask(Operation::Resume, Terms::default(), act).await?;
-        if is_watched { self.unless_undone(id, code).await } else { Ok(code) }
     }
 
     async fn ask(&self, operation: Operation, terms: Terms, act: Act) -> Result<(MigrationId, Code)> {

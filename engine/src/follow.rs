@@ -199,6 +199,11 @@ impl Follower {
         Ok(())
     }
 
+    /// Leaves the target little to do at its end, behind the fence.
+    pub async fn flush(&self) -> Result<()> {
+        self.target.flush().await
+    }
+
     /// A failure where rows have changed since everything was carried over behind the fence: triggers do not stop everybody. What came waits
     /// in the spool, also when this is asked again, and is carried out when following goes on.
     pub async fn at_rest(&self) -> Result<()> {
@@ -294,6 +299,11 @@ impl Follower {
             self.work.desk.send(message).await?;
             tokio::time::sleep(SHOW_EVERY).await;
         }
+    }
+
+    /// Fails where the source's writers could not be fenced off now.
+    pub async fn may_fence(&self) -> Result<()> {
+        self.work.source.changes.may_fence(&self.dataset).await
     }
 
     /// Fences the source's writers off; waits for those that are at work up to `wait`. Idempotent.

@@ -191,6 +191,15 @@ impl Service for SourceService {
         Ok(Response::new(v1::FenceReply {}))
     }
 
+    async fn may_fence(
+        &self,
+        request: Request<v1::MayFenceRequest>,
+    ) -> Result<Response<v1::FenceReply>, Status> {
+        let dataset = wire::name("dataset", &from_target(request)?.dataset)?;
+        self.source.changes.may_fence(&dataset).await.map_err(to_status)?;
+        Ok(Response::new(v1::FenceReply {}))
+    }
+
     async fn unfence(
         &self,
         request: Request<v1::CaptureRequest>,

@@ -108,6 +108,7 @@ mod tests {
                 "source.Keys",
                 "source.Licence",
                 "source.MakeReady",
+                "source.MayFence",
                 "source.Room",
                 "source.RunHooks",
                 "source.SetPositions",

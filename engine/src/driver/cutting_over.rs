@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, try_join_all};
+use futures::{FutureExt, TryFutureExt};
 use tokio::time::Instant;
 
 use super::task::Runner;
 use crate::failure::Failure;
+use crate::follow::Follower;
 use crate::journal::Record;
 use crate::pass::Message;
 use crate::phase::Trigger;
@@ -136,16 +137,24 @@ impl Runner {
         self.licence_may_move().await?;
         self.stage(|kind| *kind == StepKind::Stage).await?;
         self.certificates_are_fit().await?;
-        let followers = self.followers().await?;
+        self.with_each("cutover", self.fencing().await?, |follower| follower.may_fence().boxed()).await?;
         // The schema is read once more behind the fence: how long does that take? Asked first: what is written meanwhile is carried
         // by the rounds.
         let began = Instant::now();
-        let open = || {
-            let all: Vec<_> = followers.iter().map(|follower| follower.try_open().boxed()).collect();
-            async move { try_join_all(all).await.map(drop) }.boxed()
-        };
-        self.persist("cutover", || self.work.desk.recorded(), open).await?;
+        self.with_each("cutover", self.followers().await?, |follower| follower.try_open().boxed()).await?;
         let opening = began.elapsed();
+        let mut took = self.rounds().await?;
+        if !self.fits() {
+            // Last: what is carried from here on has to be done behind the fence.
+            self.with_each("cutover", self.followers().await?, |follower| follower.flush().boxed()).await?;
+            took = self.rounds().await?;
+        }
+        Ok((took + opening).as_millis() as u64 + FIXED_MS + self.beside_ms() + self.refits_ms())
+    }
+
+    /// Carries all that waits, again and again, until that takes no time to speak of; how long the last time took.
+    async fn rounds(&self) -> Result<Duration> {
+        let followers = self.followers().await?;
         // Behind the fence trees are passed over as a whole: a round does the same, and tells how long that takes.
         let trees = self.tree_followers();
         let mut took = Duration::MAX;
@@ -166,7 +175,7 @@ impl Runner {
                 break;
             }
         }
-        Ok((took + opening).as_millis() as u64 + FIXED_MS + self.beside_ms() + self.refits_ms())
+        Ok(took)
     }
 
     /// A cut-over that would take too long is not begun.
@@ -226,12 +235,18 @@ impl Runner {
     /// Whatever passes the fence was to be in the target by now. As late as can be, and no step of the plan: whoever takes this up again
     /// looks again.
     async fn at_rest(&self) -> Result<()> {
-        let followers = self.followers().await?;
-        let look = || {
-            let all: Vec<_> = followers.iter().map(|follower| follower.at_rest().boxed()).collect();
-            async move { try_join_all(all).await.map(drop) }.boxed()
-        };
-        self.persist("cutover", || self.work.desk.recorded(), look).await
+        self.with_each("cutover", self.followers().await?, |follower| follower.at_rest().boxed()).await
+    }
+
+    /// Does something with all of them at once, until it is done.
+    async fn with_each(
+        &self,
+        step: &str,
+        followers: Vec<Follower>,
+        act: for<'f> fn(&'f Follower) -> BoxFuture<'f, Result<()>>,
+    ) -> Result<()> {
+        let all = || try_join_all(followers.iter().map(act)).map_ok(drop).boxed();
+        self.persist(step, || self.work.desk.recorded(), all).await
     }
 
     /// From here on the cut-over at hand is called off, whatever comes.
@@ -246,12 +261,7 @@ impl Runner {
         // It is journaled before it is put up.
         if cutover.fenced_at.is_some() {
             self.change_back().await?;
-            let followers = self.fencing().await?;
-            let unfence = || {
-                let all: Vec<_> = followers.iter().map(|follower| follower.unfence().boxed()).collect();
-                async move { try_join_all(all).await.map(drop) }.boxed()
-            };
-            self.persist("unfence", || self.work.desk.recorded(), unfence).await?;
+            self.with_each("unfence", self.fencing().await?, |follower| follower.unfence().boxed()).await?;
             self.services_back().await?;
             self.replicas_there_back().await?;
         }

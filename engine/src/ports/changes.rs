@@ -39,6 +39,11 @@ pub trait LiveDatabase: Send + Sync {
     /// [`DatabaseSnapshot::read`](super::DatabaseSnapshot::read).
     async fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk>;
 
+    /// Fails where [`fence`](Self::fence) would fail at once. Changes nothing, and waits for nobody.
+    async fn may_fence(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Lets nobody write to the tables any more, until `unfence` or `end`, also after a crash or restart of the agent, server
     /// or host. Waits for transactions that have written, up to `wait`; fails with nothing changed after that. Idempotent.
     async fn fence(&self, capture: &CaptureId, wait: Duration) -> Result<()>;
@@ -93,6 +98,9 @@ pub trait ChangeSource: Send + Sync {
 
     /// As [`LiveDatabase::fence`].
     async fn fence(&self, dataset: &DatasetName, capture: &CaptureId, wait: Duration) -> Result<()>;
+
+    /// As [`LiveDatabase::may_fence`].
+    async fn may_fence(&self, dataset: &DatasetName) -> Result<()>;
 
     /// As [`LiveDatabase::unfence`].
     async fn unfence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()>;

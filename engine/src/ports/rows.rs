@@ -58,6 +58,12 @@ pub trait KeyedTarget: Send + Sync {
         Ok(())
     }
 
+    /// Brings what was applied to where it stays (SQLite: from the log into the database), so that little of it is left for
+    /// [`finish`](DatabaseTarget::finish) and [`publish`](DatabaseTarget::publish), while writers wait. Idempotent.
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Removes all rows of a table. Durable, idempotent.
     async fn clear(&self, table: &TableName) -> Result<()>;
 

@@ -160,6 +160,10 @@ impl ChangeSource for Port {
         Err(not_followed())
     }
 
+    async fn may_fence(&self, _: &DatasetName) -> Result<()> {
+        Err(not_followed())
+    }
+
     async fn unfence(&self, _: &DatasetName, _: &CaptureId) -> Result<()> {
         Err(not_followed())
     }

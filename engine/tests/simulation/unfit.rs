@@ -30,6 +30,8 @@ use super::{migration, ports};
 struct Log {
     /// Its end is far off.
     is_long: AtomicBool,
+    /// It applies what another sends, which no fence stops.
+    is_replica: AtomicBool,
     /// Something passes the fence once the target is about to be put in place.
     passes: Mutex<Option<Port>>,
 }
@@ -75,6 +77,13 @@ impl ChangeSource for Log {
     }
 
     async fn fence(&self, _: &DatasetName, _: &CaptureId, _: Duration) -> Result<()> {
+        Ok(())
+    }
+
+    async fn may_fence(&self, dataset: &DatasetName) -> Result<()> {
+        if self.is_replica.load(Ordering::Relaxed) {
+            return Err(Failure::operator(format!("dataset {dataset}"), "it is a replica").hint("stop it"));
+        }
         Ok(())
     }
 
@@ -257,6 +266,20 @@ async fn another_schema_is_named_before_the_fence() {
     bed.port.with(|world| world.source.schema_version = 1);
     let (status, note) = bed.cut_over(When::DryRun, LAG).await;
     assert!(status.cutover.unwrap().predicted_ms > 0 && note.starts_with("a dry run"), "{note}");
+    assert_eq!(bed.cut_over(When::Now, LAG).await.0.state.phase, Phase::Trial);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_would_not_come_up_is_told_of_before() {
+    let bed = Bed::following_as(Log { is_replica: true.into(), ..Log::default() }).await;
+    for when in [When::DryRun, When::Now] {
+        let (status, note) = bed.cut_over(when, LAG).await;
+        let cutover = status.cutover.unwrap();
+        assert_eq!((status.state.phase, cutover.fenced_at), (Phase::Following, None), "{note}");
+        let parts = ["called off", "dataset db", "it is a replica", "stop it"];
+        assert!(parts.iter().all(|part| note.contains(part)), "{note}");
+    }
+    bed.log.is_replica.store(false, Ordering::Relaxed);
     assert_eq!(bed.cut_over(When::Now, LAG).await.0.state.phase, Phase::Trial);
 }
 

@@ -254,6 +254,10 @@ impl LiveDatabase for MariaLive {
         read
     }
 
+    async fn may_fence(&self) -> Result<()> {
+        replicated::refuse(&mut self.live.session().await?).await
+    }
+
     async fn fence(&self, _capture: &CaptureId, wait: Duration) -> Result<()> {
         *self.fenced.lock().await = None;
         let up = fence::up(&self.live, wait).await;

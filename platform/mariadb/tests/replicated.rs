@@ -90,21 +90,17 @@ async fn a_replica_is_followed_and_fenced_once_it_applies_nothing() {
             .any(|one| one.what.contains("no fence stops that") && one.fix.contains("STOP ALL SLAVES")),
         "{found:?}"
     );
-    let refused = pair.live.fence(&capture(), FENCE).await.unwrap_err();
-    check(
-        &refused,
-        &[
-            "is a replica",
-            &format!("127.0.0.1:{}", primary.0.port()),
-            "no fence stops that",
-            "STOP ALL SLAVES",
-        ],
-    );
+    // So does whoever asks whether it may be fenced, and whoever would fence it.
+    let address = format!("127.0.0.1:{}", primary.0.port());
+    for refused in [pair.live.may_fence().await, pair.live.fence(&capture(), FENCE).await] {
+        check(&refused.unwrap_err(), &["is a replica", &address, "no fence stops that", "STOP ALL SLAVES"]);
+    }
     let fences = "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_name LIKE '\\_\\_handover%'";
     assert_eq!(pair.sql(fences), "0\n");
     pair.sql("UPDATE t SET v = 'free' WHERE id = 95");
     source.sql("", "STOP SLAVE SQL_THREAD");
     primary.0.sql(&from, "UPDATE t SET v = 'late' WHERE id = 50");
+    pair.live.may_fence().await.unwrap();
     pair.live.fence(&capture(), FENCE).await.unwrap();
     assert!(!source.allows(&from, "UPDATE t SET v = 'x' WHERE id = 95"));
     pair.follow("fenced").await;

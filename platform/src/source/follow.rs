@@ -157,6 +157,10 @@ impl ChangeSource for LocalSource {
         Ok(())
     }
 
+    async fn may_fence(&self, dataset: &DatasetName) -> Result<()> {
+        self.live(dataset)?.may_fence().await
+    }
+
     async fn unfence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()> {
         let _turn = self.turn(dataset).await?;
         self.live(dataset)?.unfence(capture).await?;

@@ -26,6 +26,9 @@ use super::live::SqliteLive;
 use super::{catalog, estimate, read, write};
 use crate::tree::blocking;
 
+/// Pages of the log, 64 MiB mostly, that may wait for the end of a cut-over to be brought into the database.
+const LAST_PAGES: u32 = 16_384;
+
 /// What a migration builds beside a place.
 pub fn partial(dataset: &DatasetName, path: PathBuf, migration: &MigrationId) -> PathBuf {
     Place::new(dataset.clone(), path, migration.clone()).partial().to_owned()
@@ -157,6 +160,18 @@ impl Shared {
         self.place.sync_log()
     }
 
+    /// Brings the log into the database. Whatever its length is then, and wherever in the database its pages belong, writers need not
+    /// wait for it; from now on it may grow a little longer, so that nothing but [`Self::finish`] does the same while they wait.
+    fn flush(&self) -> Result<()> {
+        if !self.place.is_building() {
+            return Ok(());
+        }
+        self.with("its log cannot be brought into it", |db, _| {
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+            Ok(db.pragma_update(None, "wal_autocheckpoint", LAST_PAGES)?)
+        })
+    }
+
     fn finish(&self, schema: &Schema) -> Result<()> {
         if !self.place.is_building() {
             return self.place.published();
@@ -230,6 +245,10 @@ impl KeyedTarget for SqliteTarget {
 
     async fn make_durable(&self) -> Result<()> {
         self.run(Shared::make_durable).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.run(Shared::flush).await
     }
 
     async fn clear(&self, table: &TableName) -> Result<()> {

@@ -99,6 +99,12 @@ impl ChangeSource for RemoteSource {
         Ok(())
     }
 
+    async fn may_fence(&self, dataset: &DatasetName) -> Result<()> {
+        let request = quick(v1::MayFenceRequest { dataset: dataset.to_string() });
+        self.client().may_fence(request).await.map_err(|s| self.failed(s))?;
+        Ok(())
+    }
+
     async fn unfence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()> {
         let request = quick(capture_request(dataset, capture));
         self.client().unfence(request).await.map_err(|s| self.failed(s))?;

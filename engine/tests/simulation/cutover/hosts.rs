@@ -232,6 +232,10 @@ impl ChangeSource for HostPort {
         .await
     }
 
+    async fn may_fence(&self, dataset: &DatasetName) -> Result<()> {
+        self.call("may fence", dataset, |_| Ok(())).await
+    }
+
     async fn unfence(&self, dataset: &DatasetName, capture: &CaptureId) -> Result<()> {
         self.call("unfence", dataset, |base| {
             base.unfence(capture);

@@ -31,7 +31,12 @@ pub fn with_causes(failure: &Failure) -> String {
 }
 
 /// What a cut-over would do.
-pub fn cutover(acts: &[StepProgress], predicted_ms: u64, max_downtime_ms: u64) -> String {
+pub fn cutover(
+    acts: &[StepProgress],
+    predicted_ms: u64,
+    max_downtime_ms: u64,
+    in_the_way: &[String],
+) -> String {
     let mut out = String::from("a cut-over would, in this order,\n");
     for act in acts {
         // Writing to a string cannot fail.
@@ -40,6 +45,9 @@ pub fn cutover(acts: &[StepProgress], predicted_ms: u64, max_downtime_ms: u64) -
     let _ = write!(out, "writers would wait for about {}", time(predicted_ms));
     if predicted_ms > max_downtime_ms {
         let _ = write!(out, ", and --max-downtime is {}", time(max_downtime_ms));
+    }
+    for text in in_the_way {
+        let _ = write!(out, "\n{text}");
     }
     out
 }

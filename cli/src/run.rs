@@ -292,7 +292,8 @@ impl Session {
         let begun = self.control.act(&id, Operation::Cutover, terms, "").await?;
         let acts = begun.progress.steps;
         let mut seen = self.control.watch(&id, begun.last_event).await?;
-        let mut in_the_way = None;
+        // The last tells what it came to, those before what would stand in the way.
+        let mut notes = Vec::new();
         // What was found is in the status from the end on.
         let predicted = loop {
             match seen.try_next().await? {
@@ -303,24 +304,27 @@ impl Session {
                     break 0;
                 }
                 Some(Seen::Event(Logged { event: Event::Note { item, text }, .. })) if item == "cutover" => {
-                    in_the_way = Some(text);
+                    notes.push(text);
                 }
                 Some(_) => {}
                 None => break 0,
             }
         };
+        let came_to = notes.pop();
         if predicted == 0 {
             let item = format!("migration {id}");
-            return Err(match in_the_way {
+            return Err(match came_to {
                 Some(what) => Failure::operator(item, what),
                 None => Failure::operator(item, "it could not be tried")
                     .hint("`handover watch` tells what stood in its way"),
             });
         }
-        let document =
-            json!({ "acts": acts, "predicted_ms": predicted, "max_downtime_ms": terms.max_downtime_ms });
-        self.print(&render::cutover(&acts, predicted, terms.max_downtime_ms), &document);
-        Ok(if predicted <= terms.max_downtime_ms { Code::Done } else { Code::Refused })
+        let document = json!({
+            "acts": acts, "predicted_ms": predicted, "max_downtime_ms": terms.max_downtime_ms, "in_the_way": notes,
+        });
+        self.print(&render::cutover(&acts, predicted, terms.max_downtime_ms, &notes), &document);
+        let is_free = notes.is_empty() && predicted <= terms.max_downtime_ms;
+        Ok(if is_free { Code::Done } else { Code::Refused })
     }
 
     /// Shows what the source is held to, or changes it.

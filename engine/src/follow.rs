@@ -177,6 +177,7 @@ impl Follower {
 
     /// Keeps the copy up to date until the work is stopped.
     pub async fn follow(&self) -> Result<()> {
+        self.target.unhurry().await?;
         tokio::try_join!(self.gather(), self.carry_on(), self.show()).map(drop)
     }
 
@@ -199,8 +200,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Leaves the target little to do at its end, behind the fence.
-    pub async fn flush(&self) -> Result<()> {
+    /// Leaves the target little to do at its end, behind the fence; false where it never has.
+    pub async fn flush(&self) -> Result<bool> {
         self.target.flush().await
     }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::try_join_all;
+use futures::{FutureExt, TryFutureExt};
 
 use super::task::Runner;
 use crate::failure::Failure;
@@ -169,14 +169,14 @@ impl Runner {
     async fn carry_home(&self, ways: &[Way]) -> Result<()> {
         let counted = || ways.iter().map(|way| way.follower.carried()).sum();
         let fence =
-            || try_join_all(ways.iter().map(|way| way.follower.fence(FENCE_WAIT))).map(drop_all).boxed();
+            || try_join_all(ways.iter().map(|way| way.follower.fence(FENCE_WAIT))).map_ok(drop).boxed();
         self.persist("fence", counted, fence).await?;
-        let catch_up = || try_join_all(ways.iter().map(|way| way.follower.catch_up())).map(drop_all).boxed();
+        let catch_up = || try_join_all(ways.iter().map(|way| way.follower.catch_up())).map_ok(drop).boxed();
         self.persist("bring-back", counted, catch_up).await?;
         let rest =
-            || try_join_all(ways.iter().map(|way| way.follower.bring_rest(&way.home))).map(drop_all).boxed();
+            || try_join_all(ways.iter().map(|way| way.follower.bring_rest(&way.home))).map_ok(drop).boxed();
         self.persist("bring-back", || self.work.desk.recorded(), rest).await?;
-        let at_rest = || try_join_all(ways.iter().map(|way| way.follower.at_rest())).map(drop_all).boxed();
+        let at_rest = || try_join_all(ways.iter().map(|way| way.follower.at_rest())).map_ok(drop).boxed();
         self.persist("bring-back", || self.work.desk.recorded(), at_rest).await
     }
 }
@@ -193,10 +193,6 @@ fn blocked(failure: Failure, ways_out: &str) -> Failure {
         format!("{}, then `handover resume`; or else: {ways_out}", failure.hint)
     };
     failure.hint(hint)
-}
-
-fn drop_all(done: Result<Vec<()>>) -> Result<()> {
-    done.map(drop)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::task::Runner;
 use crate::failure::Failure;
-use crate::follow::Follower;
+use crate::follow::{Follower, TreeFollower};
 use crate::journal::Record;
 use crate::pass::Message;
 use crate::phase::Trigger;
@@ -85,13 +85,24 @@ impl Runner {
         };
         if cutover.terms.when == When::DryRun {
             self.tell(*cutover).await?;
+            if let Err(failure) = self.may_fence().await {
+                self.work.desk.checkpoint()?;
+                let unless = "unless a hook at before-fence sees to it";
+                self.note("cutover", format!("no fence can be put up as it is now, {unless}: {failure}"))
+                    .await?;
+            }
             let text = format!("a dry run: writers would wait for {} ms", cutover.predicted_ms);
             return self.go_back(text).await.map(Some);
         }
         if let Err(failure) = self.refuse_late(cutover) {
             return self.call_off(cutover, failure).await.map(Some);
         }
-        if let Err(failure) = self.tell_hooks(Moment::BeforeFence).await {
+        // Hooks may see to what is in the fence's way; services are not stopped for one that cannot be put up.
+        let last = async {
+            self.tell_hooks(Moment::BeforeFence).await?;
+            self.may_fence().await
+        };
+        if let Err(failure) = last.await {
             self.work.desk.checkpoint()?;
             self.begin_calling_off().await?;
             self.tell_hooks(Moment::CalledOff).await?;
@@ -137,26 +148,26 @@ impl Runner {
         self.licence_may_move().await?;
         self.stage(|kind| *kind == StepKind::Stage).await?;
         self.certificates_are_fit().await?;
-        self.with_each("cutover", self.fencing().await?, |follower| follower.may_fence().boxed()).await?;
         // The schema is read once more behind the fence: how long does that take? Asked first: what is written meanwhile is carried
         // by the rounds.
         let began = Instant::now();
-        self.with_each("cutover", self.followers().await?, |follower| follower.try_open().boxed()).await?;
+        let followers = self.followers().await?;
+        self.with_each("cutover", &followers, |follower| follower.try_open().boxed()).await?;
         let opening = began.elapsed();
-        let mut took = self.rounds().await?;
-        if !self.fits() {
-            // Last: what is carried from here on has to be done behind the fence.
-            self.with_each("cutover", self.followers().await?, |follower| follower.flush().boxed()).await?;
-            took = self.rounds().await?;
+        // Behind the fence trees are passed over as a whole: a round does the same, and tells how long that takes.
+        let trees = self.tree_followers();
+        let mut took = self.rounds(&followers, &trees).await?;
+        let flushed = self.with_each("cutover", &followers, |follower| follower.flush().boxed()).await?;
+        if flushed.contains(&true) {
+            // That took a while, too.
+            let again = self.rounds(&followers, &[]).await?;
+            took = if trees.is_empty() { again } else { took.max(again) };
         }
         Ok((took + opening).as_millis() as u64 + FIXED_MS + self.beside_ms() + self.refits_ms())
     }
 
     /// Carries all that waits, again and again, until that takes no time to speak of; how long the last time took.
-    async fn rounds(&self) -> Result<Duration> {
-        let followers = self.followers().await?;
-        // Behind the fence trees are passed over as a whole: a round does the same, and tells how long that takes.
-        let trees = self.tree_followers();
+    async fn rounds(&self, followers: &[Follower], trees: &[TreeFollower]) -> Result<Duration> {
         let mut took = Duration::MAX;
         for _ in 0..ROUNDS {
             self.work.desk.checkpoint()?;
@@ -166,7 +177,7 @@ impl Runner {
                     followers.iter().map(|follower| follower.catch_up().boxed()).chain(self.fit_all());
                 let passes = trees.iter().map(|tree| async { tree.complete().await.map(drop) }.boxed());
                 let rounds: Vec<_> = rounds.chain(passes).collect();
-                async move { try_join_all(rounds).await.map(drop) }.boxed()
+                try_join_all(rounds).map_ok(drop).boxed()
             };
             self.persist("cutover", || self.work.desk.recorded(), round).await?;
             let before = std::mem::replace(&mut took, began.elapsed());
@@ -235,18 +246,27 @@ impl Runner {
     /// Whatever passes the fence was to be in the target by now. As late as can be, and no step of the plan: whoever takes this up again
     /// looks again.
     async fn at_rest(&self) -> Result<()> {
-        self.with_each("cutover", self.followers().await?, |follower| follower.at_rest().boxed()).await
+        self.with_each("cutover", &self.followers().await?, |follower| follower.at_rest().boxed())
+            .await
+            .map(drop)
     }
 
-    /// Does something with all of them at once, until it is done.
-    async fn with_each(
+    /// Does something with all of them at once, until it is done; what each came to.
+    async fn with_each<T: Send>(
         &self,
         step: &str,
-        followers: Vec<Follower>,
-        act: for<'f> fn(&'f Follower) -> BoxFuture<'f, Result<()>>,
-    ) -> Result<()> {
-        let all = || try_join_all(followers.iter().map(act)).map_ok(drop).boxed();
+        followers: &[Follower],
+        act: for<'f> fn(&'f Follower) -> BoxFuture<'f, Result<T>>,
+    ) -> Result<Vec<T>> {
+        let all = || try_join_all(followers.iter().map(act)).boxed();
         self.persist(step, || self.work.desk.recorded(), all).await
+    }
+
+    /// Asks whether the source's writers can be fenced off.
+    async fn may_fence(&self) -> Result<()> {
+        self.with_each("cutover", &self.fencing().await?, |follower| follower.may_fence().boxed())
+            .await
+            .map(drop)
     }
 
     /// From here on the cut-over at hand is called off, whatever comes.
@@ -261,7 +281,7 @@ impl Runner {
         // It is journaled before it is put up.
         if cutover.fenced_at.is_some() {
             self.change_back().await?;
-            self.with_each("unfence", self.fencing().await?, |follower| follower.unfence().boxed()).await?;
+            self.with_each("unfence", &self.fencing().await?, |follower| follower.unfence().boxed()).await?;
             self.services_back().await?;
             self.replicas_there_back().await?;
         }

@@ -47,19 +47,9 @@ impl Runner {
             return Ok(());
         }
         for homecoming in &homecomings {
-            let brought = std::sync::Mutex::new(Brought::default());
-            let bring = || {
-                async {
-                    let done = homecoming.bring().await?;
-                    if let Ok(mut brought) = brought.lock() {
-                        *brought = done;
-                    }
-                    Ok(())
-                }
-                .boxed()
-            };
-            self.persist("bring-back", || homecoming.got_on(), bring).await.map_err(stuck)?;
-            self.tell_brought(homecoming, brought.into_inner().unwrap_or_default()).await?;
+            let bring = || homecoming.bring().boxed();
+            let brought = self.persist("bring-back", || homecoming.got_on(), bring).await.map_err(stuck)?;
+            self.tell_brought(homecoming, brought).await?;
         }
         self.work.desk.record(vec![Record::StepDone(HOME.to_owned())]).await?;
         self.work.desk.flush().await

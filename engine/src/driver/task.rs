@@ -166,18 +166,21 @@ impl Runner {
         self.work.desk.send(Message::Note { item: item.to_owned(), text }).await
     }
 
-    /// Tries until it is done, as long as failures are transient and `got_on` rises now and then.
-    pub(super) async fn persist<'a>(
+    /// Tries until it is done, as long as failures are transient and `got_on` rises now and then; what it came to.
+    pub(super) async fn persist<'a, T: 'a>(
         &'a self,
         step: &'a str,
         got_on: impl Fn() -> u64 + Send + 'a,
-        act: impl Fn() -> BoxFuture<'a, Result<()>> + Send + 'a,
-    ) -> Result<()> {
+        act: impl Fn() -> BoxFuture<'a, Result<T>> + Send + 'a,
+    ) -> Result<T> {
         // Since when it fails without getting on.
         let (mut wait, mut since, mut seen) = (FIRST_WAIT, None, 0);
         loop {
             self.work.desk.checkpoint()?;
-            let Err(failure) = act().await else { return Ok(()) };
+            let failure = match act().await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
             self.work.desk.checkpoint()?;
             let now = got_on();
             if now != seen {

@@ -29,19 +29,8 @@ impl Runner {
 
     async fn follow_tree(&self, follower: &TreeFollower) -> Result<()> {
         loop {
-            let pause = std::sync::Mutex::new(std::time::Duration::ZERO);
-            let round = || {
-                async {
-                    let next = follower.round().await?;
-                    if let Ok(mut pause) = pause.lock() {
-                        *pause = next;
-                    }
-                    Ok(())
-                }
-                .boxed()
-            };
-            self.persist("follow", || self.work.desk.recorded(), round).await?;
-            let pause = pause.into_inner().unwrap_or_default();
+            let round = || follower.round().boxed();
+            let pause = self.persist("follow", || self.work.desk.recorded(), round).await?;
             tokio::select! {
                 biased;
                 () = self.work.desk.stopping() => return Err(pass::stopped()),

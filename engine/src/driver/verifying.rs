@@ -1,7 +1,6 @@
 //! Verifying a copy while it is kept up to date.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
 use tokio::sync::oneshot;
@@ -122,21 +121,16 @@ impl Runner {
         let repair = self.verifying.as_ref().is_some_and(|verifying| verifying.repair);
         let tries = if repair { 2 } else { 1 };
         for n in 0..tries {
-            let pass = || async {
-                let TargetDataset::Tree(tree) = self.target(dataset)? else { return Ok(0) };
-                self.copy_tree(dataset, tree.clone(), &self.work).await?;
-                pass::verify::tree(self.work.clone(), dataset.clone(), tree, 0).await
-            };
-            let found = AtomicU64::new(0);
-            let once = || {
+            let pass = || {
                 async {
-                    found.store(pass().await?, Ordering::Relaxed);
-                    Ok(())
+                    let TargetDataset::Tree(tree) = self.target(dataset)? else { return Ok(0) };
+                    self.copy_tree(dataset, tree.clone(), &self.work).await?;
+                    pass::verify::tree(self.work.clone(), dataset.clone(), tree, 0).await
                 }
                 .boxed()
             };
-            self.persist(step, || self.work.desk.recorded(), once).await?;
-            if found.into_inner() == 0 || n + 1 == tries {
+            let found = self.persist(step, || self.work.desk.recorded(), pass).await?;
+            if found == 0 || n + 1 == tries {
                 break;
             }
             self.work.desk.send(Message::RepairBegins(dataset.clone())).await?;

@@ -39,7 +39,7 @@ pub trait LiveDatabase: Send + Sync {
     /// [`DatabaseSnapshot::read`](super::DatabaseSnapshot::read).
     async fn rows(&self, table: &TableName, keys: &[Key], budget: u64) -> Result<RowsChunk>;
 
-    /// Fails where [`fence`](Self::fence) would fail at once. Changes nothing, and waits for nobody.
+    /// Fails where it is known what would keep a [`fence`](Self::fence) from being put up. Changes nothing, and waits for nobody.
     async fn may_fence(&self) -> Result<()> {
         Ok(())
     }

@@ -58,9 +58,15 @@ pub trait KeyedTarget: Send + Sync {
         Ok(())
     }
 
-    /// Brings what was applied to where it stays (SQLite: from the log into the database), so that little of it is left for
-    /// [`finish`](DatabaseTarget::finish) and [`publish`](DatabaseTarget::publish), while writers wait. Idempotent.
-    async fn flush(&self) -> Result<()> {
+    /// Brings what was applied to where it stays (SQLite: from the log into the database), and puts off doing so again: little of it is
+    /// left for [`finish`](DatabaseTarget::finish) and [`publish`](DatabaseTarget::publish), while writers wait. False where there is
+    /// nothing of the kind. Idempotent.
+    async fn flush(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// No cut-over is near any more: what `flush` has put off is done as it comes. Idempotent.
+    async fn unhurry(&self) -> Result<()> {
         Ok(())
     }
 

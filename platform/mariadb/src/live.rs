@@ -37,6 +37,7 @@ pub use self::fenced::MariaFenced;
 use self::follow::Follower;
 use self::position::Spot;
 use crate::catalog::{self, Catalog};
+use crate::privileges;
 use crate::session::{Role, Session};
 use crate::settings::Settings;
 
@@ -255,7 +256,7 @@ impl LiveDatabase for MariaLive {
     }
 
     async fn may_fence(&self) -> Result<()> {
-        replicated::refuse(&mut self.live.session().await?).await
+        privileges::may_fence(&mut self.live.session().await?, &self.live.settings.database).await
     }
 
     async fn fence(&self, _capture: &CaptureId, wait: Duration) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What an account must be allowed, and the statements that allow it.
 
+use handover_engine::failure::Failure;
 use handover_engine::name::DatasetName;
 use handover_engine::ports::Result;
 
@@ -94,6 +95,35 @@ pub async fn returning_privileges(
     Ok(out)
 }
 
+const NO_TRIGGERS: &str = "triggers may not be made while the binary log is on";
+const TRUST: &str = "SET GLOBAL log_bin_trust_function_creators = 1";
+
+/// Whether the server lets the account make triggers: with its binary log on it may ask for more than the privilege.
+async fn may_make_triggers(session: &mut Session, grants: &[String]) -> Result<bool> {
+    let row =
+        session.record("cannot be asked", "SELECT @@log_bin, @@log_bin_trust_function_creators").await?;
+    Ok(row.text(0) != "1" || row.text(1) == "1" || has(grants, None, "SUPER"))
+}
+
+/// Refuses where it is known that no fence can be put up, or that one would not stop everything.
+pub async fn may_fence(session: &mut Session, database: &str) -> Result<()> {
+    replicated::refuse(session).await?;
+    let refused = |session: &Session, what: &str| {
+        Failure::operator(session.item().to_owned(), format!("no fence can be put up: {what}"))
+    };
+    let (grants, account) = grants(session).await?;
+    for privilege in ["TRIGGER", "LOCK TABLES"] {
+        if !has(&grants, Some(database), privilege) {
+            let fix = format!("GRANT {privilege} ON {}.* TO {account}", quote(database));
+            return Err(refused(session, &format!("{privilege} is missing")).hint(fix));
+        }
+    }
+    if !may_make_triggers(session, &grants).await? {
+        return Err(refused(session, NO_TRIGGERS).hint(TRUST));
+    }
+    Ok(())
+}
+
 /// What a source's account lacks.
 pub async fn source_privileges(dataset: &DatasetName, settings: &Settings) -> Result<Vec<Finding>> {
     let mut session = Session::open(dataset, settings, Role::Reader).await?;
@@ -137,19 +167,13 @@ pub async fn source_privileges(dataset: &DatasetName, settings: &Settings) -> Re
         let what = format!("{found}, so none is put up meanwhile");
         out.push(Finding { required: false, what, fix: replicated::FIX.to_owned() });
     }
-    let row =
-        session.record("cannot be asked", "SELECT @@log_bin, @@log_bin_trust_function_creators").await?;
-    if row.text(0) == "1" && row.text(1) != "1" && !has(&grants, None, "SUPER") {
-        out.push(Finding {
-            required: false,
-            what:
-                "triggers may not be made while the binary log is on: no fence can be put up after following"
-                    .to_owned(),
-            fix: "SET GLOBAL log_bin_trust_function_creators = 1".to_owned(),
-        });
+    if !may_make_triggers(&mut session, &grants).await? {
+        let what = format!("{NO_TRIGGERS}: no fence can be put up after following");
+        out.push(Finding { required: false, what, fix: TRUST.to_owned() });
     }
     if !has(&grants, Some(database), "LOCK TABLES") {
-        let what = "LOCK TABLES is missing: tables without transactions cannot be read".to_owned();
+        let what = "LOCK TABLES is missing: tables without transactions cannot be read, nor can a fence be put up after following"
+            .to_owned();
         out.push(Finding {
             required: false,
             what,

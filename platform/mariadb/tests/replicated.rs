@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use handover_engine::failure::{Class, Failure};
 use handover_engine::ports::LiveDatabase;
-use handover_mariadb::source_privileges;
+use handover_mariadb::{MariaLive, Settings, source_privileges};
 use support::Server;
 use support::pair::{Pair, WAIT, capture, live_at};
 
@@ -144,12 +144,35 @@ async fn a_replica_whose_log_leaves_out_what_it_applies_is_refused() {
     // Who may not look at the connection is told while it applies.
     source.sql("", "CREATE USER modest@localhost IDENTIFIED BY 'secret'; GRANT SELECT, TRIGGER, LOCK TABLES ON *.* TO modest@localhost; GRANT BINLOG MONITOR, REPLICATION SLAVE ON *.* TO modest@localhost");
     let url = source.url(&from).replace("root@", "modest:secret@");
-    let modest = handover_mariadb::Settings::parse(&url).unwrap();
-    let modest = handover_mariadb::MariaLive::new("db".parse().unwrap(), modest, Vec::new());
+    let modest = Settings::parse(&url).unwrap();
+    let modest = MariaLive::new("db".parse().unwrap(), modest, Vec::new());
     check(&modest.begin(&capture()).await.unwrap_err(), &["is a replica", "log_slave_updates"]);
     source.sql("", "STOP SLAVE");
     check(
         &live_at(&source, &from).begin(&capture()).await.unwrap_err(),
         &["is a replica", "log_slave_updates"],
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_fence_from_being_put_up_is_told_before() {
+    let server = Server::start(&["--local-infile=1"]);
+    let from = server.database("unfenced", TABLE);
+    server.sql("", "CREATE USER fencer@localhost IDENTIFIED BY 's3cret'; GRANT BINLOG MONITOR, REPLICATION SLAVE ON *.* TO fencer@localhost");
+    let url = format!("mariadb://fencer:s3cret@localhost/{from}?socket={}", server.socket().display());
+    let live = MariaLive::new("db".parse().unwrap(), Settings::parse(&url).unwrap(), Vec::new());
+    server.sql("", &format!("GRANT SELECT ON `{from}`.* TO fencer@localhost"));
+    for missing in ["TRIGGER", "LOCK TABLES"] {
+        let refused = live.may_fence().await.unwrap_err();
+        check(&refused, &["no fence can be put up", missing, "GRANT"]);
+        server.sql("", &refused.hint);
+    }
+    server.sql("", "SET GLOBAL log_bin_trust_function_creators = 0");
+    let refused = live.may_fence().await.unwrap_err();
+    check(&refused, &["no fence can be put up", "triggers may not be made"]);
+    assert!(live.fence(&capture(), FENCE).await.is_err());
+    server.sql("", &refused.hint);
+    live.may_fence().await.unwrap();
+    live.fence(&capture(), FENCE).await.unwrap();
+    live.unfence(&capture()).await.unwrap();
 }

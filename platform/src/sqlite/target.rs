@@ -10,6 +10,7 @@ mod record;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use handover_engine::change::LogPosition;
@@ -20,14 +21,17 @@ use handover_engine::ports::{DatabaseTarget, KeyedTarget, LiveDatabase, Result};
 use handover_engine::rows::{Key, KeyRange, KeyedRows, RowsChunk, Schema, TableName};
 use rusqlite::Connection;
 
+use self::connection::CHECKPOINT_PAGES;
 use self::place::Place;
 use super::error::{self, Error, failed};
 use super::live::SqliteLive;
 use super::{catalog, estimate, read, write};
 use crate::tree::blocking;
 
-/// Pages of the log, 64 MiB mostly, that may wait for the end of a cut-over to be brought into the database.
-const LAST_PAGES: u32 = 16_384;
+/// What of the log may wait for the end of a cut-over to be brought into the database.
+const LAST_BYTES: u32 = 32 << 20;
+/// How long others may read it when that is brought forward.
+const FLUSH_WAIT: Duration = Duration::from_secs(2);
 
 /// What a migration builds beside a place.
 pub fn partial(dataset: &DatasetName, path: PathBuf, migration: &MigrationId) -> PathBuf {
@@ -160,15 +164,36 @@ impl Shared {
         self.place.sync_log()
     }
 
-    /// Brings the log into the database. Whatever its length is then, and wherever in the database its pages belong, writers need not
-    /// wait for it; from now on it may grow a little longer, so that nothing but [`Self::finish`] does the same while they wait.
-    fn flush(&self) -> Result<()> {
+    /// Brings the log into the database, so that writers need not wait for that, whatever its length is and wherever in the database its
+    /// pages belong. From now on it may grow longer: mostly it is `finish` that does the same again.
+    fn flush(&self) -> Result<bool> {
+        if !self.place.is_building() {
+            return Ok(false);
+        }
+        let busy = self.with("its log cannot be brought into it", |db, _| {
+            let pages = LAST_BYTES / db.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))?;
+            db.pragma_update(None, "wal_autocheckpoint", pages)?;
+            db.busy_timeout(FLUSH_WAIT)?;
+            let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+            db.busy_timeout(estimate::BUSY)?;
+            Ok(busy?)
+        })?;
+        // Publishing would fail for that, when there is no way back but an abort.
+        if busy {
+            let hint =
+                "another process reads it (a backup, say): end that, or keep it away, then cut over again";
+            return Err(self.place.in_use(self.place.partial()).hint(hint));
+        }
+        Ok(true)
+    }
+
+    /// The log goes into the database as it did before.
+    fn unhurry(&self) -> Result<()> {
         if !self.place.is_building() {
             return Ok(());
         }
-        self.with("its log cannot be brought into it", |db, _| {
-            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-            Ok(db.pragma_update(None, "wal_autocheckpoint", LAST_PAGES)?)
+        self.with("its log cannot be kept short", |db, _| {
+            Ok(db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?)
         })
     }
 
@@ -247,8 +272,12 @@ impl KeyedTarget for SqliteTarget {
         self.run(Shared::make_durable).await
     }
 
-    async fn flush(&self) -> Result<()> {
+    async fn flush(&self) -> Result<bool> {
         self.run(Shared::flush).await
+    }
+
+    async fn unhurry(&self) -> Result<()> {
+        self.run(Shared::unhurry).await
     }
 
     async fn clear(&self, table: &TableName) -> Result<()> {

@@ -133,6 +133,44 @@ async fn values_of_every_class_are_keys() {
     every_value("PRAGMA encoding = 'UTF-16le'", "(k PRIMARY KEY, v) WITHOUT ROWID").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_in_the_database_before_the_fence() {
+    let mut followed =
+        Followed::begin("PRAGMA journal_mode = wal; CREATE TABLE t (k INTEGER PRIMARY KEY, v)").await;
+    // Fewer pages than go into the database by themselves, at first; and then more.
+    let many = |rows: u32| {
+        format!(
+            "WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n WHERE k < {rows}) \
+             INSERT OR REPLACE INTO t SELECT k, zeroblob(4000) FROM n"
+        )
+    };
+    let log = |followed: &Followed| {
+        let path = followed.bed.beside(".handover-m1-wal");
+        std::fs::metadata(path).map_or(0, |meta| meta.len() >> 20)
+    };
+    followed.arrives(&many(1_000)).await;
+    assert!(log(&followed) >= 3, "{} MiB", log(&followed));
+    assert!(followed.target.flush().await.unwrap());
+    assert_eq!(log(&followed), 0);
+    followed.arrives(&many(6_000)).await;
+    assert!(log(&followed) >= 20, "{} MiB", log(&followed));
+    // No cut-over is near any more.
+    followed.target.flush().await.unwrap();
+    followed.target.unhurry().await.unwrap();
+    for _ in 0..3 {
+        followed.arrives(&many(3_000)).await;
+    }
+    assert!(log(&followed) < 32, "{} MiB", log(&followed));
+    // Whoever reads it then would keep it from being published.
+    let reader = Connection::open(followed.bed.beside(".handover-m1")).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM t").unwrap();
+    followed.arrives("DELETE FROM t WHERE k = 1").await;
+    let failure = followed.target.flush().await.unwrap_err();
+    assert!(failure.what == "it is in use" && failure.hint.contains("a backup"), "{failure}");
+    drop(reader);
+    assert!(followed.target.flush().await.unwrap());
+}
+
 async fn steps(sql: &str, steps: &[&str]) {
     let mut followed = Followed::begin(sql).await;
     for step in steps {

@@ -111,6 +111,10 @@ impl KeyedTarget for PlacePort {
         .await
     }
 
+    async fn flush(&self) -> Result<bool> {
+        self.call("flush", |_| Ok(true)).await
+    }
+
     async fn children(&self, _: &TableName, _: &[u32], _: &[Key]) -> Result<Vec<Key>> {
         Ok(Vec::new())
     }

@@ -30,13 +30,18 @@ async fn session(live: &Live) -> Result<Session> {
     Ok(session)
 }
 
-/// What was put aside; `None` where nothing was.
-async fn kept(live: &Live, session: &mut Session, what: &str) -> Result<Option<Schema>> {
+/// Whether anything may be put aside.
+async fn is_any(live: &Live, session: &mut Session, what: &str) -> Result<bool> {
     let query = format!(
         "SELECT 1 FROM information_schema.tables WHERE table_schema = {} AND table_name = '{OWN}triggers'",
         text(&live.settings.database)
     );
-    if session.records(what, &query).await?.is_empty() {
+    Ok(!session.records(what, &query).await?.is_empty())
+}
+
+/// What was put aside; `None` where nothing was.
+async fn kept(live: &Live, session: &mut Session, what: &str) -> Result<Option<Schema>> {
+    if !is_any(live, session, what).await? {
         return Ok(None);
     }
     // Made before it is filled: of one that is empty nothing was dropped.
@@ -105,6 +110,10 @@ pub async fn put_back(live: &Live) -> Result<()> {
     let mut session = session(live).await?;
     // One that is still about to be dropped would be gone for good: what is kept of it goes with this.
     fence::turn(&mut session, &live.settings.database, BACK, TURN).await?;
+    // Whose source never follows back may not drop it (DROP is no privilege for the fence).
+    if !is_any(live, &mut session, BACK).await? {
+        return Ok(());
+    }
     if let Some(schema) = kept(live, &mut session, BACK).await? {
         late::make_all(&mut session, &live.settings.database, &schema, Stage::Final).await?;
     }

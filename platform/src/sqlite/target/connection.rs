@@ -15,11 +15,13 @@ use super::record;
 use crate::sqlite::error::failed;
 use crate::sqlite::{estimate, held};
 
-/// Keeps every transaction durable (a commit syncs the write-ahead log), memory below 32 MiB, and the log from growing:
-/// it goes into the database every 4000 pages, and its file is cut back afterwards.
+/// The log of what is being built goes into the database every so many pages.
+pub const CHECKPOINT_PAGES: u32 = 4_000;
+/// Keeps every transaction durable (a commit syncs the write-ahead log), memory below 32 MiB, and the log from growing: its file is cut back
+/// once it was brought into the database.
 const PRAGMAS: &str = "PRAGMA busy_timeout = 10000; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; \
     PRAGMA ignore_check_constraints = ON; PRAGMA cache_size = -24576; PRAGMA temp_store = FILE; \
-    PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864";
+    PRAGMA journal_size_limit = 67108864";
 /// Settings that hold only when they are set before the first table.
 const AT_BIRTH: [&str; 3] = ["page_size", "encoding", "auto_vacuum"];
 
@@ -82,7 +84,10 @@ impl Place {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(self.failed(path, "cannot be opened"))?;
         db.set_prepared_statement_cache_capacity(64);
-        db.execute_batch(PRAGMAS).map_err(self.failed(path, "cannot be opened"))?;
+        let set = db
+            .execute_batch(PRAGMAS)
+            .and_then(|()| db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES));
+        set.map_err(self.failed(path, "cannot be opened"))?;
         Ok(db)
     }
 
@@ -131,7 +136,8 @@ impl Place {
         db.close().map_err(|(_, error)| failed(error))
     }
 
-    fn in_use(&self, path: &Path) -> Failure {
+    /// A failure: somebody else has the database.
+    pub fn in_use(&self, path: &Path) -> Failure {
         Failure::operator(self.item(path), "it is in use")
             .hint("another process uses it: stop its services, then resume")
     }

@@ -24,6 +24,8 @@ mod hooks;
 mod identities;
 #[path = "e2e/lab.rs"]
 mod lab;
+#[path = "e2e/least_privileges.rs"]
+mod least_privileges;
 #[path = "e2e/licence.rs"]
 mod licence;
 #[path = "e2e/live.rs"]

@@ -6,7 +6,7 @@
 mod delta;
 mod files;
 mod follow;
-mod measure;
+pub mod measure;
 mod servers;
 mod sshd;
 mod wire;

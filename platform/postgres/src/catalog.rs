@@ -1,5 +1,6 @@
 //! A database's schema, from its catalogs and `pg_dump`.
 
+pub mod grants;
 mod keys;
 mod own;
 mod state;

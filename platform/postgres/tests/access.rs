@@ -132,6 +132,9 @@ async fn no_superuser_at_either_side() {
     );
     here.sql(&from, "CREATE TABLE public.plain (id integer PRIMARY KEY); ALTER TABLE plain OWNER TO shop");
     here.sql("postgres", &format!("ALTER DATABASE {from} OWNER TO shop"));
+    // Grants on the database itself, whose name is another one at the target, and another one again while it is made.
+    let on_database = "REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC; GRANT CREATE ON DATABASE {} TO clerk";
+    here.sql(&from, &format!("SET ROLE shop; {}", on_database.replace("{}", &from)));
     let name = there.name("copy");
     there.sql("postgres", "CREATE ROLE shop; CREATE ROLE clerk; CREATE ROLE mover LOGIN CREATEDB; GRANT shop TO mover; GRANT pg_signal_backend TO mover");
     there.sql("postgres", &format!("CREATE DATABASE {name} OWNER shop"));
@@ -160,6 +163,9 @@ async fn no_superuser_at_either_side() {
     assert!(there.sql(&name, rights).contains("clerk=r/shop"));
     let owner = format!("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = '{name}'");
     assert_eq!(there.sql("postgres", &owner), "shop");
+    let given = "SELECT string_agg(one::text, ' ' ORDER BY one::text) FROM pg_database, unnest(datacl) one WHERE datname = current_database()";
+    assert_eq!(there.sql(&name, given), here.sql(&from, given));
+    assert!(there.sql(&name, given).contains("clerk=C/shop"), "{}", there.sql(&name, given));
     // Another pass begins with what is the owner's by now.
     to.prepare(view.schema()).await.unwrap();
     for chunk in all_chunks(&*view, 20_000).await {

@@ -2,6 +2,7 @@
 
 pub mod crash;
 pub mod load;
+pub mod tenfold;
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use handover_engine::ports::Result;
 
-use super::{Reader, field};
+use super::{Reader, field, grants};
 use crate::dump::OWN_SCHEMA;
 use crate::sql::{literal, quote};
 use crate::toc::Entry;
@@ -60,7 +60,10 @@ impl Reader<'_> {
         }
         for (at, entry) in entries.iter().enumerate() {
             if entry.kind.ends_with("ACL") {
-                state.insert(format!("grant/{at:06}"), entry.make.trim().to_owned());
+                let grant = entry.make.trim();
+                let is_own = entry.tag.starts_with("DATABASE ");
+                let grant = if is_own { grants::without_name(grant) } else { grant.to_owned() };
+                state.insert(format!("grant/{at:06}"), grant);
             } else if let Some(what) = owned(entry) {
                 state.insert(format!("owner/{what}"), entry.owner.clone());
             }

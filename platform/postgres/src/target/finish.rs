@@ -7,6 +7,7 @@ use handover_engine::rows::Schema;
 use tokio_postgres::error::SqlState;
 
 use crate::Settings;
+use crate::catalog::grants;
 use crate::connect::Conn;
 use crate::error::{describe, failed};
 use crate::sql::{literal, quote, statements};
@@ -78,9 +79,9 @@ async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
     let roles: Vec<String> = rows.into_iter().flatten().flatten().collect();
     let mut missing = std::collections::BTreeSet::new();
     // A new owner needs the right to make objects in the schema, and in `public` the database's owner has it: these come first.
+    let name = conn.text("SELECT pg_catalog.current_database()").await;
+    let name = name.map_err(|e| failed(item, "its name cannot be asked for", &e))?.unwrap_or_default();
     if let Some(role) = schema.state.get("database/owner").filter(|role| roles.contains(role)) {
-        let name = conn.text("SELECT pg_catalog.current_database()").await;
-        let name = name.map_err(|e| failed(item, "its name cannot be asked for", &e))?.unwrap_or_default();
         let sql = format!("ALTER DATABASE {} OWNER TO {}", quote(&name), quote(role));
         try_to(item, conn, &sql).await?;
     }
@@ -94,10 +95,10 @@ async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
     owned.sort_by_key(|(what, _)| rank(what));
     let (schemas, others) = owned.split_at(owned.partition_point(|(what, _)| rank(what) == 0));
     // Who is to own something in a schema may need a grant on the schema.
-    let (on_schemas, grants): (Vec<_>, Vec<_>) = with_prefix(schema, "grant/")
+    let (on_schemas, on_others): (Vec<_>, Vec<_>) = with_prefix(schema, "grant/")
         .map(|(_, grant)| grant)
         .partition(|grant| grant.contains(" ON SCHEMA "));
-    for (owned, grants) in [(schemas, on_schemas), (others, grants)] {
+    for (owned, given) in [(schemas, on_schemas), (others, on_others)] {
         for (what, role) in owned {
             if !roles.iter().any(|known| known == role) {
                 missing.insert(*role);
@@ -105,8 +106,11 @@ async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
             }
             attempt(item, conn, &format!("ALTER {what} OWNER TO {}", quote(role))).await?;
         }
-        for grant in grants {
-            attempt(item, conn, grant).await?;
+        for grant in given.into_iter().flat_map(statements) {
+            match grants::with_name(grant, &name) {
+                Some(grant) => attempt(item, conn, &grant).await?,
+                None => tracing::warn!(item, "a grant on another database is left out"),
+            }
         }
     }
     if !missing.is_empty() {

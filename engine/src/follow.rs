@@ -177,7 +177,7 @@ impl Follower {
 
     /// Keeps the copy up to date until the work is stopped.
     pub async fn follow(&self) -> Result<()> {
-        self.target.unhurry().await?;
+        self.target.resume_flushing().await?;
         tokio::try_join!(self.gather(), self.carry_on(), self.show()).map(drop)
     }
 

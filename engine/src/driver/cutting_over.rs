@@ -148,10 +148,10 @@ impl Runner {
         self.licence_may_move().await?;
         self.stage(|kind| *kind == StepKind::Stage).await?;
         self.certificates_are_fit().await?;
+        let followers = self.followers().await?;
         // The schema is read once more behind the fence: how long does that take? Asked first: what is written meanwhile is carried
         // by the rounds.
         let began = Instant::now();
-        let followers = self.followers().await?;
         self.with_each("cutover", &followers, |follower| follower.try_open().boxed()).await?;
         let opening = began.elapsed();
         // Behind the fence trees are passed over as a whole: a round does the same, and tells how long that takes.

@@ -66,7 +66,7 @@ pub trait KeyedTarget: Send + Sync {
     }
 
     /// No cut-over is near any more: what `flush` has put off is done as it comes. Idempotent.
-    async fn unhurry(&self) -> Result<()> {
+    async fn resume_flushing(&self) -> Result<()> {
         Ok(())
     }
 

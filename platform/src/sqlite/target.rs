@@ -172,7 +172,7 @@ impl Shared {
         }
         let busy = self.with("its log cannot be brought into it", |db, _| {
             let pages = LAST_BYTES / db.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0))?;
-            db.pragma_update(None, "wal_autocheckpoint", pages)?;
+            db.pragma_update(None, "wal_autocheckpoint", pages.max(CHECKPOINT_PAGES))?;
             db.busy_timeout(FLUSH_WAIT)?;
             let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
             db.busy_timeout(estimate::BUSY)?;
@@ -188,7 +188,7 @@ impl Shared {
     }
 
     /// The log goes into the database as it did before.
-    fn unhurry(&self) -> Result<()> {
+    fn resume_flushing(&self) -> Result<()> {
         if !self.place.is_building() {
             return Ok(());
         }
@@ -276,8 +276,8 @@ impl KeyedTarget for SqliteTarget {
         self.run(Shared::flush).await
     }
 
-    async fn unhurry(&self) -> Result<()> {
-        self.run(Shared::unhurry).await
+    async fn resume_flushing(&self) -> Result<()> {
+        self.run(Shared::resume_flushing).await
     }
 
     async fn clear(&self, table: &TableName) -> Result<()> {

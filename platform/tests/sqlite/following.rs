@@ -156,7 +156,7 @@ async fn the_log_is_in_the_database_before_the_fence() {
     assert!(log(&followed) >= 20, "{} MiB", log(&followed));
     // No cut-over is near any more.
     followed.target.flush().await.unwrap();
-    followed.target.unhurry().await.unwrap();
+    followed.target.resume_flushing().await.unwrap();
     for _ in 0..3 {
         followed.arrives(&many(3_000)).await;
     }

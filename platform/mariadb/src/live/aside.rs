@@ -39,11 +39,8 @@ async fn is_any(live: &Live, session: &mut Session, what: &str) -> Result<bool> 
     Ok(!session.records(what, &query).await?.is_empty())
 }
 
-/// What was put aside; `None` where nothing was.
+/// What was put aside, where anything may be; `None` where nothing was.
 async fn kept(live: &Live, session: &mut Session, what: &str) -> Result<Option<Schema>> {
-    if !is_any(live, session, what).await? {
-        return Ok(None);
-    }
     // Made before it is filled: of one that is empty nothing was dropped.
     let rows = session.records(what, &format!("SELECT json FROM {}", table(live))).await?;
     let Some(row) = rows.first() else { return Ok(None) };
@@ -55,7 +52,8 @@ async fn kept(live: &Live, session: &mut Session, what: &str) -> Result<Option<S
 pub async fn put(live: &Live) -> Result<()> {
     let mut session = session(live).await?;
     fence::turn(&mut session, &live.settings.database, WHAT, TURN).await?;
-    let there = match kept(live, &mut session, WHAT).await? {
+    let is_any = is_any(live, &mut session, WHAT).await?;
+    let there = match if is_any { kept(live, &mut session, WHAT).await? } else { None } {
         Some(there) => there,
         None => {
             let mut schema = catalog::read(&mut session, &live.settings.database, &[]).await?.schema;

@@ -2,22 +2,26 @@
 
 use crate::sql::{quote, skip_token, statements};
 
-const ON: &str = " ON DATABASE ";
+const ON: &str = "ON DATABASE ";
 /// What stands for its name as long as the grant travels.
 const OWN: &str = "\"the database that is moved\"";
 
 /// The statement up to the name of the database that it is about, that name, and the rest.
 fn parts(statement: &str) -> Option<(&str, &str, &str)> {
-    let from = statement.find(ON)? + ON.len();
-    if from == statement.len() {
-        return None;
+    let bytes = statement.as_bytes();
+    let after = |at| (at < bytes.len()).then(|| skip_token(bytes, at)).filter(|end| *end < bytes.len());
+    // Names in quotes may be anything: the first word of its own that is ON tells.
+    let mut at = 0;
+    while !statement[at..].starts_with("ON ") {
+        at = after(at)?;
     }
-    let mut until = skip_token(statement.as_bytes(), from);
+    let from = statement[at..].starts_with(ON).then_some(at + ON.len())?;
+    let mut until = after(from)?;
     // A quote within a name is written twice.
     while statement[from..].starts_with('"') && statement[until..].starts_with('"') {
-        until = skip_token(statement.as_bytes(), until);
+        until = after(until)?;
     }
-    Some((&statement[..from], statement.get(from..until)?, &statement[until..]))
+    Some((&statement[..from], &statement[from..until], &statement[until..]))
 }
 
 /// Grants on a database, without its name.
@@ -57,7 +61,14 @@ mod tests {
         );
         // One that names another database is not followed; others are what they are.
         assert_eq!(with_name("GRANT ALL ON DATABASE postgres TO PUBLIC", "it"), None);
-        let table = "GRANT SELECT ON TABLE t TO r";
-        assert_eq!(with_name(table, "it").as_deref(), Some(table));
+        for other in [
+            "GRANT SELECT ON TABLE t TO r",
+            "GRANT SELECT(\"a ON DATABASE b\") ON TABLE \"c ON DATABASE d\" TO r",
+            "ALTER TABLE t OWNER TO r",
+            "GRANT ON DATABASE ",
+            "",
+        ] {
+            assert_eq!(with_name(other, "it").as_deref(), Some(other));
+        }
     }
 }

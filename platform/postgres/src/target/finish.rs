@@ -104,13 +104,10 @@ async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
                 missing.insert(*role);
                 continue;
             }
-            attempt(item, conn, &format!("ALTER {what} OWNER TO {}", quote(role))).await?;
+            attempt(item, conn, &name, &format!("ALTER {what} OWNER TO {}", quote(role))).await?;
         }
-        for grant in given.into_iter().flat_map(statements) {
-            match grants::with_name(grant, &name) {
-                Some(grant) => attempt(item, conn, &grant).await?,
-                None => tracing::warn!(item, "a grant on another database is left out"),
-            }
+        for grant in given {
+            attempt(item, conn, &name, grant).await?;
         }
     }
     if !missing.is_empty() {
@@ -119,14 +116,18 @@ async fn owners(item: &str, conn: &Conn, schema: &Schema) -> Result<()> {
     Ok(())
 }
 
-/// Runs what may fail for want of a role or a privilege.
-async fn attempt(item: &str, conn: &Conn, sql: &str) -> Result<()> {
+/// Runs, in the database of this name, what may fail for want of a role or a privilege.
+async fn attempt(item: &str, conn: &Conn, database: &str, sql: &str) -> Result<()> {
     for statement in statements(sql) {
         if let Some(why) = refused(statement) {
             tracing::warn!(item, why, "a grant is left out");
             continue;
         }
-        try_to(item, conn, statement).await?;
+        let Some(statement) = grants::with_name(statement, database) else {
+            tracing::warn!(item, "a grant on another database is left out");
+            continue;
+        };
+        try_to(item, conn, &statement).await?;
     }
     Ok(())
 }
